@@ -1,0 +1,229 @@
+"""Sparse robustness: gauges median l0 beside a training."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from typing_extensions import override
+
+from sztrain.attacks import SigmaZero
+from sztrain.attacks.base import require_attack, validate_batch
+from sztrain.callbacks.sample_store import SampleStore
+from sztrain.errors import InputError, require_at_least
+from sztrain.evaluation.measurement import Measurement, Tally
+from sztrain.evaluation.runner import attack_batches
+from sztrain.norms import num_units
+from sztrain.types import Attack
+
+
+class SparseRobustness(Callback):
+    """Attacks a fixed subset of the validation samples as training goes on, and logs how it fared.
+
+    Works in any Lightning module whose ``forward`` maps images in [0, 1] to logits and whose
+    validation batches are pairs of inputs and labels, under ``pytorch_lightning`` and
+    ``lightning.pytorch`` alike. The training goes on exactly as it would have without it.
+
+    Logs ``val/median_l0``, ``val/mean_l0`` (over broken samples), ``val/asr_inf``,
+    ``val/attack_seconds`` and, for each budget k, ``val/asr@k`` and ``val/robust_acc@k``; an
+    attack that counts pixels appends ``_px`` to the measure (``val/median_l0_px``). With a
+    ``verdict``, the same keys under ``test/`` when the Trainer tests. All can be monitored. The
+    median is inf while at least half of the samples resist: an ``EarlyStopping`` that monitors it
+    needs ``check_finite=False``. Medians are whole or half numbers and tie; ``val/mean_l0`` ranks
+    finer.
+
+    Args:
+        attack: the gauge's attack; ``None``: σ-zero with 100 steps. It should take more steps than
+            an adversary in training, which the net learns to resist first.
+        num_samples: how many validation samples, over all processes.
+        budgets: budgets k, in the attack's unit.
+        every_n_epochs: gauge in every n-th epoch, the first and the last among them; in between
+            the monitors see the last figures, the loggers nothing.
+        batch_size: samples attacked at once.
+        seed: of the choice of samples.
+        verdict: attack on the test samples, when the Trainer tests; ``None``: none.
+        verdict_samples: how many test samples, over all processes; ``None``: all.
+        num_examples: how many attacked samples ``measurements`` keeps to look at.
+
+    Attributes:
+        measurements: last :class:`~sztrain.evaluation.Measurement` by stage, ``val`` or ``test``.
+
+    Raises:
+        InputError: a value out of its range; in the sanity check, images outside [0, 1] or a
+            budget beyond the size of a sample.
+
+    Example:
+        >>> gauge = SparseRobustness(num_samples=512, budgets=(10, 50))
+        >>> trainer = pl.Trainer(callbacks=[gauge], logger=False, accelerator="cpu")
+    """
+
+    def __init__(
+        self,
+        *,
+        attack: Attack | None = None,
+        num_samples: int = 512,
+        budgets: Sequence[int] = (10, 50),
+        every_n_epochs: int = 1,
+        batch_size: int = 128,
+        seed: int = 0,
+        verdict: Attack | None = None,
+        verdict_samples: int | None = None,
+        num_examples: int = 8,
+    ) -> None:
+        for name, value in (
+            ("num_samples", num_samples),
+            ("every_n_epochs", every_n_epochs),
+            ("batch_size", batch_size),
+            ("verdict_samples", 1 if verdict_samples is None else verdict_samples),
+            *(("budgets", budget) for budget in budgets),
+        ):
+            require_at_least(name, value, 1)
+        self.attack = attack if attack is not None else SigmaZero(num_steps=100)
+        for name, attacker in (("attack", self.attack), ("verdict", verdict)):
+            if attacker is not None:
+                require_attack(name, attacker)
+        self.num_samples = num_samples
+        self.budgets = tuple(budgets)
+        self.every_n_epochs = every_n_epochs
+        self.batch_size = batch_size
+        self.seed = seed
+        self.verdict = verdict
+        self.verdict_samples = verdict_samples
+        self.num_examples = num_examples
+        self.measurements: dict[str, Measurement] = {}
+        self._stores: dict[str, SampleStore] = {}
+        self._complete: set[str] = set()
+        self._monitored: dict[str, float] = {}
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # A new run may bring new data: what was collected before is of no use to it.
+        self._stores, self._complete = {}, set()
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.sanity_checking:
+            self._check(batch, self.attack)
+        elif dataloader_idx == 0 and "val" not in self._complete:
+            self._collect(trainer, "val", batch, self.num_samples)
+
+    @override
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        self._complete.add("val")
+        if self._is_due(trainer):
+            self._monitored = self._measure(trainer, pl_module, "val", self.attack)
+            self._log(pl_module, self._monitored, logger=True)
+        else:
+            self._log(pl_module, self._monitored, logger=False)
+
+    @override
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self.verdict is not None and dataloader_idx == 0:
+            self._check(batch, self.verdict)
+            self._collect(trainer, "test", batch, self.verdict_samples)
+
+    @override
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.verdict is not None:
+            self._log(pl_module, self._measure(trainer, pl_module, "test", self.verdict))
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        epoch = trainer.current_epoch
+        last = trainer.max_epochs is not None and epoch + 1 == trainer.max_epochs
+        return not self._monitored or epoch % self.every_n_epochs == 0 or last
+
+    def _check(self, batch: Any, attack: Attack) -> None:
+        """Refuse before hours are spent what could not be attacked after them."""
+        inputs, labels = _inputs_and_labels(batch)
+        validate_batch(inputs, labels)
+        size = num_units(inputs.shape[1:], attack.unit)
+        for budget in self.budgets:
+            if budget > size:
+                raise InputError(
+                    f"expected `budgets` to be at most {size}, the {attack.unit} of a sample, "
+                    f"got {budget}"
+                )
+
+    def _collect(
+        self, trainer: pl.Trainer, stage: str, batch: Any, num_samples: int | None
+    ) -> None:
+        if stage not in self._stores:
+            share = None if num_samples is None else ceil(num_samples / trainer.world_size)
+            self._stores[stage] = SampleStore(share, self.seed)
+        self._stores[stage].add(*_inputs_and_labels(batch))
+
+    def _measure(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, attack: Attack
+    ) -> dict[str, float]:
+        if getattr(trainer, "fast_dev_run", False):
+            attack = replace(attack, num_steps=1)  # it is a smoke test
+        store = self._stores[stage]
+        batches = store.batches(self.batch_size)
+        tally = Tally(
+            store.inputs.shape[1:], attack.unit, self.budgets, pl_module.device, self.num_examples
+        )
+        with _progress(trainer) as progress:
+            task = progress.add_task(f"{stage} attack", total=len(store.labels), median="")
+            for attacked in attack_batches(pl_module, attack, batches, pl_module.device):
+                tally.add(pl_module, attacked)
+                median = f"median ℓ0 {tally.running_median:g} {attack.unit}"
+                progress.update(task, advance=len(attacked.labels), median=median)
+        self.measurements[stage] = tally.measurement()
+        values = self.measurements[stage].values | {"attack_seconds": tally.seconds}
+        return {f"{stage}/{key}": value for key, value in values.items()}
+
+    def _log(
+        self, pl_module: pl.LightningModule, values: dict[str, float], logger: bool = True
+    ) -> None:
+        for key, value in values.items():
+            pl_module.log(key, value, logger=logger, prog_bar="median" in key)
+
+
+def _inputs_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
+    if (
+        isinstance(batch, tuple | list)
+        and len(batch) >= 2
+        and all(isinstance(part, Tensor) for part in batch[:2])
+    ):
+        return batch[0], batch[1]
+    raise InputError(
+        "expected batches that are pairs of inputs and labels, "
+        f"got {type(batch).__name__}; return (inputs, labels) from the validation loader"
+    )
+
+
+def _progress(trainer: pl.Trainer) -> Progress:
+    """A bar below Lightning's own, where Lightning shows one."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[median]}"),
+        transient=True,
+    )
+    shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
+    progress.disable = not (shown and progress.console.is_terminal)
+    return progress

@@ -1,0 +1,1 @@
+"""Hydra groups: a thing is pluggable by being importable and having one YAML here."""

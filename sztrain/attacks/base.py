@@ -1,0 +1,259 @@
+"""What every attack owes its caller, in one place: checks, an untouched net, and true claims."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sztrain.errors import InputError, require_at_least, require_in
+from sztrain.norms import l0_norm, num_units, per_sample
+from sztrain.types import UNITS, Attack, AttackResult, Unit
+
+Logits = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a search claims, before :func:`run_attack` has verified it.
+
+    Attributes:
+        best_inputs: sparsest adversarial example met at any l0; anything where there was none.
+        best_l0: its l0, inf where there was none, float ``(N,)``.
+        last_inputs: where the search ended.
+        num_forwards: int64 ``(N,)``.
+        num_backwards: int64 ``(N,)``.
+    """
+
+    best_inputs: Tensor
+    best_l0: Tensor
+    last_inputs: Tensor
+    num_forwards: Tensor
+    num_backwards: Tensor
+
+
+def validate_attack(unit: Unit, num_steps: int, budget: int | None) -> None:
+    """Check the hyper-parameters that every attack has.
+
+    Raises:
+        InputError: an unknown unit, fewer than one step, or a budget below 1.
+
+    Example:
+        >>> validate_attack("features", num_steps=10, budget=None)
+    """
+    require_in("unit", unit, UNITS)
+    require_at_least("num_steps", num_steps, 1)
+    if budget is not None:
+        require_at_least("budget", budget, 1)
+
+
+def require_attack(name: str, value: object) -> None:
+    """Refuse what is not an attack.
+
+    Raises:
+        InputError: ``value`` is no dataclass with ``unit``, ``budget``, ``num_steps`` and a call.
+
+    Example:
+        >>> from sztrain.attacks import SigmaZero
+        >>> require_attack("attack", SigmaZero())
+    """
+    if not isinstance(value, Attack) or isinstance(value, type):
+        raise InputError(
+            f"expected `{name}` to be an attack such as sztrain.attacks.SigmaZero(), got {value!r}"
+        )
+
+
+def is_adversarial(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
+    """Whether the prediction is what the attacker wants: the target, or anything but the label.
+
+    Example:
+        >>> is_adversarial(torch.tensor([[0.0, 1.0]]), torch.tensor([1]), targeted=False)
+        tensor([False])
+    """
+    predictions = logits.argmax(dim=1)
+    return predictions == labels if targeted else predictions != labels
+
+
+def run_attack(
+    search: Callable[[Logits, Tensor, Tensor], Found],
+    net: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    unit: Unit,
+    budget: int | None,
+    targeted: bool = False,
+    recheck: bool = True,
+) -> AttackResult:
+    """Run ``search`` under the contract of an attack and verify what it claims.
+
+    The net is attacked in eval mode and given back as it was found, with the global random state;
+    gradients are on, whatever the caller's grad or inference mode; the claim is checked by one
+    forward pass outside autocast.
+
+    Args:
+        search: the algorithm, called with the net's logits function, inputs and labels.
+        net: maps inputs to logits ``(N, K)``.
+        inputs: shape ``(N, ...)`` in [0, 1].
+        labels: true classes (target classes if ``targeted``), int64 ``(N,)``.
+        unit: what l0 counts.
+        budget: largest l0 that counts as success; ``None``: any.
+        targeted: whether ``labels`` are the classes to reach.
+        recheck: whether to spend the verifying forward pass.
+
+    Raises:
+        InputError: inputs, labels or logits that cannot be attacked.
+    """
+    validate_batch(inputs, labels)
+    size = num_units(inputs.shape[1:], unit)
+    if budget is not None and budget > size:
+        raise InputError(
+            f"expected `budget` to be at most {size}, the {unit} of a sample, got {budget}"
+        )
+    with _attack_mode(net, inputs.device):
+        # Tensors made under inference mode cannot be saved for a backward pass; copies can.
+        inputs, labels = (t.clone() if t.is_inference() else t for t in (inputs, labels))
+        inputs, labels = inputs.detach(), labels.detach()
+        found = search(_checked(net, labels), inputs, labels)
+        with torch.no_grad():
+            return _verified(found, net, inputs, labels, unit, budget, targeted, recheck)
+
+
+def validate_batch(inputs: Tensor, labels: Tensor) -> None:
+    """Check that a batch can be attacked: values in [0, 1], one class index a sample.
+
+    Raises:
+        InputError: with what was found and what would be right.
+
+    Example:
+        >>> validate_batch(torch.rand(2, 1, 8, 8), torch.tensor([3, 1]))
+    """
+    if inputs.ndim < 2 or not inputs.is_floating_point() or len(inputs) == 0:
+        raise InputError(
+            "expected inputs to be a non-empty float tensor of shape (N, ...), "
+            f"got {inputs.dtype} of shape {tuple(inputs.shape)}"
+        )
+    if labels.shape != (len(inputs),) or labels.dtype != torch.int64:
+        raise InputError(
+            f"expected labels to be int64 of shape ({len(inputs)},), "
+            f"got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    low, high = (float(bound) for bound in inputs.detach().aminmax())
+    if not (low >= 0 and high <= 1):
+        raise InputError(
+            f"expected inputs in [0, 1], got values from {low:.4g} to {high:.4g}; "
+            "normalise inside the net, with sztrain.models.Normalize"
+        )
+
+
+def _checked(net: nn.Module, labels: Tensor) -> Logits:
+    """The net's logits, looked at on the first pass: once is enough, and each look costs a sync."""
+    looked = False
+
+    def logits_of(inputs: Tensor) -> Tensor:
+        nonlocal looked
+        logits: Tensor = net(inputs)
+        if not looked:
+            validate_logits(logits, labels)
+            looked = True
+        # Under autocast the logits are half precision; margins are not to be compared in it.
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    return logits_of
+
+
+def validate_logits(logits: Tensor, labels: Tensor) -> None:
+    """Check that a net answered with finite logits ``(N, K)`` and that the labels are among K.
+
+    Raises:
+        InputError: with what was found and what would be right.
+
+    Example:
+        >>> validate_logits(torch.randn(2, 10), torch.tensor([3, 9]))
+    """
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"expected the net to return logits of shape (N, K), K >= 2, got {found}")
+    if not bool(logits.isfinite().all()):
+        raise InputError(
+            "the net returns non-finite logits (NaN or inf); its weights are damaged "
+            "or its training has diverged: use a finite checkpoint or a lower learning rate"
+        )
+    low, high = (int(bound) for bound in labels.aminmax())
+    if low < 0 or high >= logits.shape[1]:
+        raise InputError(
+            f"expected labels from 0 to {logits.shape[1] - 1}, the net's classes, "
+            f"got labels from {low} to {high}"
+        )
+
+
+@contextmanager
+def eval_mode(net: nn.Module) -> Iterator[None]:
+    """Every module in eval mode inside, every flag as it was outside.
+
+    Example:
+        >>> net = nn.Sequential(nn.Dropout())
+        >>> with eval_mode(net):
+        ...     net[0].training
+        False
+        >>> net[0].training
+        True
+    """
+    # Flags are set one by one: a module's own train() may refuse (a frozen BatchNorm, say).
+    flags = {module: module.training for module in net.modules()}
+    try:
+        for module in flags:
+            module.training = False
+        yield
+    finally:
+        for module, training in flags.items():
+            module.training = training
+
+
+@contextmanager
+def _attack_mode(net: nn.Module, device: torch.device) -> Iterator[None]:
+    """Eval mode and gradients inside; the net's flags and the random state as before outside."""
+    accelerated = device.type != "cpu"
+    with ExitStack() as stack:
+        stack.enter_context(
+            torch.random.fork_rng(
+                devices=[device] if accelerated else [],
+                device_type=device.type if accelerated else "cuda",
+            )
+        )
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(eval_mode(net))
+        # Weights that autocast cast without gradients must not serve a later training pass.
+        stack.callback(torch.clear_autocast_cache)
+        yield
+
+
+def _verified(
+    found: Found,
+    net: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    unit: Unit,
+    budget: int | None,
+    targeted: bool,
+    recheck: bool,
+) -> AttackResult:
+    """Keep of the claims what the returned tensors bear out."""
+    broken = found.best_l0.isfinite()
+    if recheck:
+        with torch.autocast(inputs.device.type, enabled=False):
+            broken = broken & is_adversarial(net(found.best_inputs), labels, targeted)
+    best_inputs = torch.where(per_sample(broken, inputs), found.best_inputs, inputs)
+    l0 = l0_norm(best_inputs - inputs, unit)
+    success = broken if budget is None else broken & (l0 <= budget)
+    return AttackResult(
+        adv_inputs=torch.where(per_sample(success, inputs), best_inputs, inputs),
+        success=success,
+        l0=l0.masked_fill(~success, torch.inf),
+        num_forwards=found.num_forwards + int(recheck),
+        num_backwards=found.num_backwards,
+        last_inputs=found.last_inputs,
+        best_inputs=best_inputs,
+    )

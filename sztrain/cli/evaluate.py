@@ -1,0 +1,184 @@
+"""Attack nets from a composed config and lay the results beside the paper's."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.progress import Progress
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from sztrain.attacks.base import require_attack
+from sztrain.cli.build import build_data, check_net, plain, quieten
+from sztrain.cli.report import print_results
+from sztrain.data import ImageDataModule
+from sztrain.errors import InputError, require_at_least
+from sztrain.evaluation.figures import (
+    adversarial_examples_figure,
+    robustness_curve_figure,
+    save_figure,
+)
+from sztrain.evaluation.measurement import Measurement, Tally
+from sztrain.evaluation.runner import AttackedBatch, attack_batches
+from sztrain.evaluation.tables import PAPER_BUDGETS, paper_row, write_csv
+from sztrain.models import load_net
+from sztrain.norms import num_units
+from sztrain.types import Attack
+
+_COLUMNS = [
+    ("model", "net"),
+    ("clean_acc", "clean %"),
+    ("asr_10", "ASR10 %"),
+    ("asr_50", "ASR50 %"),
+    ("asr_inf", "ASR∞ %"),
+    ("median_l0", "median ℓ0"),
+    ("paper_median_l0", "paper"),
+    ("mean_l0", "mean ℓ0"),
+    ("time_s", "s/sample"),
+    ("queries_k", "queries/1000"),
+]
+
+
+def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
+    """Attack every net of ``cfg.net`` and write ``results.csv``, records and pictures.
+
+    Args:
+        cfg: composed from ``sztrain.configs``, config ``evaluate``.
+
+    Returns:
+        The rows of ``results.csv``.
+
+    Raises:
+        InputError: what a person has to mend; raised before the first attack.
+    """
+    quieten()
+    require_at_least("batch_size", cfg.batch_size, 1)
+    attack: Attack = instantiate(plain(cfg.attack))
+    require_attack("attack", attack)
+    data = build_data(cfg.data)
+    device = _device(cfg.device)
+    names = [str(name) for name in (cfg.net if OmegaConf.is_list(cfg.net) else [cfg.net])]
+    nets = {name: load_net(name) for name in names}
+    for name, net in nets.items():
+        check_net(net, data, name)
+    part = data.part(cfg.split)
+    num_samples = len(part) if cfg.num_samples is None else cfg.num_samples
+    require_at_least("num_samples", num_samples, 1)
+    if num_samples > len(part):
+        raise InputError(
+            f"expected num_samples to be at most {len(part)}, the size of the {cfg.split} split, "
+            f"got {num_samples}"
+        )
+    size = num_units(data.image_shape, attack.unit)
+    budgets = sorted({k for k in (*PAPER_BUDGETS, *plain(cfg.budgets)) if k <= size})
+    output_dir = Path(cfg.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
+    rows, curves = [], {}
+    for name, net in nets.items():
+        loader = DataLoader(
+            Subset(part, range(num_samples)), cfg.batch_size, num_workers=data.num_workers
+        )
+        row, measurement = _attack_net(
+            name, net.to(device), attack, data, loader, num_samples, budgets, device, output_dir
+        )
+        rows.append(row)
+        curves[_label(name)] = measurement.curve
+        write_csv(rows, output_dir / "results.csv")
+    figure = robustness_curve_figure(
+        curves, attack.unit, budgets=plain(cfg.budgets), title=_judged_by(attack)
+    )
+    save_figure(figure, output_dir / "curves" / f"{attack.unit}.png")
+    print_results(rows, _COLUMNS, f"{_judged_by(attack)} on {num_samples} images of {data.name}")
+    return rows
+
+
+def _judged_by(attack: Attack) -> str:
+    return f"{type(attack).__name__} only, N={attack.num_steps}, {attack.unit}"
+
+
+def _label(name: str) -> str:
+    """A net's name as it stands in tables and file names."""
+    return Path(name).stem if name.endswith((".ckpt", ".safetensors")) else name
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"expected device to be auto or a device this machine has, got {name}"
+        ) from error
+
+
+def _attack_net(
+    name: str,
+    net: nn.Module,
+    attack: Attack,
+    data: ImageDataModule,
+    batches: "DataLoader[Any]",
+    num_samples: int,
+    budgets: list[int],
+    device: torch.device,
+    output_dir: Path,
+) -> tuple[dict[str, Any], Measurement]:
+    tally = Tally(data.image_shape, attack.unit, budgets, device, num_examples=8)
+    records: list[dict[str, Any]] = []
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with Progress() as progress:
+        task = progress.add_task(_label(name), total=num_samples)
+        for batch in attack_batches(net, attack, batches, device):
+            tally.add(net, batch)
+            records.extend(_records(batch, start=len(records)))
+            progress.update(
+                task,
+                advance=len(batch.labels),
+                description=f"{_label(name)}, median ℓ0 {tally.running_median:g}",
+            )
+    measurement = tally.measurement()
+    write_csv(records, output_dir / "records" / f"{_label(name)}.csv")
+    shown = measurement.examples
+    if shown is not None and data.in_channels in (1, 3):
+        figure = adversarial_examples_figure(
+            shown.inputs,
+            shown.adv_inputs,
+            shown.labels,
+            shown.clean_predictions,
+            shown.adv_predictions,
+            shown.l0,
+            attack.unit,
+        )
+        save_figure(figure, output_dir / "examples" / f"{_label(name)}.png")
+    queries = [record["num_forwards"] + record["num_backwards"] for record in records]
+    row = paper_row(
+        measurement,
+        model=name,
+        dataset=data.name,
+        attack=attack,
+        mean_queries=sum(queries) / len(queries),
+        batch_size=batches.batch_size or 1,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        vram_gb=torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None,
+    )
+    return row, measurement
+
+
+def _records(batch: AttackedBatch, start: int) -> Iterator[dict[str, Any]]:
+    """One row a sample."""
+    columns: dict[str, Tensor] = {
+        "label": batch.labels,
+        "clean_prediction": batch.clean_predictions,
+        "l0": batch.result.l0,
+        "success": batch.result.success,
+        "num_forwards": batch.result.num_forwards,
+        "num_backwards": batch.result.num_backwards,
+    }
+    values = zip(*(column.tolist() for column in columns.values()), strict=True)
+    for index, row in enumerate(values, start=start):
+        yield {"index": index, **dict(zip(columns, row, strict=True))}

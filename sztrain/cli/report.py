@@ -1,0 +1,66 @@
+"""What a run says to the person in front of it."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_verdict(summary: dict[str, Any], output_dir: Path) -> None:
+    """Print the verdict of a training run as a small table.
+
+    Args:
+        summary: as :func:`sztrain.evaluation.training_summary` made it.
+        output_dir: where the run left its files.
+    """
+    unit = summary["unit"]
+    judged = f"{' + '.join(summary['attacks'])}, N={summary['num_steps']}"
+    table = Table(title=f"Verdict on {summary['num_samples']} test images ({judged} only)")
+    table.add_column("measure")
+    table.add_column(summary["method"], justify="right")
+    table.add_row("clean accuracy", _percent(summary["clean_accuracy"]))
+    table.add_row(f"median ℓ0 ({unit})", _number(summary["median_l0"]))
+    table.add_row(f"mean ℓ0 ({unit})", _number(summary["mean_l0"]))
+    for budget, accuracy in summary["robust_accuracy"].items():
+        table.add_row(f"robust accuracy at {budget} {unit}", _percent(accuracy))
+    table.add_row("attack success without a budget", _percent(summary["asr_inf"]))
+    table.add_row("training time", _seconds(summary["train_seconds"]))
+    table.add_row("  of it the adversary", _seconds(summary["attack_seconds"]))
+    console = Console()
+    console.print(table)
+    console.print(f"Figures, pictures and checkpoints: {output_dir}", soft_wrap=True)
+
+
+def print_results(rows: list[dict[str, Any]], columns: list[tuple[str, str]], title: str) -> None:
+    """Print rows of results under the given columns.
+
+    Args:
+        rows: one dictionary a row.
+        columns: pairs of key and heading.
+        title: above the table.
+    """
+    table = Table(title=title)
+    for _, heading in columns:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*(_cell(row.get(key)) for key, _ in columns))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return _number(value) if isinstance(value, float) else str(value)
+
+
+def _number(value: float | None) -> str:
+    return "∞" if value is None or value == float("inf") else f"{value:.2f}".removesuffix(".00")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} s"

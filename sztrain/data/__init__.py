@@ -1,0 +1,21 @@
+"""Data sets: one LightningDataModule each, images in [0, 1] without normalisation."""
+
+from sztrain.data.base import SPLITS, ImageDataModule, Split
+from sztrain.data.cifar import CIFAR10, CIFAR100
+from sztrain.data.digits import Digits
+from sztrain.data.folders import ImageFolders, ImageNet
+from sztrain.data.mnist import MNIST
+from sztrain.data.samples import Part
+
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "MNIST",
+    "SPLITS",
+    "Digits",
+    "ImageDataModule",
+    "ImageFolders",
+    "ImageNet",
+    "Part",
+    "Split",
+]

@@ -1,0 +1,42 @@
+"""The one kind of error that a person can mend."""
+
+
+class InputError(ValueError):
+    """What the user gave cannot be worked with.
+
+    The message is one line: what was wrong, what was found, what would be right. The command
+    line prints it as it is and exits with status 2.
+
+    Example:
+        >>> raise InputError("expected `num_steps` to be at least 1, got 0")
+        Traceback (most recent call last):
+        ...
+        sztrain.errors.InputError: expected `num_steps` to be at least 1, got 0
+    """
+
+
+def require_at_least(name: str, value: float, minimum: float) -> None:
+    """Refuse a number below ``minimum``.
+
+    Example:
+        >>> require_at_least("num_steps", 3, 1)
+
+    Raises:
+        InputError: ``value`` is smaller than ``minimum``.
+    """
+    if not value >= minimum:  # written so that NaN is refused as well
+        raise InputError(f"expected `{name}` to be at least {minimum}, got {value}")
+
+
+def require_in(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Refuse a value that is not among ``choices``.
+
+    Example:
+        >>> require_in("unit", "pixels", ("features", "pixels"))
+
+    Raises:
+        InputError: ``value`` is none of ``choices``.
+    """
+    if value not in choices:
+        listed = ", ".join(str(choice) for choice in choices)
+        raise InputError(f"expected `{name}` to be one of {listed}, got {value}")

@@ -1,0 +1,134 @@
+"""What attacking a set of samples says about a net."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from sztrain.evaluation.runner import AttackedBatch, predict
+from sztrain.metrics import L0Histogram, l0_metrics
+from sztrain.metrics.functional import median_l0, robustness_curve
+from sztrain.norms import num_units
+from sztrain.types import Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """A few attacked samples to look at, on the CPU.
+
+    Attributes:
+        inputs: shape ``(M, C, H, W)``.
+        adv_inputs: of the same shape; the clean input where the attack failed.
+        labels: int64 ``(M,)``.
+        clean_predictions: int64 ``(M,)``.
+        adv_predictions: int64 ``(M,)``.
+        l0: float ``(M,)``.
+    """
+
+    inputs: Tensor
+    adv_inputs: Tensor
+    labels: Tensor
+    clean_predictions: Tensor
+    adv_predictions: Tensor
+    l0: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Robustness of a net under one attack, over the samples of all processes.
+
+    Attributes:
+        values: the metrics of :func:`sztrain.metrics.l0_metrics` by key.
+        curve: robust accuracy at every budget 0..d, float ``(d + 1,)``.
+        unit: what was counted.
+        num_samples: how many samples were attacked.
+        attack_seconds: wall time of the attack in this process.
+        examples: a few of this process's samples.
+    """
+
+    values: dict[str, float]
+    curve: Tensor
+    unit: Unit
+    num_samples: int
+    attack_seconds: float
+    examples: Examples | None = field(repr=False)
+
+
+class Tally:
+    """Adds up attacked batches.
+
+    Args:
+        input_shape: shape of one sample.
+        unit: what the attack counts.
+        budgets: budgets at which success rate and robust accuracy are wanted.
+        device: where the counts live; the process group's device where there are processes.
+        num_examples: how many samples to keep to look at.
+
+    Raises:
+        InputError: a budget beyond the number of units, or below 1.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        unit: Unit,
+        budgets: Sequence[int],
+        device: torch.device | str = "cpu",
+        num_examples: int = 0,
+    ) -> None:
+        size = num_units(torch.Size(input_shape), unit)
+        self.metrics = l0_metrics(size, budgets, unit).to(device)
+        self.histogram = L0Histogram(size).to(device)
+        self.unit: Unit = unit
+        self.seconds = 0.0
+        self.num_examples = num_examples
+        self._kept: list[Examples] = []
+
+    def add(self, net: nn.Module, batch: AttackedBatch) -> None:
+        """Count one batch and keep examples of it while more are wanted."""
+        self.metrics.update(batch.result.l0)
+        self.histogram.update(batch.result.l0)
+        self.seconds += batch.seconds
+        wanted = self.num_examples - sum(len(kept.labels) for kept in self._kept)
+        if wanted > 0:
+            self._kept.append(_examples(net, batch, wanted))
+
+    @property
+    def running_median(self) -> float:
+        """Median l0 of this process's samples so far."""
+        return float(median_l0(self.histogram.histogram))
+
+    def measurement(self) -> Measurement:
+        """The figures over the samples of all processes; every process has to call it."""
+        histogram = self.histogram.compute()
+        return Measurement(
+            values={key: float(value) for key, value in self.metrics.compute().items()},
+            curve=robustness_curve(histogram).cpu(),
+            unit=self.unit,
+            num_samples=int(histogram.sum()),
+            attack_seconds=self.seconds,
+            examples=_joined(self._kept),
+        )
+
+
+def _examples(net: nn.Module, batch: AttackedBatch, wanted: int) -> Examples:
+    """Correctly classified samples first: only these show an attack at work."""
+    order = (batch.clean_predictions != batch.labels).int().argsort(stable=True)[:wanted]
+    adv_inputs = batch.result.adv_inputs[order]
+    return Examples(
+        inputs=batch.inputs[order].cpu(),
+        adv_inputs=adv_inputs.cpu(),
+        labels=batch.labels[order].cpu(),
+        clean_predictions=batch.clean_predictions[order].cpu(),
+        adv_predictions=predict(net, adv_inputs).cpu(),
+        l0=batch.result.l0[order].cpu(),
+    )
+
+
+def _joined(parts: Iterable[Examples]) -> Examples | None:
+    parts = list(parts)
+    if not parts:
+        return None
+    names = Examples.__dataclass_fields__
+    return Examples(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})

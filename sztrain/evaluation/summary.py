@@ -1,0 +1,94 @@
+"""The verdict of a training run as JSON."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sztrain.evaluation.measurement import Measurement
+from sztrain.types import Attack
+
+
+def training_summary(
+    measurement: Measurement,
+    *,
+    budgets: Sequence[int],
+    attack: Attack,
+    clean_accuracy: float,
+    method: str,
+    train_seconds: float | None,
+    attack_seconds: float,
+    epochs: int,
+    checkpoint: str | None,
+) -> dict[str, Any]:
+    """Everything ``summary.json`` says.
+
+    Args:
+        measurement: the verdict on the test samples.
+        budgets: budgets at which it was taken.
+        attack: the attack that judged.
+        clean_accuracy: on the whole test split, in [0, 1].
+        method: name of the training method.
+        train_seconds: wall time of the training, validation included.
+        attack_seconds: share of it that the adversary took.
+        epochs: epochs trained.
+        checkpoint: the judged file.
+
+    Returns:
+        Accuracies and success rates as fractions, l0 in ``unit``; ``None`` stands for ∞.
+    """
+    suffix = "_px" if measurement.unit == "pixels" else ""
+    values = measurement.values
+    name = type(attack).__name__
+    return {
+        key: finite(value)
+        for key, value in {
+            "clean_accuracy": clean_accuracy,
+            "median_l0": values[f"median_l0{suffix}"],
+            "mean_l0": values[f"mean_l0{suffix}"],
+            "asr_inf": values["asr_inf"],
+            "robust_accuracy": {k: values[f"robust_acc{suffix}@{k}"] for k in budgets},
+            "asr": {k: values[f"asr{suffix}@{k}"] for k in budgets},
+            "unit": measurement.unit,
+            "attacks": [name],
+            "num_steps": attack.num_steps,
+            "num_samples": measurement.num_samples,
+            "note": f"robustness under {name} only; other attacks may break the net sooner",
+            "method": method,
+            "train_seconds": train_seconds,
+            "attack_seconds": attack_seconds,
+            "verdict_seconds": measurement.attack_seconds,
+            "epochs": epochs,
+            "checkpoint": checkpoint,
+        }.items()
+    }
+
+
+def finite(value: Any) -> Any:
+    """Make ``value`` fit for JSON: inf and NaN become ``None``, in dictionaries as well.
+
+    Example:
+        >>> finite({10: float("inf"), 50: 0.5})
+        {'10': None, '50': 0.5}
+    """
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(values: dict[str, Any], path: str | Path) -> None:
+    """Write ``values`` whole or not at all.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "summary.json"
+        >>> write_json({"median_l0": None}, path)
+        >>> json.loads(path.read_text())
+        {'median_l0': None}
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(draft, path)  # noqa: PTH105  (atomic, unlike a rename over an existing file)

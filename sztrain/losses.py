@@ -1,0 +1,82 @@
+r"""Losses of attacks and of training, one value a sample: sums over a batch are the caller's."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sztrain.types import Unit
+
+
+def difference_of_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""Margin of the true class, :math:`f_y - \max_{k \ne y} f_k`: negative when misclassified.
+
+    Args:
+        logits: shape ``(N, K)`` with at least two classes.
+        labels: int64 ``(N,)``.
+
+    Returns:
+        Shape ``(N,)``. A tie gives 0.
+
+    Reference:
+        First term of Eq. 6 of `arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_, unclipped.
+
+    Example:
+        >>> difference_of_logits(torch.tensor([[1.0, 4.0, 3.0]]), torch.tensor([1]))
+        tensor([1.])
+    """
+    true_logits = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+    others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
+    return true_logits - others.amax(dim=1)
+
+
+def smooth_l0(delta: Tensor, sigma: float, unit: Unit = "features") -> Tensor:
+    r"""Differentiable approximation of the l0 norm.
+
+    .. math:: \hat\ell_0(\delta, \sigma) = \sum_{i=1}^d \frac{\delta_i^2}{\delta_i^2 + \sigma}
+
+    Counting pixels, :math:`\delta_i^2` is the squared change of pixel i summed over its channels.
+
+    Args:
+        delta: differences, shape ``(N, ...)``; for pixels ``(N, C, H, W)``.
+        sigma: smoothness, > 0.
+        unit: what to count.
+
+    Returns:
+        Shape ``(N,)``, between 0 and the number of units.
+
+    Reference:
+        Eq. 7 of `arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_.
+
+    Example:
+        >>> smooth_l0(torch.tensor([[0.0, 1.0, -1.0]]), sigma=1e-3).round(decimals=2)
+        tensor([2.])
+    """
+    square = delta.square()
+    if unit == "pixels":
+        square = square.sum(dim=1)
+    return (square / (square + sigma)).flatten(1).sum(dim=1)
+
+
+def trades_kl(clean_logits: Tensor, adv_logits: Tensor) -> Tensor:
+    r"""Kullback-Leibler divergence :math:`KL(p_{clean} \,\|\, p_{adv})`, the regulariser of TRADES.
+
+    Args:
+        clean_logits: shape ``(N, K)``.
+        adv_logits: shape ``(N, K)``.
+
+    Returns:
+        Shape ``(N,)``, at least 0.
+
+    Reference:
+        Eq. 5 of `arXiv:1901.08573 <https://arxiv.org/abs/1901.08573>`_.
+
+    Example:
+        >>> trades_kl(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 2.0]]))
+        tensor([0.])
+    """
+    return F.kl_div(
+        F.log_softmax(adv_logits, dim=1),
+        F.log_softmax(clean_logits, dim=1),
+        reduction="none",
+        log_target=True,
+    ).sum(dim=1)

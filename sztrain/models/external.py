@@ -1,0 +1,236 @@
+"""Nets of other libraries: timm's architectures and RobustBench's published defences."""
+
+import importlib.util
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from torch import nn
+
+from sztrain.errors import InputError, require_in
+from sztrain.models._checks import did_you_mean, first_line, require_count
+from sztrain.models.normalize import normalized
+from sztrain.models.state_dicts import WEIGHTS_DIR_VARIABLE, check_finite, weights_dir
+
+ROBUSTBENCH_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
+"""RobustBench's data sets, and how many classes each has."""
+
+
+def timm_net(
+    name: str,
+    num_classes: int,
+    in_channels: int = 3,
+    pretrained: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Any architecture of timm.
+
+    Args:
+        name: timm's name of the architecture, with or without the tag of a training.
+        num_classes: number of logits K.
+        in_channels: channels C of the images.
+        pretrained: download timm's weights; these expect normalised images (``mean``, ``std``).
+        mean: one number a channel for normalisation; ``None``: no normalisation.
+        std: one positive number a channel; given together with ``mean``.
+        **kwargs: passed on to ``timm.create_model``.
+
+    Shape:
+        Images ``(N, C, H, W)`` in [0, 1], of the size that the architecture takes; logits
+        ``(N, K)``.
+
+    Raises:
+        InputError: no such architecture (the message lists close names), arguments it does not
+            take, or weights that cannot be downloaded.
+
+    Reference:
+        https://huggingface.co/docs/timm
+
+    Example:
+        >>> net = timm_net("resnet10t", num_classes=10)
+        >>> net.num_classes
+        10
+    """
+    require_count("num_classes", num_classes, minimum=2)
+    require_count("in_channels", in_channels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside timm, nothing a user can act on
+        import timm
+    if not timm.is_model(str(name)):
+        close = did_you_mean(str(name), timm.list_models())
+        raise InputError(f"timm has no architecture named {name!r}{close}")
+    try:
+        net = timm.create_model(
+            name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **kwargs
+        )
+    except Exception as error:  # timm and its download clients have no common error class
+        what = "load the weights of" if pretrained else "build"
+        raise InputError(f"timm cannot {what} {name!r}: {first_line(error)}") from error
+    return normalized(net, mean, std, in_channels)
+
+
+def robustbench_net(
+    name: str,
+    dataset: str = "cifar10",
+    threat_model: str = "Linf",
+    model_dir: str | Path | None = None,
+    pretrained: bool = True,
+) -> nn.Module:
+    """A published defence from RobustBench, in evaluation mode.
+
+    Its weights are read from ``<model_dir>/<dataset>/<threat_model>/<name>.pt`` and downloaded to
+    that place where they are missing. It normalises inside where it needs to.
+
+    Args:
+        name: RobustBench's name of the defence.
+        dataset: ``cifar10``, ``cifar100`` or ``imagenet``.
+        threat_model: ``Linf``, ``L2`` or ``corruptions``: what it was trained to resist.
+        model_dir: folder of weights; ``None``: ``$SZTRAIN_WEIGHTS_DIR``, else
+            ``~/.cache/sztrain/weights``.
+        pretrained: ``False``: the architecture alone with random weights; nothing is read or
+            downloaded.
+
+    Shape:
+        Images ``(N, 3, H, W)`` in [0, 1]; logits ``(N, K)`` with K of ``dataset``.
+
+    Raises:
+        InputError: no such defence (the message lists close names), or weights that cannot be
+            downloaded, are damaged, do not fit or are not finite.
+
+    Reference:
+        `arXiv:2010.09670 <https://arxiv.org/abs/2010.09670>`_, https://robustbench.github.io
+
+    Example:
+        >>> robustbench_net("Standard", dataset="mnist")
+        Traceback (most recent call last):
+        ...
+        sztrain.errors.InputError: expected `dataset` to be one of cifar10, cifar100, imagenet, \
+got mnist
+    """
+    entry = _find(name, dataset, threat_model)
+    if not pretrained:
+        return _architecture(entry, name, dataset, threat_model)
+    folder = weights_dir() if model_dir is None else Path(model_dir).expanduser()
+    net = _load(entry, name, dataset, threat_model, folder)
+    # Parameters alone: some defences keep infinities in buffers on purpose.
+    check_finite({key: value.detach() for key, value in net.named_parameters()}, name)
+    return net.eval()
+
+
+def _import_robustbench() -> ModuleType:
+    """Import RobustBench, which as published (1.1.1) does not import on a fresh machine.
+
+    It imports ``autoattack``, but the package that it declares as its dependency, ``pyautoattack``,
+    installs the very same code under the name ``pyautoattack``. So that name is made known here.
+    (The other fault, ``pkg_resources``, is mended by requiring ``setuptools<81``.)
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside it, nothing a user can act on
+        try:
+            if "autoattack" not in sys.modules and importlib.util.find_spec("autoattack") is None:
+                import pyautoattack
+                import pyautoattack.state
+
+                sys.modules["autoattack"] = pyautoattack
+                sys.modules["autoattack.state"] = pyautoattack.state
+            import robustbench.model_zoo
+            import robustbench.utils
+        except ImportError as error:
+            raise InputError(
+                f"robustbench cannot be imported: {first_line(error)}; "
+                "it needs the packages pyautoattack and setuptools<81"
+            ) from error
+    return cast(ModuleType, robustbench)
+
+
+def _find(name: str, dataset: str, threat_model: str) -> dict[str, Any]:
+    """RobustBench's entry of a net: how to build it and where its weights are published."""
+    require_in("dataset", dataset, tuple(ROBUSTBENCH_CLASSES))
+    zoo = {data.value: nets for data, nets in _import_robustbench().model_zoo.model_dicts.items()}
+    by_threat_model = {threat.value: nets for threat, nets in zoo[dataset].items()}
+    require_in("threat_model", threat_model, tuple(by_threat_model))
+    nets = by_threat_model[threat_model]
+    if name not in nets:
+        raise InputError(
+            f"RobustBench has no net {name!r} for dataset={dataset} and "
+            f"threat_model={threat_model}{did_you_mean(str(name), nets)}"
+        )
+    return cast(dict[str, Any], nets[name])
+
+
+def _timm_name(name: str, dataset: str, threat_model: str) -> str | None:
+    """The name under which RobustBench registers a net with timm; ``None`` for most nets."""
+    import timm
+
+    registered = f"{name}_{dataset}_{threat_model}".lower().replace("-", "_")
+    return registered if timm.is_model(registered) else None
+
+
+def _is_torchvision(name: str, dataset: str) -> bool:
+    """Whether RobustBench takes both the net and its weights from torchvision."""
+    return dataset == "imagenet" and name.startswith("Standard")
+
+
+def _timm_registered(registered: str, dataset: str, weights: Path | None) -> nn.Module:
+    import timm
+
+    net = timm.create_model(
+        registered,
+        num_classes=ROBUSTBENCH_CLASSES[dataset],
+        pretrained=weights is not None,
+        # Not `checkpoint_path`: that would load after RobustBench has wrapped and changed the net,
+        # and the published weights are those of the net before.
+        pretrained_cfg_overlay=None if weights is None else {"file": str(weights)},
+    )
+    return cast(nn.Module, net)
+
+
+def _architecture(entry: dict[str, Any], name: str, dataset: str, threat_model: str) -> nn.Module:
+    registered = _timm_name(name, dataset, threat_model)
+    if registered is not None:
+        return _timm_registered(registered, dataset, weights=None)
+    if _is_torchvision(name, dataset):
+        raise InputError(
+            f"RobustBench builds {name} only together with torchvision's weights; "
+            "use sztrain.models.resnet18 or sztrain.models.timm_net for the bare architecture"
+        )
+    return cast(nn.Module, entry["model"]())
+
+
+def _load(
+    entry: dict[str, Any], name: str, dataset: str, threat_model: str, folder: Path
+) -> nn.Module:
+    place = folder / dataset / threat_model
+    ids = entry["gdrive_id"]
+    # An ensemble has one file for each member.
+    names = [f"{name}_m{index}.pt" for index in range(len(ids))] if isinstance(ids, list) else None
+    paths = [place / file for file in names or [f"{name}.pt"]]
+    absent = [path for path in paths if not path.is_file()]
+    try:
+        registered = _timm_name(name, dataset, threat_model)
+        if registered is not None and not absent:
+            # RobustBench's own loader would download these, whatever lies in the folder.
+            return _timm_registered(registered, dataset, weights=paths[0])
+        net = _import_robustbench().utils.load_model(
+            name, model_dir=folder, dataset=dataset, threat_model=threat_model
+        )
+    except Exception as error:  # its download clients have no common error class
+        if _is_torchvision(name, dataset):
+            raise InputError(
+                f"torchvision's weights for {name} cannot be loaded: {first_line(error)}"
+            ) from error
+        if absent:
+            raise InputError(
+                f"the weights of {name} cannot be downloaded ({first_line(error)}); put them at "
+                f"{absent[0]}, or set {WEIGHTS_DIR_VARIABLE} to the folder that has "
+                f"{absent[0].relative_to(folder)}"
+            ) from error
+        raise InputError(
+            f"{' or '.join(map(str, paths))} is damaged or holds another net than {name}: "
+            f"{first_line(error)}"
+        ) from error
+    return cast(nn.Module, net)

@@ -1,0 +1,118 @@
+r"""The l0 norm in its two units, and projections onto l0 balls and onto the box of images."""
+
+import torch
+from torch import Tensor
+
+from sztrain.errors import InputError
+from sztrain.types import Unit
+
+
+def magnitudes(delta: Tensor, unit: Unit) -> Tensor:
+    """How far each unit was moved: ``|δ|`` per feature, its maximum over channels per pixel.
+
+    Args:
+        delta: differences, shape ``(N, ...)``; for pixels ``(N, C, H, W)``.
+        unit: what to count.
+
+    Returns:
+        ``(N, C, H, W)`` for features, ``(N, 1, H, W)`` for pixels.
+
+    Example:
+        >>> delta = torch.tensor([[[[0.5]], [[-1.0]]]])  # one pixel, two channels
+        >>> magnitudes(delta, "pixels").flatten().tolist()
+        [1.0]
+        >>> magnitudes(delta, "features").flatten().tolist()
+        [0.5, 1.0]
+    """
+    return delta.abs() if unit == "features" else delta.abs().amax(dim=1, keepdim=True)
+
+
+def l0_norm(delta: Tensor, unit: Unit = "features") -> Tensor:
+    r"""Number of changed units of each sample, :math:`\|\delta\|_0`.
+
+    Args:
+        delta: differences, shape ``(N, ...)``; for pixels ``(N, C, H, W)``.
+        unit: what to count.
+
+    Returns:
+        Float tensor of shape ``(N,)`` (float, so that it can also be inf).
+
+    Example:
+        >>> delta = torch.zeros(1, 3, 2, 2)
+        >>> delta[0, :, 0, 0] = 0.1
+        >>> l0_norm(delta, "features").item(), l0_norm(delta, "pixels").item()
+        (3.0, 1.0)
+    """
+    return magnitudes(delta, unit).flatten(1).count_nonzero(dim=1).to(torch.get_default_dtype())
+
+
+def num_units(shape: torch.Size | tuple[int, ...], unit: Unit) -> int:
+    """How many units one sample has: the largest l0 possible.
+
+    Args:
+        shape: shape of one sample without the batch dimension.
+        unit: what to count.
+
+    Raises:
+        InputError: pixels were asked of something that is not an image ``(C, H, W)``.
+
+    Example:
+        >>> num_units((3, 32, 32), "features"), num_units((3, 32, 32), "pixels")
+        (3072, 1024)
+    """
+    if unit == "pixels":
+        if len(shape) != 3:
+            raise InputError(
+                "unit=pixels needs images of shape (N, C, H, W), "
+                f"got samples of shape {tuple(shape)}; use unit=features"
+            )
+        return shape[1] * shape[2]
+    return int(torch.Size(shape).numel())
+
+
+def project_l0(delta: Tensor, budget: int, unit: Unit = "features") -> Tensor:
+    r"""Nearest point of the l0 ball: keep the ``budget`` largest changes, zero the others.
+
+    .. math:: \operatorname*{arg\,min}_{\|\delta'\|_0 \le k} \|\delta' - \delta\|
+
+    Never more than ``budget`` units survive, also where magnitudes tie (the earlier one wins).
+
+    Args:
+        delta: differences, shape ``(N, ...)``; for pixels ``(N, C, H, W)``.
+        budget: number of units k that may stay, at least 0.
+        unit: what to count.
+
+    Returns:
+        A new tensor of the shape of ``delta``.
+
+    Example:
+        >>> project_l0(torch.tensor([[0.3, -0.5, 0.1, 0.5]]), budget=2)
+        tensor([[ 0.0000, -0.5000,  0.0000,  0.5000]])
+    """
+    size = magnitudes(delta, unit)
+    flat = size.flatten(1)
+    if budget >= flat.shape[1]:
+        return delta.clone()
+    order = flat.sort(dim=1, descending=True, stable=True).indices
+    keep = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order[:, :budget], True)
+    return torch.where(keep.view_as(size), delta, torch.zeros_like(delta))
+
+
+def clamp_to_box(delta: Tensor, inputs: Tensor) -> Tensor:
+    """Clip ``inputs + delta`` to [0, 1] and return the difference that is left.
+
+    Example:
+        >>> clamp_to_box(torch.tensor([0.5, -0.5]), torch.tensor([0.75, 0.75]))
+        tensor([ 0.2500, -0.5000])
+    """
+    return (inputs + delta).clamp(0, 1) - inputs
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """View ``values``, shape ``(N,)``, to broadcast against ``like``, shape ``(N, ...)``.
+
+    Example:
+        >>> per_sample(torch.ones(5), torch.zeros(5, 3, 8, 8)).shape
+        torch.Size([5, 1, 1, 1])
+    """
+    return values.view(-1, *[1] * (like.ndim - 1))

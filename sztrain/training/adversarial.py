@@ -1,0 +1,132 @@
+"""What the methods with an adversary share: its schedule, its cost, its success."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from sztrain.attacks import SigmaZero
+from sztrain.attacks.base import require_attack
+from sztrain.errors import InputError, require_at_least, require_in
+from sztrain.norms import num_units
+from sztrain.training.adversary import UNBROKEN, Unbroken, craft_examples
+from sztrain.training.base import RobustClassifier
+from sztrain.types import Attack
+
+
+class AdversarialTraining(RobustClassifier):
+    """A training with an adversary in its step.
+
+    Logs ``train/broken`` (share of the samples the adversary broke within the budget),
+    ``train/budget`` and ``train/attack_seconds``.
+
+    Args:
+        net: see :class:`~sztrain.training.base.RobustClassifier`, as all other keywords.
+        attack: the adversary, any attack of :mod:`sztrain.attacks`; ``None``: σ-zero, 10 steps.
+        budget: largest l0 of a training example in the attack's unit; ``None``: any.
+        unbroken: see :func:`~sztrain.training.adversary.craft_examples`.
+        warmup_epochs: first epochs without attack.
+        ramp_epochs: epochs after the warm-up in which the budget grows linearly to its full size;
+            a budget that starts at full size ruins early learning.
+        **kwargs: passed on.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        attack: Attack | None = None,
+        budget: int | None = None,
+        unbroken: Unbroken = "best",
+        warmup_epochs: float = 0,
+        ramp_epochs: float = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(net, **kwargs)
+        if budget is not None:
+            require_at_least("budget", budget, 1)
+        require_in("unbroken", unbroken, UNBROKEN)
+        require_at_least("warmup_epochs", warmup_epochs, 0)
+        require_at_least("ramp_epochs", ramp_epochs, 0)
+        self.attack: Attack = (
+            attack if attack is not None else SigmaZero(num_steps=10, recheck=False)
+        )
+        require_attack("attack", self.attack)
+        self.budget = budget
+        self.unbroken: Unbroken = unbroken
+        self.warmup_epochs = warmup_epochs
+        self.ramp_epochs = ramp_epochs
+        self.attack_seconds = 0.0
+        self.broken = MeanMetric()
+
+    def check_budget(self, input_shape: Sequence[int]) -> None:
+        """Refuse a budget larger than a sample before the training starts.
+
+        Args:
+            input_shape: shape of one sample, ``(C, H, W)``.
+
+        Raises:
+            InputError: the budget is larger than the number of units.
+        """
+        size = num_units(tuple(input_shape), self.attack.unit)
+        if self.budget is not None and self.budget > size:
+            raise InputError(
+                f"expected `budget` to be at most {size}, the {self.attack.unit} of a sample, "
+                f"got {self.budget}"
+            )
+
+    def budget_at(self, epoch: float) -> int | None:
+        """The budget ``epoch`` epochs into the training; 0 during the warm-up.
+
+        Example:
+            >>> from sztrain.training import SparseAT
+            >>> method = SparseAT(nn.Flatten(), num_classes=2, budget=8, ramp_epochs=4)
+            >>> [method.budget_at(epoch) for epoch in (0, 1, 2, 3.9, 4, 9)]
+            [1, 2, 4, 8, 8, 8]
+        """
+        if epoch < self.warmup_epochs:
+            return 0
+        if self.budget is None or self.ramp_epochs == 0:
+            return self.budget
+        share = min((epoch - self.warmup_epochs) / self.ramp_epochs, 1.0)
+        return max(1, round(share * self.budget))
+
+    def craft(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Examples to train on at this point of the training: the clean inputs in the warm-up."""
+        epoch = self.current_epoch + self._share_of_epoch()
+        budget = self.budget_at(epoch)
+        if budget == 0:
+            return inputs
+        start = perf_counter()
+        attack = replace(self.attack, budget=budget)
+        examples = craft_examples(attack, self.net, inputs, labels, unbroken=self.unbroken)
+        self.attack_seconds += perf_counter() - start
+        self.broken.update(examples.broken.float())
+        self.log("train/broken", self.broken, on_step=False, on_epoch=True)
+        if budget is not None:
+            self.log("train/budget", float(budget), on_step=False, on_epoch=True)
+        return examples.inputs
+
+    def _share_of_epoch(self) -> float:
+        batches = self.trainer.num_training_batches
+        done = self.trainer.fit_loop.epoch_loop.batch_idx
+        return done / batches if batches not in (0, float("inf")) else 0.0
+
+    def on_train_epoch_end(self) -> None:
+        """Log what the adversary has cost so far."""
+        super().on_train_epoch_end()
+        self.log("train/attack_seconds", self.attack_seconds)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the adversary's cost, so that a resumed run reports all of it."""
+        checkpoint["attack_seconds"] = self.attack_seconds
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting where the checkpoint stopped."""
+        self.attack_seconds = checkpoint.get("attack_seconds", 0.0)

@@ -1,0 +1,148 @@
+"""The Lightning module that every method of training shares."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from sztrain.errors import InputError, require_at_least
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
+
+Batch = tuple[Tensor, Tensor]
+
+
+class RobustClassifier(pl.LightningModule, ABC):
+    """Trains a net to classify; subclasses say by which loss.
+
+    Logs ``train/loss``, ``train/clean_acc``, ``val/loss``, ``val/clean_acc``, ``test/loss`` and
+    ``test/clean_acc``.
+
+    Args:
+        net: maps images in [0, 1], shape ``(N, C, H, W)``, to logits ``(N, num_classes)``.
+        num_classes: number of classes.
+        optimizer: called with the parameters; ``None``: SGD, lr 0.05, momentum 0.9.
+        scheduler: called with the optimizer and the number of optimizer steps of the whole run,
+            stepped after each; ``None``: a constant learning rate.
+        label_smoothing: probability spread over all classes in the cross-entropy.
+        compile: compile the net with ``torch.compile``.
+        hyper_parameters: plain containers that describe the run; kept in the checkpoint, from
+            which :func:`sztrain.models.load_net` rebuilds the net.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        num_classes: int,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+        label_smoothing: float = 0.0,
+        compile: bool = False,  # noqa: A002  (torch's own word for it)
+        hyper_parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        require_at_least("num_classes", num_classes, 2)
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"expected `label_smoothing` to be in [0, 1), got {label_smoothing}")
+        self.net = net
+        self.optimizer = optimizer or _default_optimizer
+        self.scheduler = scheduler
+        self.label_smoothing = label_smoothing
+        self.save_hyperparameters(dict(hyper_parameters or {}))
+        if compile:
+            net.compile()  # in place, so that the state dict keeps its names
+        self.train_loss = MeanMetric()
+        self.train_acc = MulticlassAccuracy(num_classes, average="micro")
+        self.val_acc = MulticlassAccuracy(num_classes, average="micro")
+        self.test_acc = MulticlassAccuracy(num_classes, average="micro")
+
+    @abstractmethod
+    def batch_loss(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss to descend and the logits of the clean inputs.
+
+        Args:
+            inputs: clean images, shape ``(N, C, H, W)`` in [0, 1].
+            labels: int64 ``(N,)``.
+
+        Returns:
+            A scalar, the mean over the batch, and logits ``(N, K)``.
+        """
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy over the batch, with the label smoothing of this training."""
+        return nn.functional.cross_entropy(
+            logits, labels, label_smoothing=self.label_smoothing if self.training else 0.0
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits ``(N, K)`` of images ``(N, C, H, W)`` in [0, 1]."""
+        logits: Tensor = self.net(inputs)
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        """One step of descent on :meth:`batch_loss`."""
+        inputs, labels = batch
+        loss, clean_logits = self.batch_loss(inputs, labels)
+        self.train_loss.update(loss.detach(), weight=len(labels))
+        self.train_acc.update(clean_logits.detach(), labels)
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
+        self.log("train/clean_acc", self.train_acc, on_step=False, on_epoch=True)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Stop a training that has diverged before it wastes hours."""
+        loss = float(self.train_loss.compute())
+        if not torch.tensor(loss).isfinite():
+            raise InputError(
+                f"the training diverged: train/loss is {loss} after epoch {self.current_epoch}; "
+                "use a lower learning rate (method.optimizer.lr) or precision trainer.precision=32"
+            )
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Clean loss and accuracy on the validation part."""
+        self._evaluate("val", self.val_acc, batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Clean loss and accuracy on the test part."""
+        self._evaluate("test", self.test_acc, batch)
+
+    def _evaluate(self, stage: str, accuracy: MulticlassAccuracy, batch: Batch) -> None:
+        inputs, labels = batch
+        logits = self(inputs)
+        accuracy.update(logits, labels)
+        self.log(f"{stage}/loss", self.cross_entropy(logits, labels), sync_dist=True)
+        self.log(f"{stage}/clean_acc", accuracy, prog_bar=True)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer, and the scheduler over the whole run if there is one."""
+        optimizer = self.optimizer(self.net.parameters())
+        if self.scheduler is None:
+            return optimizer
+        total_steps = self.trainer.estimated_stepping_batches
+        if total_steps == float("inf"):
+            raise InputError(
+                "a learning-rate schedule needs to know where the run ends: "
+                "set trainer.max_epochs or trainer.max_steps"
+            )
+        scheduler = self.scheduler(optimizer, max(int(total_steps), 1))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+
+def _default_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)

@@ -1,0 +1,45 @@
+"""Adversarial training against sparse attacks, with σ-zero as the default adversary."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from sztrain.errors import InputError
+from sztrain.training.adversarial import AdversarialTraining
+
+
+class SparseAT(AdversarialTraining):
+    r"""Train on the adversary's examples, with a share of clean images.
+
+    .. math:: (1-c) \, CE(f(x + \delta), y) + c \, CE(f(x), y)
+
+    The outer minimisation of `arXiv:1706.06083 <https://arxiv.org/abs/1706.06083>`_ (Eq. 2.1), its
+    inner maximisation answered by a sparse attack under a budget.
+
+    Args:
+        net: see :class:`~sztrain.training.base.RobustClassifier`.
+        clean_share: c in [0, 1].
+        **kwargs: see :class:`~sztrain.training.adversarial.AdversarialTraining`.
+
+    Raises:
+        InputError: a value out of its range.
+
+    Example:
+        >>> from sztrain.attacks import SigmaZero
+        >>> from sztrain.models import digits_cnn
+        >>> method = SparseAT(digits_cnn(), num_classes=10, attack=SigmaZero(num_steps=5), budget=4)
+    """
+
+    def __init__(self, net: nn.Module, *, clean_share: float = 0.5, **kwargs: Any) -> None:
+        super().__init__(net, **kwargs)
+        if not 0 <= clean_share <= 1:
+            raise InputError(f"expected `clean_share` to be in [0, 1], got {clean_share}")
+        self.clean_share = clean_share
+
+    def batch_loss(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of adversarial and clean images, weighted by the clean share."""
+        adv_inputs = self.craft(inputs, labels)
+        clean_logits = self(inputs)
+        clean_loss = self.cross_entropy(clean_logits, labels)
+        adv_loss = self.cross_entropy(self(adv_inputs), labels)
+        return (1 - self.clean_share) * adv_loss + self.clean_share * clean_loss, clean_logits

@@ -1,0 +1,58 @@
+import importlib.util
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sztrain.data import ImageDataModule
+from sztrain.data.augment import CropFlip
+from sztrain.data.samples import TensorSamples
+
+
+class Toy(ImageDataModule):
+    """Image i of the training samples has the value (i + 1) / 64 everywhere."""
+
+    name = "toy"
+
+    def __init__(self, *, num_samples=40, augment=False, labels=None, **options):
+        options = {"num_classes": 4, "in_channels": 1, "batch_size": 8} | options
+        super().__init__(**options)
+        self.num_samples = num_samples
+        self.augment = augment
+        self.labels = labels
+
+    def load(self):
+        values = (torch.arange(self.num_samples) + 1) / 64
+        images = values[:, None, None, None].expand(-1, 1, 6, 6).contiguous()
+        labels = torch.arange(self.num_samples) % 4 if self.labels is None else self.labels
+        augmentation = CropFlip(padding=2) if self.augment else None
+        train = TensorSamples(images=images, labels=labels, scale=1, augmentation=augmentation)
+        return train, TensorSamples(images=1 - images[:13], labels=labels[:13], scale=1)
+
+
+@pytest.fixture
+def toy():
+    return Toy
+
+
+@pytest.fixture
+def cifar_files():
+    path = Path(__file__).parents[1] / "helpers" / "cifar_files.py"
+    spec = importlib.util.spec_from_file_location("cifar_files", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def rng_untouched():
+    """Fails the test that uses it when a global random state was moved."""
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    yield
+    assert torch.equal(before[0], torch.get_rng_state())
+    after = np.random.get_state()
+    assert before[1][2:] == after[2:]
+    assert (before[1][1] == after[1]).all()
+    assert before[2] == random.getstate()

@@ -1,0 +1,207 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sztrain.data import ImageFolders, ImageNet
+from sztrain.errors import InputError
+
+
+def write_images(folder, num_images=6, size=(9, 7), classes=("cat", "ant", "bee")):
+    """Noise of ``size`` = (width, height) as PNG files."""
+    generator = np.random.default_rng(len(str(folder)))
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for i in range(num_images):
+            pixels = generator.integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+
+
+@pytest.fixture
+def parts(tmp_path):
+    write_images(tmp_path / "train")
+    write_images(tmp_path / "test", num_images=2)
+    return tmp_path
+
+
+def test_images_and_labels_come_from_the_folders(parts):
+    (parts / "train" / "ant" / "notes.txt").write_text("no image")
+    (parts / "train" / ".hidden").mkdir()
+    data = ImageFolders(root=str(parts), val_fraction=1 / 3, batch_size=4)
+    inputs, labels = zip(*data.test_dataloader(), strict=True)
+    inputs, labels = torch.cat(inputs), torch.cat(labels)
+    assert labels.tolist() == [0, 0, 1, 1, 2, 2]  # ant, bee, cat
+    files = [parts / "test" / name / f"{i}.png" for name in ("ant", "bee", "cat") for i in (0, 1)]
+    for image, file in zip(inputs, files, strict=True):
+        pixels = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
+        assert torch.equal(image, pixels / 255)
+    assert (data.num_classes, data.image_shape) == (3, (3, 7, 9))
+    names = [data.part(split).samples.names for split in ("train", "val")]
+    assert torch.bincount(data.part("val").samples.labels).tolist() == [2, 2, 2]
+    assert len({*names[0], *names[1]}) == 18
+
+
+def test_without_parts_the_test_is_cut_by_the_split_seed(tmp_path):
+    write_images(tmp_path, num_images=10)
+
+    def names(**options):
+        data = ImageFolders(root=str(tmp_path), test_fraction=0.3, **options)
+        return [set(data.part(split).samples.names) for split in ("train", "val", "test")]
+
+    train, val, test = names()
+    assert (len(train), len(val), len(test)) == (19, 2, 9)
+    assert len(train | val | test) == 30
+    assert names(seed=5) == [train, val, test]
+    assert names(split_seed=5)[2] != test
+
+
+def test_grey_images_and_resizing(parts):
+    data = ImageFolders(root=str(parts), image_size=5, in_channels=1)
+    assert data.image_shape == (1, 5, 5)
+    inputs, _ = next(iter(data.test_dataloader()))
+    assert inputs.shape == (6, 1, 5, 5)
+    # 9x7 becomes 6x5 (its shorter side is 5), of which the middle 5 columns stay.
+    with Image.open(parts / "test" / "ant" / "0.png") as image:
+        expected = image.convert("L").resize((6, 5), Image.Resampling.BILINEAR)
+    wide = torch.from_numpy(np.array(expected)) / 255
+    assert any(torch.equal(inputs[0, 0], wide[:, left : left + 5]) for left in (0, 1))
+
+
+@pytest.mark.parametrize("augment", ["none", "cifar", "imagenet"])
+def test_augmentation_depends_on_seed_epoch_and_index_alone(parts, augment, rng_untouched):
+    def image(seed, epoch, index, neighbours=()):
+        data = ImageFolders(root=str(parts), augment=augment, seed=seed)
+        keys = [*((epoch, i) for i in neighbours), (epoch, index)]
+        return data.part("train").__getitems__(keys)[-1][0]
+
+    first = image(0, 0, 4)
+    assert first.shape == (3, 7, 9)
+    assert 0 <= first.min() <= first.max() <= 1
+    assert torch.equal(first, image(0, 0, 4, neighbours=(1, 2)))
+    changed = [not torch.equal(first, other) for other in (image(1, 0, 4), image(0, 1, 4))]
+    assert changed == [augment != "none"] * 2
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_workers_change_nothing(parts, rng_untouched):
+    batches = [
+        list(
+            ImageFolders(
+                root=str(parts), augment="imagenet", batch_size=4, num_workers=num
+            ).train_dataloader()
+        )
+        for num in (0, 2)
+    ]
+    for one, two in zip(*batches, strict=True):
+        assert torch.equal(one[0], two[0])
+        assert torch.equal(one[1], two[1])
+
+
+def test_imagenet_layout_and_evaluation_crop(tmp_path):
+    write_images(tmp_path / "train", size=(40, 32))
+    write_images(tmp_path / "val", num_images=1, size=(40, 32))
+    data = ImageNet(root=str(tmp_path), image_size=28, num_classes=3)
+    assert data.image_shape == (3, 28, 28)
+    inputs, _ = next(iter(data.test_dataloader()))
+    # 8/7 of 28 is 32: nothing is resized, the middle 28x28 of 40x32 are cropped.
+    with Image.open(tmp_path / "val" / "ant" / "0.png") as image:
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+    assert torch.equal(inputs[0], pixels[:, 2:30, 6:34])
+    inputs, _ = next(iter(data.train_dataloader()))
+    assert inputs.shape[1:] == (3, 28, 28)
+
+
+def test_fingerprint_sees_names_sizes_and_the_shape(parts):
+    def digest(**options):
+        return ImageFolders(root=str(parts), **options).fingerprint("test")
+
+    first = digest()
+    assert first == digest(seed=1)
+    assert first != digest(image_size=5)
+    path = parts / "test" / "ant" / "0.png"
+    path.write_bytes(path.read_bytes() + b"more")
+    assert first != digest()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 4}, "has 3 class folders but num_classes=4; set data.num_classes=3"),
+        ({"augment": "autoaugment"}, "expected `augment` to be one of none, cifar, imagenet"),
+        ({"in_channels": 2}, "expected `in_channels` to be one of 1, 3, got 2"),
+        ({"image_size": 0}, "expected `image_size` to be at least 1, got 0"),
+        ({"test_fraction": 0.0}, "expected `test_fraction` to be above 0"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(parts, options, message):
+    with pytest.raises(InputError, match=message):
+        ImageFolders(root=str(parts), **options).setup()
+
+
+def test_images_of_several_sizes_need_image_size(parts):
+    Image.new("RGB", (8, 8)).save(parts / "test" / "bee" / "1.png")
+    with pytest.raises(InputError, match=r"1\.png has 8x8 pixels, *|differ in size") as caught:
+        ImageFolders(root=str(parts)).setup()
+    assert "9x7" in str(caught.value)
+    assert "set data.image_size" in str(caught.value)
+    assert len(next(iter(ImageFolders(root=str(parts), image_size=6).test_dataloader()))[0]) == 6
+
+
+def missing(root):
+    return root / "nowhere"
+
+
+def empty(root):
+    (root / "empty").mkdir()
+    return root / "empty"
+
+
+def empty_class(root):
+    (root / "train" / "dog").mkdir()
+    return root
+
+
+def unknown_class(root):
+    (root / "test" / "dog").mkdir()
+    return root
+
+
+def no_test(root):
+    (root / "test").rename(root / "tests")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (missing, "there is no folder .*nowhere; put the images there"),
+        (empty, "has no class folders"),
+        (empty_class, "dog has no images"),
+        (unknown_class, "has the class folder dog, which the training part lacks"),
+        (no_test, "there is no folder .*test; put"),
+    ],
+)
+def test_folders_that_are_not_complete_are_refused(parts, spoil, message):
+    with pytest.raises(InputError, match=message) as caught:
+        ImageFolders(root=str(spoil(parts))).setup()
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_imagenet_names_both_folders(tmp_path):
+    with pytest.raises(InputError, match=r"ImageNet is not on disk: expected .*train and .*val"):
+        ImageNet(root=str(tmp_path)).setup()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_damaged_image_is_one_line_also_from_a_worker(parts, num_workers):
+    path = parts / "test" / "bee" / "1.png"
+    path.write_bytes(path.read_bytes()[:60])
+    data = ImageFolders(root=str(parts), image_size=7, num_workers=num_workers)
+    with pytest.raises(InputError, match=r"^[^\n]*1\.png cannot be read as an image") as caught:
+        list(data.test_dataloader())
+    assert "\n" not in str(caught.value)
+    with path.open("wb") as file:
+        file.write(b"no image")
+    with pytest.raises(InputError, match=r"1\.png cannot be read as an image"):
+        ImageFolders(root=str(parts)).setup()

@@ -1,0 +1,210 @@
+import ast
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sztrain.errors import InputError
+from sztrain.models import external, robustbench_net, timm_net
+
+NAME = "Addepalli2022Efficient_RN18"
+
+
+@pytest.fixture
+def robustbench():
+    return external._import_robustbench()
+
+
+@pytest.fixture
+def no_network(robustbench, monkeypatch):
+    def download(*args, **kwargs):
+        raise ConnectionError("no route to host\nsecond line")
+
+    monkeypatch.setattr(robustbench.utils.gdown, "download", download)
+
+
+def put(net, folder, name=NAME, dataset="cifar10", threat_model="Linf"):
+    path = folder / dataset / threat_model / f"{name}.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(net, path)
+    return path
+
+
+def test_timm_net_is_timms():
+    import timm
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        reference = timm.create_model("resnet10t", num_classes=5, in_chans=1).eval()
+    net = timm_net("resnet10t", num_classes=5, in_channels=1, mean=[0.5], std=[0.25]).eval()
+    net.net.load_state_dict(reference.state_dict())
+    inputs = torch.rand(2, 1, 32, 32)
+    torch.testing.assert_close(net(inputs), reference((inputs - 0.5) / 0.25))
+
+
+def test_timm_net_passes_options_on():
+    net = timm_net("resnet10t", num_classes=5, drop_rate=0.25)
+    assert net.drop_rate == 0.25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"name": "resnet10"}, "no architecture named 'resnet10'; did you mean .*resnet10t"),
+        (
+            {"name": "resnet10t", "no_such_option": 1},
+            "timm cannot build 'resnet10t'.*no_such_option",
+        ),
+        ({"name": "resnet10t.no_such_tag"}, "timm cannot build"),
+        ({"name": "resnet10t", "num_classes": 0}, "`num_classes`"),
+        ({"name": "resnet10t", "in_channels": 0}, "`in_channels`"),
+    ],
+)
+def test_timm_net_refuses(arguments, match):
+    with pytest.raises(InputError, match=match) as caught:
+        timm_net(**{"num_classes": 10, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+def test_timm_net_without_a_network(monkeypatch):
+    import timm
+
+    def create_model(name, pretrained, **kwargs):
+        assert pretrained
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    with pytest.raises(InputError, match="cannot load the weights of 'resnet10t': no route"):
+        timm_net("resnet10t", num_classes=10, pretrained=True)
+
+
+def test_no_file_imports_another_zoo_before_it_is_needed():
+    files = sorted(Path(external.__file__).parent.glob("*.py"))
+    assert "external.py" in [file.name for file in files]
+    for file in files:
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert not re.search(r"\b(timm|robustbench|pyautoattack)\b", ast.unparse(node))
+
+
+def test_robustbench_finds_autoattack_under_the_name_it_imports(robustbench):
+    # As published it cannot be imported: what is installed is called `pyautoattack`.
+    if importlib.util.find_spec("pyautoattack") is None:
+        pytest.skip("pyautoattack is not installed: autoattack itself is")
+    import pyautoattack.state
+
+    assert sys.modules["autoattack"] is pyautoattack
+    assert sys.modules["autoattack.state"] is pyautoattack.state
+    assert robustbench.eval.AutoAttack is pyautoattack.AutoAttack
+
+
+def test_robustbench_that_cannot_be_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "robustbench", None)
+    with pytest.raises(InputError, match=r"robustbench cannot be imported.*setuptools<81"):
+        robustbench_net(NAME)
+
+
+@pytest.mark.parametrize("wrap", [lambda weights: weights, lambda weights: {"state_dict": weights}])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_robustbench_net_reads_the_file_at_its_place(
+    robustbench, no_network, tmp_path, monkeypatch, wrap, prefix
+):
+    reference = robustbench.model_zoo.architectures.resnet.ResNet18()
+    weights = {prefix + key: tensor for key, tensor in reference.state_dict().items()}
+    put(wrap(weights), tmp_path)
+    monkeypatch.setenv("SZTRAIN_WEIGHTS_DIR", str(tmp_path))
+    net = robustbench_net(NAME)
+    inputs = torch.rand(2, 3, 32, 32)
+    assert not net.training
+    torch.testing.assert_close(net(inputs), reference.eval()(inputs))
+
+
+def test_robustbench_net_takes_a_folder(robustbench, no_network, tmp_path):
+    put(robustbench.model_zoo.architectures.resnet.ResNet18().state_dict(), tmp_path)
+    assert robustbench_net(NAME, model_dir=str(tmp_path))(torch.zeros(1, 3, 32, 32)).shape == (
+        1,
+        10,
+    )
+
+
+def test_robustbench_net_that_timm_registers(robustbench, tmp_path):
+    from timm.models.xcit import Xcit
+
+    name = "Debenedetti2022Light_XCiT-S12"
+    published = Xcit(
+        img_size=32, patch_size=16, embed_dim=384, depth=12, num_heads=8, eta=1.0,
+        tokens_norm=True, num_classes=10,
+    )  # fmt: skip
+    put({"state_dict": published.state_dict()}, tmp_path, name)
+    net = robustbench_net(name, model_dir=tmp_path)
+    expected = published.state_dict()
+    for key in ("head.weight", "blocks.11.mlp.fc1.weight", "norm.bias"):
+        torch.testing.assert_close(net.model.state_dict()[key], expected[key])
+    assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_robustbench_net_without_a_network_names_the_file(no_network, tmp_path):
+    place = tmp_path / "cifar10" / "Linf" / f"{NAME}.pt"
+    with pytest.raises(InputError, match=r"cannot be downloaded \(no route to host\)") as caught:
+        robustbench_net(NAME, model_dir=tmp_path)
+    assert str(place) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_ensemble_without_a_network_names_its_first_absent_file(no_network, tmp_path):
+    with pytest.raises(InputError, match=r"Chen2020Adversarial_m0\.pt"):
+        robustbench_net("Chen2020Adversarial", model_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [{"conv1.weight": torch.zeros(1)}, "no weights", [1, 2]], ids=lambda c: str(type(c))
+)
+def test_robustbench_net_refuses_other_weights(no_network, tmp_path, content):
+    path = put(content, tmp_path)
+    with pytest.raises(InputError, match="damaged or holds another net") as caught:
+        robustbench_net(NAME, model_dir=tmp_path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_robustbench_net_refuses_a_damaged_file(robustbench, no_network, tmp_path):
+    path = put(robustbench.model_zoo.architectures.resnet.ResNet18().state_dict(), tmp_path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="damaged"):
+        robustbench_net(NAME, model_dir=tmp_path)
+
+
+def test_robustbench_net_refuses_nan(robustbench, no_network, tmp_path):
+    net = robustbench.model_zoo.architectures.resnet.ResNet18()
+    net.linear.bias.data[3] = torch.nan
+    put(net.state_dict(), tmp_path)
+    with pytest.raises(InputError, match=r"NaN or infinite in 1 of .* linear\.bias"):
+        robustbench_net(NAME, model_dir=tmp_path)
+
+
+def test_bare_architecture_needs_no_file(no_network, tmp_path):
+    net = robustbench_net(NAME, model_dir=tmp_path / "none", pretrained=False)
+    assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert not (tmp_path / "none").exists()
+
+
+def test_bare_architecture_that_comes_with_weights_only(robustbench):
+    with pytest.raises(InputError, match="only together with torchvision's weights"):
+        robustbench_net("Standard_R50", dataset="imagenet", pretrained=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"name": "addepalli2022efficient-RN18"}, f"did you mean {NAME}"),
+        ({"name": NAME, "dataset": "cifar"}, "`dataset` to be one of cifar10, cifar100, imagenet"),
+        ({"name": NAME, "threat_model": "L0"}, "`threat_model` to be one of .*Linf.*, got L0"),
+        ({"name": NAME, "threat_model": "L2"}, "no net .* for dataset=cifar10 and threat_model=L2"),
+    ],
+)
+def test_robustbench_net_refuses(arguments, match):
+    with pytest.raises(InputError, match=match):
+        robustbench_net(**arguments)
