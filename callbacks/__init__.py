@@ -1,7 +1,8 @@
 """Lightning callbacks: the gauge for anyone's training, and what `train.py` adds to its own."""
 
 from sztrain.callbacks.adversarial_images import AdversarialImages
+from sztrain.callbacks.best_checkpoint import BestCheckpoint
 from sztrain.callbacks.epoch_seed import EpochSeed
 from sztrain.callbacks.sparse_robustness import SparseRobustness
 
-__all__ = ["AdversarialImages", "EpochSeed", "SparseRobustness"]
+__all__ = ["AdversarialImages", "BestCheckpoint", "EpochSeed", "SparseRobustness"]

@@ -64,8 +64,8 @@ class AdversarialImages(Callback):
             {self.name: measurement.curve}, measurement.unit, budgets=budgets
         )
         save_figure(curve, self.dirpath / "robustness_curve.png")
-        shown = measurement.examples
-        if shown is not None and shown.inputs.ndim == 4 and shown.inputs.shape[1] in (1, 3):
+        shown = _drawable(measurement)
+        if shown is not None:
             examples = adversarial_examples_figure(
                 shown.inputs,
                 shown.adv_inputs,
@@ -83,6 +83,14 @@ def _gauge(trainer: pl.Trainer) -> SparseRobustness | None:
     return next((c for c in callbacks if isinstance(c, SparseRobustness)), None)
 
 
+def _drawable(measurement: Measurement) -> Examples | None:
+    """The examples, if they are grey or colour images."""
+    shown = measurement.examples
+    if shown is None or shown.inputs.ndim != 4 or shown.inputs.shape[1] not in (1, 3):
+        return None
+    return shown
+
+
 def _log_to_wandb(run: Any, measurement: Measurement) -> None:
     import wandb
 
@@ -95,15 +103,16 @@ def _log_to_wandb(run: Any, measurement: Measurement) -> None:
     )
     # Without `step`: W&B's own step and Lightning's disagree, and points would be dropped.
     run.log({"test/robustness_curve_table": curve, "test/robustness_curve": chart})
-    if measurement.examples is not None and measurement.examples.inputs.ndim == 4:
-        run.log({"test/adversarial_examples": _example_table(measurement.examples)})
+    shown = _drawable(measurement)
+    if shown is not None:
+        run.log({"test/adversarial_examples": _example_table(shown)})
 
 
 def _example_table(examples: Examples) -> Any:
     import wandb
 
     def image(values: Tensor) -> Any:
-        return wandb.Image(values.clamp(0, 1).permute(1, 2, 0).mul(255).byte().numpy())
+        return wandb.Image(values.clamp(0, 1).permute(1, 2, 0).mul(255).round().byte().numpy())
 
     table = wandb.Table(
         columns=["clean", "adversarial", "changed", "l0", "label", "clean pred", "adv pred"]

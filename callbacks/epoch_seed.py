@@ -14,6 +14,9 @@ class EpochSeed(Callback):
     A checkpoint holds no random state. With the randomness of each epoch derived from its number,
     a training that goes on from the last whole epoch draws what it would have drawn anyway.
 
+    The order of the samples has to be a function of the epoch by itself, as in ``sztrain.data``:
+    Lightning begins to read the first epoch of a process before a callback can seed it.
+
     Args:
         seed: at least 0.
 

@@ -5,15 +5,15 @@ from torch import Tensor
 
 
 class SampleStore:
-    """Keeps ``num_samples`` of all samples it is shown, chosen by the seed, on the CPU.
+    """Keeps ``num_samples`` of all samples it is shown, on the CPU.
 
-    Every sample draws a random priority in its turn and the smallest stay, so the subset is
-    uniform over all samples and depends on their order and the seed alone; it needs no knowledge
-    of how many will come and does not touch the global random state.
+    With a seed, every sample draws a random priority in its turn and the smallest stay, so the
+    subset is uniform over all samples and depends on their order and the seed alone; it needs no
+    knowledge of how many will come and does not touch the global random state.
 
     Args:
         num_samples: how many to keep; ``None``: all.
-        seed: of the choice.
+        seed: of the choice; ``None``: the first samples that come.
 
     Example:
         >>> store = SampleStore(num_samples=2)
@@ -23,16 +23,21 @@ class SampleStore:
         2
     """
 
-    def __init__(self, num_samples: int | None, seed: int = 0) -> None:
+    def __init__(self, num_samples: int | None, seed: int | None = 0) -> None:
         self.num_samples = num_samples
-        self._generator = torch.Generator().manual_seed(seed)
-        self._priorities = torch.empty(0)
+        self._generator = None if seed is None else torch.Generator().manual_seed(seed)
+        self._num_seen = 0
+        self._priorities = torch.empty(0, dtype=torch.float64)
         self._inputs: list[Tensor] = []
         self._labels: list[Tensor] = []
 
     def add(self, inputs: Tensor, labels: Tensor) -> None:
         """Show a batch: inputs ``(N, ...)`` and labels ``(N,)``."""
-        priorities = torch.rand(len(inputs), generator=self._generator)
+        if self._generator is None:
+            priorities = torch.arange(len(inputs), dtype=torch.float64) + self._num_seen
+        else:
+            priorities = torch.rand(len(inputs), generator=self._generator, dtype=torch.float64)
+        self._num_seen += len(inputs)
         known = self._priorities
         self._priorities = torch.cat([known, priorities])
         full = self.num_samples is not None and len(known) == self.num_samples

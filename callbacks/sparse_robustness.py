@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.seed import isolate_rng
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from typing_extensions import override
@@ -14,7 +15,7 @@ from typing_extensions import override
 from sztrain.attacks import SigmaZero
 from sztrain.attacks.base import require_attack, validate_batch
 from sztrain.callbacks.sample_store import SampleStore
-from sztrain.errors import InputError, require_at_least
+from sztrain.errors import InputError, require_count
 from sztrain.evaluation.measurement import Measurement, Tally
 from sztrain.evaluation.runner import attack_batches
 from sztrain.norms import num_units
@@ -44,17 +45,17 @@ class SparseRobustness(Callback):
         every_n_epochs: gauge in every n-th epoch, the first and the last among them; in between
             the monitors see the last figures, the loggers nothing.
         batch_size: samples attacked at once.
-        seed: of the choice of samples.
+        seed: of the choice of validation samples.
         verdict: attack on the test samples, when the Trainer tests; ``None``: none.
-        verdict_samples: how many test samples, over all processes; ``None``: all.
+        verdict_samples: how many test samples, the first over all processes; ``None``: all.
         num_examples: how many attacked samples ``measurements`` keeps to look at.
 
     Attributes:
         measurements: last :class:`~sztrain.evaluation.Measurement` by stage, ``val`` or ``test``.
 
     Raises:
-        InputError: a value out of its range; in the sanity check, images outside [0, 1] or a
-            budget beyond the size of a sample.
+        InputError: a value out of its range; in the sanity check or the first validation, images
+            outside [0, 1] or a budget beyond the size of a sample.
 
     Example:
         >>> gauge = SparseRobustness(num_samples=512, budgets=(10, 50))
@@ -81,7 +82,7 @@ class SparseRobustness(Callback):
             ("verdict_samples", 1 if verdict_samples is None else verdict_samples),
             *(("budgets", budget) for budget in budgets),
         ):
-            require_at_least(name, value, 1)
+            require_count(name, value, 1)
         self.attack = attack if attack is not None else SigmaZero(num_steps=100)
         for name, attacker in (("attack", self.attack), ("verdict", verdict)):
             if attacker is not None:
@@ -97,12 +98,12 @@ class SparseRobustness(Callback):
         self.measurements: dict[str, Measurement] = {}
         self._stores: dict[str, SampleStore] = {}
         self._complete: set[str] = set()
-        self._monitored: dict[str, float] = {}
+        self._gauged_in: int | None = None
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # A new run may bring new data: what was collected before is of no use to it.
-        self._stores, self._complete = {}, set()
+        self._stores, self._complete, self._gauged_in = {}, set(), None
 
     @override
     def on_validation_batch_end(
@@ -114,21 +115,20 @@ class SparseRobustness(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if trainer.sanity_checking:
+        if dataloader_idx == 0 and "val" not in self._complete:
             self._check(batch, self.attack)
-        elif dataloader_idx == 0 and "val" not in self._complete:
-            self._collect(trainer, "val", batch, self.num_samples)
+            if not trainer.sanity_checking:
+                self._collect(trainer, "val", batch, self.num_samples)
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
             return
         self._complete.add("val")
+        # In between nothing is logged: Lightning shows its monitors the last figures by itself.
         if self._is_due(trainer):
-            self._monitored = self._measure(trainer, pl_module, "val", self.attack)
-            self._log(pl_module, self._monitored, logger=True)
-        else:
-            self._log(pl_module, self._monitored, logger=False)
+            self._gauged_in = trainer.current_epoch
+            self._log(pl_module, self._measure(trainer, pl_module, "val", self.attack))
 
     @override
     def on_test_batch_end(
@@ -150,9 +150,11 @@ class SparseRobustness(Callback):
             self._log(pl_module, self._measure(trainer, pl_module, "test", self.verdict))
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
-        epoch = trainer.current_epoch
-        last = trainer.max_epochs is not None and epoch + 1 == trainer.max_epochs
-        return not self._monitored or epoch % self.every_n_epochs == 0 or last
+        epoch, every = trainer.current_epoch, self.every_n_epochs
+        if self._gauged_in in (None, epoch) or epoch + 1 == trainer.max_epochs:
+            return True
+        # Not `epoch % every == 0`: there may be no validation in that very epoch.
+        return epoch // every > self._gauged_in // every
 
     def _check(self, batch: Any, attack: Attack) -> None:
         """Refuse before hours are spent what could not be attacked after them."""
@@ -171,7 +173,8 @@ class SparseRobustness(Callback):
     ) -> None:
         if stage not in self._stores:
             share = None if num_samples is None else ceil(num_samples / trainer.world_size)
-            self._stores[stage] = SampleStore(share, self.seed)
+            # The first test samples, as published figures take them.
+            self._stores[stage] = SampleStore(share, self.seed if stage == "val" else None)
         self._stores[stage].add(*_inputs_and_labels(batch))
 
     def _measure(
@@ -184,7 +187,8 @@ class SparseRobustness(Callback):
         tally = Tally(
             store.inputs.shape[1:], attack.unit, self.budgets, pl_module.device, self.num_examples
         )
-        with _progress(trainer) as progress:
+        # A net may draw random numbers even in eval mode: the training must not miss them.
+        with isolate_rng(), _progress(trainer) as progress:
             task = progress.add_task(f"{stage} attack", total=len(store.labels), median="")
             for attacked in attack_batches(pl_module, attack, batches, pl_module.device):
                 tally.add(pl_module, attacked)
@@ -194,11 +198,9 @@ class SparseRobustness(Callback):
         values = self.measurements[stage].values | {"attack_seconds": tally.seconds}
         return {f"{stage}/{key}": value for key, value in values.items()}
 
-    def _log(
-        self, pl_module: pl.LightningModule, values: dict[str, float], logger: bool = True
-    ) -> None:
+    def _log(self, pl_module: pl.LightningModule, values: dict[str, float]) -> None:
         for key, value in values.items():
-            pl_module.log(key, value, logger=logger, prog_bar="median" in key)
+            pl_module.log(key, value, prog_bar="median" in key, sync_dist=True)
 
 
 def _inputs_and_labels(batch: Any) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,20 @@ def require_at_least(name: str, value: float, minimum: float) -> None:
         raise InputError(f"expected `{name}` to be at least {minimum}, got {value}")
 
 
+def require_count(name: str, value: float, minimum: int) -> None:
+    """Refuse what is no whole number of at least ``minimum``.
+
+    Example:
+        >>> require_count("num_steps", 1000, 1)
+
+    Raises:
+        InputError: ``value`` is no ``int`` (1e3 is none), or smaller than ``minimum``.
+    """
+    if not isinstance(value, int):
+        raise InputError(f"expected `{name}` to be a whole number, got {value!r}")
+    require_at_least(name, value, minimum)
+
+
 def require_in(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Refuse a value that is not among ``choices``.
 

@@ -3,7 +3,7 @@ r"""The l0 norm in its two units, and projections onto l0 balls and onto the box
 import torch
 from torch import Tensor
 
-from sztrain.errors import InputError
+from sztrain.errors import InputError, require_at_least
 from sztrain.types import Unit
 
 
@@ -35,7 +35,7 @@ def l0_norm(delta: Tensor, unit: Unit = "features") -> Tensor:
         unit: what to count.
 
     Returns:
-        Float tensor of shape ``(N,)`` (float, so that it can also be inf).
+        float32 tensor of shape ``(N,)`` (float, so that it can also be inf).
 
     Example:
         >>> delta = torch.zeros(1, 3, 2, 2)
@@ -43,7 +43,7 @@ def l0_norm(delta: Tensor, unit: Unit = "features") -> Tensor:
         >>> l0_norm(delta, "features").item(), l0_norm(delta, "pixels").item()
         (3.0, 1.0)
     """
-    return magnitudes(delta, unit).flatten(1).count_nonzero(dim=1).to(torch.get_default_dtype())
+    return magnitudes(delta, unit).flatten(1).count_nonzero(dim=1).float()
 
 
 def num_units(shape: torch.Size | tuple[int, ...], unit: Unit) -> int:
@@ -73,9 +73,10 @@ def num_units(shape: torch.Size | tuple[int, ...], unit: Unit) -> int:
 def project_l0(delta: Tensor, budget: int, unit: Unit = "features") -> Tensor:
     r"""Nearest point of the l0 ball: keep the ``budget`` largest changes, zero the others.
 
-    .. math:: \operatorname*{arg\,min}_{\|\delta'\|_0 \le k} \|\delta' - \delta\|
+    .. math:: \operatorname*{arg\,min}_{\|\delta'\|_0 \le k} \|\delta' - \delta\|_2
 
-    Never more than ``budget`` units survive, also where magnitudes tie (the earlier one wins).
+    A pixel's change is as large as the l2 norm over its channels. Never more than ``budget`` units
+    survive, also where magnitudes tie (the earlier one wins).
 
     Args:
         delta: differences, shape ``(N, ...)``; for pixels ``(N, C, H, W)``.
@@ -85,11 +86,16 @@ def project_l0(delta: Tensor, budget: int, unit: Unit = "features") -> Tensor:
     Returns:
         A new tensor of the shape of ``delta``.
 
+    Raises:
+        InputError: ``budget`` is negative.
+
     Example:
         >>> project_l0(torch.tensor([[0.3, -0.5, 0.1, 0.5]]), budget=2)
         tensor([[ 0.0000, -0.5000,  0.0000,  0.5000]])
     """
-    size = magnitudes(delta, unit)
+    require_at_least("budget", budget, 0)
+    pixels = unit == "pixels"
+    size = torch.linalg.vector_norm(delta, dim=1, keepdim=True) if pixels else delta.abs()
     flat = size.flatten(1)
     if budget >= flat.shape[1]:
         return delta.clone()

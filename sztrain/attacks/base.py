@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sztrain.errors import InputError, require_at_least, require_in
+from sztrain.errors import InputError, require_count, require_in
 from sztrain.norms import l0_norm, num_units, per_sample
 from sztrain.types import UNITS, Attack, AttackResult, Unit
 
@@ -37,15 +37,15 @@ def validate_attack(unit: Unit, num_steps: int, budget: int | None) -> None:
     """Check the hyper-parameters that every attack has.
 
     Raises:
-        InputError: an unknown unit, fewer than one step, or a budget below 1.
+        InputError: an unknown unit, fewer than one step, a budget below 1, or no whole number.
 
     Example:
         >>> validate_attack("features", num_steps=10, budget=None)
     """
     require_in("unit", unit, UNITS)
-    require_at_least("num_steps", num_steps, 1)
+    require_count("num_steps", num_steps, 1)
     if budget is not None:
-        require_at_least("budget", budget, 1)
+        require_count("budget", budget, 1)
 
 
 def require_attack(name: str, value: object) -> None:
@@ -67,12 +67,15 @@ def require_attack(name: str, value: object) -> None:
 def is_adversarial(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
     """Whether the prediction is what the attacker wants: the target, or anything but the label.
 
+    Logits with a NaN predict nothing, so they are never adversarial.
+
     Example:
         >>> is_adversarial(torch.tensor([[0.0, 1.0]]), torch.tensor([1]), targeted=False)
         tensor([False])
     """
     predictions = logits.argmax(dim=1)
-    return predictions == labels if targeted else predictions != labels
+    wanted = predictions == labels if targeted else predictions != labels
+    return wanted & ~logits.isnan().any(dim=1)
 
 
 def run_attack(
@@ -129,7 +132,7 @@ def validate_batch(inputs: Tensor, labels: Tensor) -> None:
     Example:
         >>> validate_batch(torch.rand(2, 1, 8, 8), torch.tensor([3, 1]))
     """
-    if inputs.ndim < 2 or not inputs.is_floating_point() or len(inputs) == 0:
+    if inputs.ndim < 2 or not inputs.is_floating_point() or inputs.numel() == 0:
         raise InputError(
             "expected inputs to be a non-empty float tensor of shape (N, ...), "
             f"got {inputs.dtype} of shape {tuple(inputs.shape)}"
@@ -172,9 +175,14 @@ def validate_logits(logits: Tensor, labels: Tensor) -> None:
     Example:
         >>> validate_logits(torch.randn(2, 10), torch.tensor([3, 9]))
     """
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"expected the net to return logits of shape (N, K), K >= 2, got {found}")
+        raise InputError(f"expected the net to return logits of shape (N, K), K >= 2, got {shape}")
+    if len(logits) != len(labels):
+        raise InputError(
+            f"expected the net to return one row of logits for each of {len(labels)} inputs, "
+            f"got {shape}"
+        )
     if not bool(logits.isfinite().all()):
         raise InputError(
             "the net returns non-finite logits (NaN or inf); its weights are damaged "
@@ -244,7 +252,8 @@ def _verified(
     broken = found.best_l0.isfinite()
     if recheck:
         with torch.autocast(inputs.device.type, enabled=False):
-            broken = broken & is_adversarial(net(found.best_inputs), labels, targeted)
+            # A copy: the first layer of the net may work in place.
+            broken = broken & is_adversarial(net(found.best_inputs.clone()), labels, targeted)
     best_inputs = torch.where(per_sample(broken, inputs), found.best_inputs, inputs)
     l0 = l0_norm(best_inputs - inputs, unit)
     success = broken if budget is None else broken & (l0 <= budget)

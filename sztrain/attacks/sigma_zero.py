@@ -126,7 +126,8 @@ def sigma_zero(logits_of: Logits, inputs: Tensor, labels: Tensor, attack: SigmaZ
             if len(search.delta) == 0:
                 return done.found()
         largest = gradient.abs().flatten(1).amax(dim=1).clamp(min=1e-12)
-        gradient = gradient / per_sample(largest, gradient)  # line 4
+        # A gradient that overflowed says nothing: it moves nothing.
+        gradient = (gradient / per_sample(largest, gradient)).nan_to_num(0, 0, 0)  # line 4
         step = search.adam(gradient, i) if attack.step_rule == "adam" else gradient
         delta = clamp_to_box(search.delta - eta * step, search.inputs)  # line 5
         small = magnitudes(delta, unit) < per_sample(search.tau, delta)
@@ -135,8 +136,9 @@ def sigma_zero(logits_of: Logits, inputs: Tensor, labels: Tensor, attack: SigmaZ
         gradient, adversarial = _objective_gradient(
             logits_of, search, attack, with_gradient=i < num_steps
         )
-        move = torch.where(adversarial, 1.0, -1.0) * attack.tau_factor * eta
-        search = replace(search, tau=(search.tau + move).clamp(0, 1))  # line 8
+        move = attack.tau_factor * eta
+        tau = torch.where(adversarial, search.tau + move, search.tau - move).clamp(0, 1)
+        search = replace(search, tau=tau)  # line 8
         search = search.with_best(adversarial, unit)  # lines 9, 10
     everyone = torch.ones_like(search.best_l0, dtype=torch.bool)
     done.collect(search, gradient, everyone, forwards=num_steps + 1, backwards=num_steps)
@@ -194,15 +196,16 @@ class _Rows:
 
     @classmethod
     def start(cls, inputs: Tensor, labels: Tensor, tau: float) -> Self:
-        per_row = inputs.new_ones(len(inputs), dtype=torch.get_default_dtype())
+        # Neither thresholds nor counts can do with half precision.
+        precise = torch.promote_types(inputs.dtype, torch.float32)
         return cls(
             index=torch.arange(len(inputs), device=inputs.device),
             inputs=inputs,
             labels=labels,
             delta=torch.zeros_like(inputs),
-            tau=per_row * tau,
+            tau=inputs.new_full((len(inputs),), tau, dtype=precise),
             best_delta=torch.zeros_like(inputs),
-            best_l0=per_row * torch.inf,
+            best_l0=inputs.new_full((len(inputs),), torch.inf, dtype=torch.float32),
             mean=torch.zeros_like(inputs),
             mean_square=torch.zeros_like(inputs),
         )
@@ -211,7 +214,8 @@ class _Rows:
         """The direction of Adam (arXiv:1412.6980, Algorithm 1), moments updated in place."""
         self.mean.lerp_(gradient, 1 - beta1)
         self.mean_square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        scale = (self.mean_square / (1 - beta2**step)).sqrt_().add_(1e-8)
+        epsilon = max(1e-8, torch.finfo(gradient.dtype).tiny)  # in half precision 1e-8 is zero
+        scale = (self.mean_square / (1 - beta2**step)).sqrt_().add_(epsilon)
         return self.mean / (1 - beta1**step) / scale
 
     def with_best(self, adversarial: Tensor, unit: Unit) -> Self:
@@ -233,7 +237,7 @@ class _Outcome:
     def __init__(self, inputs: Tensor) -> None:
         self.best_inputs = inputs.clone()
         self.last_inputs = inputs.clone()
-        self.best_l0 = inputs.new_full((len(inputs),), torch.inf, dtype=torch.get_default_dtype())
+        self.best_l0 = inputs.new_full((len(inputs),), torch.inf, dtype=torch.float32)
         self.num_forwards = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
         self.num_backwards = torch.zeros_like(self.num_forwards)
 

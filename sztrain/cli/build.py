@@ -1,24 +1,27 @@
-"""From configs to objects, and the checks that save a person hours."""
+"""From configs to objects."""
 
 import logging
-import netrc
 import os
+import re
 import warnings
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlparse
 
-import torch
+import pytorch_lightning as pl
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback
 from torch import nn
 
-from sztrain.attacks.base import eval_mode, validate_batch, validate_logits
+from sztrain.cli.arguments import check_arguments
+from sztrain.cli.messages import chain
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError
-from sztrain.models import NET_FACTORIES, net_from_checkpoint
-from sztrain.models.state_dicts import check_finite, load_strictly
+from sztrain.models import build_net as net_from_spec
+from sztrain.training import RobustClassifier
 
 # What a data config says beside the arguments of its class.
 _DATA_EXTRAS = ("name", "recipe")
@@ -27,6 +30,47 @@ _DATA_EXTRAS = ("name", "recipe")
 def plain(cfg: Any) -> Any:
     """A config as plain, resolved containers."""
     return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+
+
+@contextmanager
+def named(key: str) -> Iterator[None]:
+    """Say of which config node it is that something cannot be made.
+
+    Raises:
+        InputError: where a constructor refuses its arguments, in whatever words.
+    """
+    try:
+        yield
+    except InstantiationException as error:
+        inner = re.search(r"full_key: (\S+)", str(error))
+        place = f"{key}.{inner.group(1)}" if inner else key
+        raise InputError(f"{place}: {_reason(error)}") from error
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise InputError(f"{key}: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    *_, last = chain(error)
+    return str(last) or type(last).__name__
+
+
+def make(cfg: Any, key: str, **arguments: Any) -> Any:
+    """The object that a config node describes; ``None`` where the node is empty.
+
+    Args:
+        cfg: the node.
+        key: where it stands in the config, for messages.
+        **arguments: further arguments of the constructor.
+
+    Raises:
+        InputError: an argument of another type than expected, or refused by the constructor.
+    """
+    node = plain(cfg)
+    if node is None:
+        return None
+    check_arguments(node, key)
+    with named(key):
+        return instantiate(node, _convert_="all", **arguments)
 
 
 def build_data(cfg: DictConfig) -> ImageDataModule:
@@ -38,107 +82,93 @@ def build_data(cfg: DictConfig) -> ImageDataModule:
         InputError: data missing, damaged, or not what the config says.
     """
     arguments = {key: value for key, value in plain(cfg).items() if key not in _DATA_EXTRAS}
-    data: ImageDataModule = instantiate(arguments)
+    data: ImageDataModule = make(arguments, "data")
     data.setup()
     cfg.num_classes = data.num_classes
     return data
 
 
 def build_net(cfg: DictConfig) -> nn.Module:
-    """The net of the config node ``model``.
+    """The net of the config node ``model``, one of those that a checkpoint may name.
 
     Raises:
-        InputError: an argument is out of its range.
+        InputError: another net, or an argument is out of its range.
     """
-    net: nn.Module = instantiate(plain(cfg))
-    return net
+    spec = plain(cfg)
+    check_arguments(spec, "model")
+    with named("model"):
+        return net_from_spec(spec)
 
 
-def check_net(net: nn.Module, data: ImageDataModule, source: str) -> None:
-    """Look at one small batch: finite weights, finite logits, one for each class.
+def build_method(
+    cfg: DictConfig, net: nn.Module, data: ImageDataModule, run_id: str
+) -> RobustClassifier:
+    """The Lightning module of the config nodes ``method``, ``optimizer`` and ``scheduler``.
 
     Raises:
-        InputError: the net and the data do not go together.
+        InputError: an argument of one of them is out of its range.
     """
-    check_finite(net.state_dict(), source)
-    inputs, labels = next(iter(data.val_dataloader()))
-    inputs, labels = inputs[:2], labels[:2]
-    validate_batch(inputs, labels)
-    try:
-        with torch.no_grad(), eval_mode(net):
-            logits = net(inputs)
-    except RuntimeError as error:  # torch's word for shapes that do not fit
-        raise InputError(
-            f"{source} cannot take images of shape {tuple(inputs.shape[1:])}: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
-    validate_logits(logits, labels)
-    if logits.shape[1] != data.num_classes:
-        raise InputError(
-            f"{source} tells {logits.shape[1]} classes apart, the data has {data.num_classes}; "
-            "choose a net and data that go together (model.num_classes, data.num_classes)"
+    optimizer = make(cfg.optimizer, "optimizer")
+    scheduler = make(cfg.get("scheduler"), "scheduler")
+    # Lightning makes them after the loggers have begun; what is wrong with them shall be said now.
+    with named("optimizer"):
+        tried = optimizer(net.parameters())
+    with named("scheduler"):
+        if scheduler is not None:
+            scheduler(tried, 1000)
+    # Partial: Hydra would take apart the hyper-parameters, which name targets of their own.
+    partial = make(cfg.method, "method", _partial_=True)
+    with named("method"):
+        method: RobustClassifier = partial(
+            net=net,
+            num_classes=data.num_classes,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            hyper_parameters=hyper_parameters(cfg, run_id),
         )
-
-
-def check_checkpoint(path: str, net: nn.Module) -> None:
-    """Make sure that a checkpoint can be read and fits the net.
-
-    Raises:
-        InputError: missing, damaged, of another architecture, or with non-finite weights.
-    """
-    load_strictly(net, net_from_checkpoint(path).state_dict(), path)
+    return method
 
 
 def hyper_parameters(cfg: DictConfig, run_id: str) -> dict[str, Any]:
-    """What the checkpoint shall know of the run, as plain containers.
-
-    Raises:
-        InputError: the net is not one that a checkpoint may name.
-    """
+    """What the checkpoint shall know of the run, as plain containers."""
     method = plain(cfg.method)
-    target = cfg.model["_target_"].rpartition(".")[2]
-    if target not in NET_FACTORIES:
-        raise InputError(
-            f"expected model._target_ to be one of {', '.join(NET_FACTORIES)}, "
-            f"got {cfg.model['_target_']}"
-        )
-    attack = method.get("attack") or plain(cfg.callbacks.gauge.attack)
+    gauge = plain(cfg.callbacks).get("gauge") or {}
+    attack = method.get("attack") or gauge.get("attack") or {}
     return {
         "net": plain(cfg.model),
         "data": {key: value for key, value in plain(cfg.data).items() if key != "_target_"},
-        "unit": attack["unit"],
+        "unit": attack.get("unit", "features"),
         "method": {"name": cfg.method["_target_"].rpartition(".")[2], "run_id": run_id, **method},
     }
 
 
-def check_wandb(loggers: DictConfig | None) -> None:
-    """Refuse a W&B that is online but has no key, before anything waits for an answer.
+def build_callbacks(cfg: DictConfig) -> dict[str, Callback]:
+    """The callbacks by their name in the config; empty nodes are left out.
 
     Raises:
-        InputError: with the two ways out.
+        InputError: an argument is out of its range.
     """
-    wandb_cfg: Mapping[str, Any] = (plain(loggers) or {}).get("wandb") or {}
-    if not wandb_cfg or wandb_cfg.get("mode") != "online" or _has_wandb_key():
-        return
-    raise InputError(
-        "W&B is online (WANDB_MODE or logger.wandb.mode) but has no key; "
-        "run `wandb login`, set WANDB_API_KEY, or use WANDB_MODE=offline"
-    )
+    made = {key: make(node, f"callbacks.{key}") for key, node in plain(cfg).items()}
+    return {key: callback for key, callback in made.items() if callback is not None}
 
 
-def _has_wandb_key() -> bool:
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    try:
-        return netrc.netrc(path).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+def build_trainer(cfg: DictConfig, callbacks: list[Callback], run_id: str) -> pl.Trainer:
+    """The Trainer of the config nodes ``trainer`` and ``logger``.
+
+    Raises:
+        InputError: an argument is out of its range, or asks for what the machine does not have.
+    """
+    loggers: dict[str, Any] = plain(cfg.get("logger")) or {}
+    if loggers.get("wandb") is not None and loggers["wandb"].get("id") is None:
+        loggers["wandb"] |= {"id": run_id, "resume": "allow"}
+    made = [make(node, "logger") for node in loggers.values() if node is not None]
+    trainer: pl.Trainer = make(cfg.trainer, "trainer", callbacks=callbacks, logger=made)
+    return trainer
 
 
 def quieten() -> None:
     """Drop messages of the libraries that nobody who runs sztrain can act on."""
+    os.environ.setdefault("WANDB_SILENT", "true")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for pattern in (
         r".*does not have many workers.*",
@@ -147,5 +177,7 @@ def quieten() -> None:
         r".*Experiment logs directory.*",
         r".*The number of training batches.*",
         r".*LeafSpec.*is deprecated.*",
+        r".*The dirpath has changed.*",
+        r".*recommended to use `self.log.*sync_dist.*",
     ):
         warnings.filterwarnings("ignore", pattern)

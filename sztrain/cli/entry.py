@@ -5,27 +5,37 @@ import hashlib
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sztrain.cli.messages import CONFIG_MODULE, one_line
 from sztrain.errors import InputError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
-CONFIG_MODULE = "sztrain.configs"
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+
+# Options of its data that a checkpoint brings along: which samples there are, and in which form.
+_CARRIED = (
+    "root",
+    "image_size",
+    "num_classes",
+    "in_channels",
+    "split_seed",
+    "val_fraction",
+    "test_fraction",
+)
 
 
 def train_main() -> None:
@@ -52,13 +62,17 @@ def _evaluate(cfg: DictConfig) -> None:
 
 def _main(task: Callable[[DictConfig], Any], config_name: str) -> None:
     register_resolvers()
+    asked = os.environ.get(_FULL_ERROR)
 
+    # Hydra reports errors by itself, in many lines and with status 1, unless this variable asks for
+    # the exception. The task and the processes that it starts see it as the person set it.
     @functools.wraps(task)
     def reported(cfg: DictConfig) -> Any:
-        with _one_line_errors(config_name):
+        with _environment(_FULL_ERROR, asked), _one_line_errors(config_name, asked == "1"):
+            _require_complete(cfg)
             return task(cfg)
 
-    with _one_line_errors(config_name):
+    with _environment(_FULL_ERROR, "1"), _one_line_errors(config_name, asked == "1"):
         if config_name == "evaluate":
             sys.argv[1:] = with_data_of_net(sys.argv[1:])
         config_path = f"pkg://{CONFIG_MODULE}"
@@ -66,25 +80,33 @@ def _main(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
 
 @contextmanager
-def _one_line_errors(config_name: str) -> Iterator[None]:
-    """Leave with one line where a person can mend the error; all else is a bug and shows itself.
-
-    Hydra reports errors by itself, in many lines and with status 1, unless HYDRA_FULL_ERROR asks
-    for the exception; and it announces an exception that leaves the task, but not an exit.
-    """
-    shown_in_full = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    """Set an environment variable inside, remove it if ``value`` is ``None``."""
+    before = os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
     try:
         yield
-    except KeyboardInterrupt:
-        _leave("interrupted", INTERRUPTED)
-    except (InputError, HydraException, OmegaConfBaseException) as error:
-        if shown_in_full == "1":
-            raise
-        _leave(f"error: {one_line(error)}{_suggestion(error, config_name)}", USAGE_ERROR)
     finally:
-        if shown_in_full is None:
-            del os.environ["HYDRA_FULL_ERROR"]
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
+
+
+@contextmanager
+def _one_line_errors(config_name: str, in_full: bool) -> Iterator[None]:
+    """Leave with one line where a person can mend the error; all else is a bug and shows itself."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # leaving is what a second one asks for, too
+        _leave("; ".join(["interrupted", *map(str, error.args)]), INTERRUPTED)
+    except (InputError, HydraException, OmegaConfBaseException, ValueError) as error:
+        # Hydra's answer to `group=null`; any other ValueError is a bug.
+        null_group = str(error).startswith("Config group override must be")
+        if in_full or (type(error) is ValueError and not null_group):
+            raise
+        _leave(f"error: {one_line(error, config_name, sys.argv[1:])}", USAGE_ERROR)
 
 
 def _leave(message: str, status: int) -> NoReturn:
@@ -92,50 +114,10 @@ def _leave(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def one_line(error: BaseException) -> str:
-    r"""What a person has to know of an error, in one line.
-
-    An :class:`~sztrain.errors.InputError` anywhere in the chain of causes says it best.
-
-    Example:
-        >>> one_line(HydraException("Could not find 'model/x'\\n\\nAvailable:\\n\\tsmall_cnn"))
-        "Could not find 'model/x'; Available: small_cnn"
-    """
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__) is not None and cause not in chain:
-        chain.append(cause)
-    for link in chain:
-        if isinstance(link, InputError):
-            return _joined(str(link))
-    # Hydra says what could not be done, OmegaConf below it why.
-    reasons = [str(link) for link in chain if isinstance(link, OmegaConfBaseException)]
-    return _joined("\n\n".join(dict.fromkeys([str(error), *reasons[-1:]])))
-
-
-def _joined(text: str) -> str:
-    without_internals = re.sub(r"\n\s*(full_key|object_type|reference_type).*", "", text)
-    blocks = re.split(r"\n\s*\n", without_internals.strip())
-    return "; ".join(" ".join(block.split()).rstrip(".") for block in blocks)
-
-
-def _suggestion(error: BaseException, config_name: str) -> str:
-    """The key that a misspelt one may have meant."""
-    found = re.search(r"Could not override '([\w.@/]+)'", str(error))
-    if found is None:
-        return ""
-    *parents, key = found.group(1).split(".")
-    chosen = [arg for arg in sys.argv[1:] if re.fullmatch(r"[\w/@.]+=\w+", arg) and "." not in arg]
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-            cfg = compose(config_name, overrides=chosen)
-        parent = OmegaConf.select(cfg, ".".join(parents)) if parents else cfg
-    except (HydraException, OmegaConfBaseException):
-        return ""
-    known = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
-    matches = get_close_matches(key, known, n=1)
-    named = f"; did you mean {'.'.join([*parents, matches[0]])}?" if matches else ""
-    return named or (f"; known here: {', '.join(known)}" if known else "")
+def _require_complete(cfg: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise InputError(f"{missing[0]} has no default: add {missing[0]}=... to the command")
 
 
 def with_data_of_net(args: list[str]) -> list[str]:
@@ -157,28 +139,30 @@ def with_data_of_net(args: list[str]) -> list[str]:
         given = OverridesParser.create().parse_overrides([a for a in args if not a.startswith("-")])
     except HydraException:
         return args  # Hydra itself says what is wrong with it
-    nets = [o.value() for o in given if o.key_or_group == "net" and o.value() is not None]
-    if not nets or any(o.key_or_group in ("data", "suite") for o in given):
+    chosen = [override for override in given if override.key_or_group == "net"]
+    if not chosen or any(override.key_or_group == "data" for override in given):
         return args
-    if given[[o.key_or_group for o in given].index("net")].is_sweep_override():
+    if chosen[-1].is_sweep_override():
         raise InputError("a sweep over nets needs data=...; or evaluate them together: net=[a,b]")
+    nets = chosen[-1].value()
+    names = nets if isinstance(nets, list) else [nets]
+    if names in ([], [None]):
+        return args  # evaluate says what is wrong with it
     from sztrain.models import describe_net
 
-    names = nets[-1] if isinstance(nets[-1], list) else [nets[-1]]
     found = {str(name): dict(_mapping(describe_net(str(name))["data"])) for name in names}
     options = list(found.values())
     if len({option["name"] for option in options}) > 1:
         listed = ", ".join(f"{name} ({option['name']})" for name, option in found.items())
         raise InputError(f"these nets are of several data sets: {listed}; evaluate them apart")
     taken = {override.key_or_group for override in given}
-    carried = ("root", "image_size", "num_classes", "in_channels", "split_seed", "test_fraction")
     same = {
         key: options[0][key]
-        for key in carried
+        for key in _CARRIED
         if all(key in option and option[key] == options[0][key] for option in options)
     }
     extra = [
-        f"++data.{key}={json.dumps(value) if isinstance(value, str) else value}"
+        f"++data.{key}={json.dumps(value, ensure_ascii=False)}"
         for key, value in same.items()
         if value is not None and f"data.{key}" not in taken
     ]
@@ -195,6 +179,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("sztrain.slug", slug, replace=True)
     OmegaConf.register_new_resolver("sztrain.digest", digest, replace=True)
     OmegaConf.register_new_resolver("sztrain.last_part", last_part, replace=True)
+    OmegaConf.register_new_resolver("sztrain.unit_suffix", unit_suffix, replace=True)
 
 
 def slug(names: Any) -> str:
@@ -230,3 +215,13 @@ def last_part(dotted: str) -> str:
         'SparseAT'
     """
     return dotted.rpartition(".")[2]
+
+
+def unit_suffix(unit: str) -> str:
+    """What an attack's unit appends to the keys of its metrics.
+
+    Example:
+        >>> unit_suffix("pixels"), unit_suffix("features")
+        ('_px', '')
+    """
+    return "_px" if unit == "pixels" else ""

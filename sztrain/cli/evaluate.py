@@ -1,21 +1,23 @@
 """Attack nets from a composed config and lay the results beside the paper's."""
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from sztrain.attacks.base import require_attack
-from sztrain.cli.build import build_data, check_net, plain, quieten
+from sztrain.cli.build import build_data, make, plain, quieten
+from sztrain.cli.checks import check_attack, check_budgets, check_net, check_num_samples
 from sztrain.cli.report import print_results
 from sztrain.data import ImageDataModule
-from sztrain.errors import InputError, require_at_least
+from sztrain.errors import InputError, require_count
 from sztrain.evaluation.figures import (
     adversarial_examples_figure,
     robustness_curve_figure,
@@ -55,23 +57,19 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
         InputError: what a person has to mend; raised before the first attack.
     """
     quieten()
-    require_at_least("batch_size", cfg.batch_size, 1)
-    attack: Attack = instantiate(plain(cfg.attack))
+    require_count("batch_size", cfg.batch_size, 1)
+    attack: Attack = make(cfg.attack, "attack")
     require_attack("attack", attack)
     data = build_data(cfg.data)
     device = _device(cfg.device)
-    names = [str(name) for name in (cfg.net if OmegaConf.is_list(cfg.net) else [cfg.net])]
-    nets = {name: load_net(name) for name in names}
+    nets = {name: load_net(name) for name in _names(cfg.net)}
     for name, net in nets.items():
         check_net(net, data, name)
+    labels = _labels(list(nets))
     part = data.part(cfg.split)
-    num_samples = len(part) if cfg.num_samples is None else cfg.num_samples
-    require_at_least("num_samples", num_samples, 1)
-    if num_samples > len(part):
-        raise InputError(
-            f"expected num_samples to be at most {len(part)}, the size of the {cfg.split} split, "
-            f"got {num_samples}"
-        )
+    num_samples = check_num_samples("num_samples", cfg.num_samples, part, cfg.split)
+    check_attack("attack", attack, data.image_shape)
+    check_budgets("budgets", plain(cfg.budgets), data.image_shape, attack.unit)
     size = num_units(data.image_shape, attack.unit)
     budgets = sorted({k for k in (*PAPER_BUDGETS, *plain(cfg.budgets)) if k <= size})
     output_dir = Path(cfg.output_dir)
@@ -79,14 +77,23 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
     OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
     rows, curves = [], {}
     for name, net in nets.items():
-        loader = DataLoader(
-            Subset(part, range(num_samples)), cfg.batch_size, num_workers=data.num_workers
+        samples = Subset(part, range(num_samples))
+        loader = DataLoader(samples, cfg.batch_size, num_workers=data.num_workers)
+        measurement, queries = _attack_net(
+            labels[name], net.to(device), attack, data, loader, budgets, device, output_dir
         )
-        row, measurement = _attack_net(
-            name, net.to(device), attack, data, loader, num_samples, budgets, device, output_dir
+        rows.append(
+            paper_row(
+                measurement,
+                model=name,
+                dataset=data.name,
+                attack=attack,
+                mean_queries=queries,
+                batch_size=cfg.batch_size,
+                **_hardware(device),
+            )
         )
-        rows.append(row)
-        curves[_label(name)] = measurement.curve
+        curves[labels[name]] = measurement.curve
         write_csv(rows, output_dir / "results.csv")
     figure = robustness_curve_figure(
         curves, attack.unit, budgets=plain(cfg.budgets), title=_judged_by(attack)
@@ -100,9 +107,21 @@ def _judged_by(attack: Attack) -> str:
     return f"{type(attack).__name__} only, N={attack.num_steps}, {attack.unit}"
 
 
-def _label(name: str) -> str:
-    """A net's name as it stands in tables and file names."""
-    return Path(name).stem if name.endswith((".ckpt", ".safetensors")) else name
+def _names(net: Any) -> list[str]:
+    names = [str(name) for name in (plain(net) if OmegaConf.is_list(net) else [net])]
+    if net is None or not names:
+        raise InputError("expected net to name at least one net, got none; such as net=M1")
+    return names
+
+
+def _labels(names: list[str]) -> dict[str, str]:
+    """Each net as it stands in pictures and file names: short where that tells them apart."""
+    short = {n: Path(n).stem if n.endswith((".ckpt", ".safetensors")) else n for n in names}
+    often = Counter(short.values())
+    return {
+        name: label if often[label] == 1 else re.sub(r"\W+", "_", name).strip("_")[-100:]
+        for name, label in short.items()
+    }
 
 
 def _device(name: str) -> torch.device:
@@ -116,33 +135,42 @@ def _device(name: str) -> torch.device:
         ) from error
 
 
+def _hardware(device: torch.device) -> dict[str, Any]:
+    if device.type != "cuda":
+        return {"device": "cpu", "vram_gb": None}
+    return {
+        "device": torch.cuda.get_device_name(device),
+        "vram_gb": torch.cuda.max_memory_allocated(device) / 2**30,
+    }
+
+
 def _attack_net(
-    name: str,
+    label: str,
     net: nn.Module,
     attack: Attack,
     data: ImageDataModule,
     batches: "DataLoader[Any]",
-    num_samples: int,
     budgets: list[int],
     device: torch.device,
     output_dir: Path,
-) -> tuple[dict[str, Any], Measurement]:
+) -> tuple[Measurement, float]:
+    """Attack all batches and write records and examples; also the mean queries of a sample."""
     tally = Tally(data.image_shape, attack.unit, budgets, device, num_examples=8)
     records: list[dict[str, Any]] = []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with Progress() as progress:
-        task = progress.add_task(_label(name), total=num_samples)
+        task = progress.add_task(label, total=len(batches.dataset))  # type: ignore[arg-type]
         for batch in attack_batches(net, attack, batches, device):
             tally.add(net, batch)
             records.extend(_records(batch, start=len(records)))
             progress.update(
                 task,
                 advance=len(batch.labels),
-                description=f"{_label(name)}, median ℓ0 {tally.running_median:g}",
+                description=f"{label}, median ℓ0 {tally.running_median:g}",
             )
     measurement = tally.measurement()
-    write_csv(records, output_dir / "records" / f"{_label(name)}.csv")
+    write_csv(records, output_dir / "records" / f"{label}.csv")
     shown = measurement.examples
     if shown is not None and data.in_channels in (1, 3):
         figure = adversarial_examples_figure(
@@ -154,19 +182,9 @@ def _attack_net(
             shown.l0,
             attack.unit,
         )
-        save_figure(figure, output_dir / "examples" / f"{_label(name)}.png")
-    queries = [record["num_forwards"] + record["num_backwards"] for record in records]
-    row = paper_row(
-        measurement,
-        model=name,
-        dataset=data.name,
-        attack=attack,
-        mean_queries=sum(queries) / len(queries),
-        batch_size=batches.batch_size or 1,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        vram_gb=torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None,
-    )
-    return row, measurement
+        save_figure(figure, output_dir / "examples" / f"{label}.png")
+    queries = sum(record["num_forwards"] + record["num_backwards"] for record in records)
+    return measurement, queries / len(records)
 
 
 def _records(batch: AttackedBatch, start: int) -> Iterator[dict[str, Any]]:

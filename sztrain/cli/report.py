@@ -42,7 +42,7 @@ def print_results(rows: list[dict[str, Any]], columns: list[tuple[str, str]], ti
     """
     table = Table(title=title)
     for _, heading in columns:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")  # whole, however long
     for row in rows:
         table.add_row(*(_cell(row.get(key)) for key, _ in columns))
     Console().print(table)
@@ -55,7 +55,9 @@ def _cell(value: Any) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "∞" if value is None or value == float("inf") else f"{value:.2f}".removesuffix(".00")
+    if value is None or value == float("inf"):
+        return "∞"
+    return f"{value:.2g}" if 0 < value < 0.1 else f"{value:.2f}".removesuffix(".00")
 
 
 def _percent(value: float) -> str:

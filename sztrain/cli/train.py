@@ -1,29 +1,42 @@
 """One training run from a composed config: check, train, judge, report."""
 
 import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
-from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint, Timer
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from sztrain.callbacks import SparseRobustness
 from sztrain.cli.build import (
+    build_callbacks,
     build_data,
+    build_method,
     build_net,
+    build_trainer,
+    quieten,
+)
+from sztrain.cli.checks import (
+    check_attack,
+    check_budgets,
     check_checkpoint,
     check_net,
+    check_num_samples,
+    check_optimizer,
+    check_seed,
     check_wandb,
-    hyper_parameters,
-    plain,
-    quieten,
 )
 from sztrain.cli.report import print_verdict
 from sztrain.data import ImageDataModule
+from sztrain.errors import InputError
 from sztrain.evaluation.summary import training_summary, write_json
-from sztrain.models import read_checkpoint
 from sztrain.training import AdversarialTraining, RobustClassifier
 
 
@@ -43,102 +56,125 @@ def train(cfg: DictConfig) -> float | None:
         KeyboardInterrupt: the training was interrupted; ``last.ckpt`` is of the last whole epoch.
     """
     quieten()
+    check_seed(cfg.seed)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    check_wandb(cfg.logger)
+    check_wandb(cfg.get("logger"))
     data = build_data(cfg.data)
-    run_id = secrets.token_hex(4)
-    net = build_net(cfg.model)
-    if cfg.ckpt_path is not None:
-        check_checkpoint(cfg.ckpt_path, net)
-        run_id = _run_id(cfg.ckpt_path) or run_id
-    check_net(net, data, "the net")
-    # Partial: Hydra would take apart the hyper-parameters, which name targets of their own.
-    make_method = instantiate(plain(cfg.method), _partial_=True)
-    method: RobustClassifier = make_method(
-        net=net,
-        num_classes=data.num_classes,
-        optimizer=instantiate(plain(cfg.optimizer)),
-        scheduler=instantiate(plain(cfg.scheduler)),
-        hyper_parameters=hyper_parameters(cfg, run_id),
-    )
-    if isinstance(method, AdversarialTraining):
-        method.check_budget(data.image_shape)
-    callbacks = {key: instantiate(plain(node)) for key, node in cfg.callbacks.items()}
-    trainer = _trainer(cfg, run_id, list(callbacks.values()))
+    method, run_id = _method(cfg, data)
+    callbacks = build_callbacks(cfg.callbacks)
+    _check_gauge(callbacks.get("gauge"), data)
+    trainer = build_trainer(cfg, list(callbacks.values()), run_id)
     output_dir = Path(cfg.output_dir)
     if trainer.is_global_zero:
         output_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
-    _fit(trainer, method, data, cfg.ckpt_path)
+    resumable = partial(_last_checkpoint, callbacks.get("last"), cfg.ckpt_path)
+    with _wandb_run(trainer), _as_command_line_errors(trainer, resumable):
+        trainer.fit(method, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+        _judge(trainer, method, data, callbacks, output_dir)
     best = callbacks.get("best")
-    _judge(trainer, method, data, best, callbacks.get("gauge"), callbacks.get("timer"), output_dir)
-    return _monitored(best)
+    score = best.best_model_score if isinstance(best, ModelCheckpoint) else None
+    return None if score is None else float(score)
 
 
-def _run_id(ckpt_path: str) -> str | None:
-    """The W&B run that the checkpoint's training wrote to."""
-    described: Any = read_checkpoint(ckpt_path)["hyper_parameters"]
-    run_id: str | None = described["method"].get("run_id")
-    return run_id
+def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, str]:
+    """The method and the id of its W&B run, both checked against the checkpoint if there is one."""
+    net = build_net(cfg.model)
+    checkpoint = None if cfg.ckpt_path is None else check_checkpoint(cfg.ckpt_path, net)
+    check_net(net, data, cfg.ckpt_path or "the net")
+    described = checkpoint["hyper_parameters"]["method"] if checkpoint is not None else None
+    known_id = described.get("run_id") if isinstance(described, dict) else None
+    run_id = str(known_id or secrets.token_hex(4))
+    method = build_method(cfg, net, data, run_id)
+    if checkpoint is not None:
+        check_optimizer(checkpoint, method.optimizer(net.parameters()), cfg.ckpt_path)
+    if isinstance(method, AdversarialTraining):
+        method.check_budget(data.image_shape)
+    return method, run_id
 
 
-def _trainer(cfg: DictConfig, run_id: str, callbacks: list[pl.Callback]) -> pl.Trainer:
-    loggers = plain(cfg.logger) or {}
-    if "wandb" in loggers and loggers["wandb"].get("id") is None:
-        loggers["wandb"] |= {"id": run_id, "resume": "allow"}
-    trainer: pl.Trainer = instantiate(
-        plain(cfg.trainer),
-        callbacks=callbacks,
-        logger=[instantiate(node) for node in loggers.values()],
-        _convert_="all",
-    )
-    return trainer
+def _check_gauge(gauge: Callback | None, data: ImageDataModule) -> None:
+    if not isinstance(gauge, SparseRobustness):
+        return
+    for name, attack in (("attack", gauge.attack), ("verdict", gauge.verdict)):
+        if attack is not None:
+            check_attack(f"callbacks.gauge.{name}", attack, data.image_shape)
+            check_budgets("callbacks.gauge.budgets", gauge.budgets, data.image_shape, attack.unit)
+    check_num_samples("verdict.num_samples", gauge.verdict_samples, data.part("test"), "test")
 
 
-def _fit(
-    trainer: pl.Trainer, method: RobustClassifier, data: ImageDataModule, ckpt_path: str | None
-) -> None:
+@contextmanager
+def _wandb_run(trainer: pl.Trainer) -> Iterator[None]:
+    """End the W&B run with the training: the next one of a sweep is another."""
+    if not any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+        yield
+        return
+    import wandb
+
+    wandb.setup()  # silent from here on; what Lightning asks of it would make it warn
+    failed = True
     try:
-        trainer.fit(method, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+        yield
+        failed = False
+    finally:
+        wandb.finish(exit_code=int(failed))
+
+
+@contextmanager
+def _as_command_line_errors(trainer: pl.Trainer, resumable: Callable[[], str]) -> Iterator[None]:
+    """Give Lightning's ways to stop the form that the command line reports in one line."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise InputError(str(error)) from error
     except SystemExit as error:  # how Lightning leaves after Ctrl-C
-        if trainer.interrupted:
-            raise KeyboardInterrupt from error
-        raise
+        if not trainer.interrupted or isinstance(error, SIGTERMException):
+            raise
+        path = resumable()
+        hints = [f"go on with ckpt_path={path}"] if path else []
+        raise KeyboardInterrupt(*hints) from error
+
+
+def _last_checkpoint(last: Callback | None, ckpt_path: str | None) -> str:
+    """The file of the last whole epoch; empty where there is none."""
+    written = last.format_checkpoint_name({}) if isinstance(last, ModelCheckpoint) else ""
+    return written if Path(written).is_file() else ckpt_path or ""
 
 
 def _judge(
     trainer: pl.Trainer,
     method: RobustClassifier,
     data: ImageDataModule,
-    best: ModelCheckpoint | None,
-    gauge: SparseRobustness | None,
-    timer: Timer | None,
+    callbacks: dict[str, Callback],
     output_dir: Path,
 ) -> None:
     """Take the verdict on the best checkpoint and write it down."""
+    best, gauge, timer = (callbacks.get(name) for name in ("best", "gauge", "timer"))
+    # Before the test: loading the best checkpoint turns these back to its epoch.
     epochs = trainer.current_epoch
-    checkpoint = best.best_model_path if best is not None else ""
+    attack_seconds = getattr(method, "attack_seconds", 0.0)
+    train_seconds = timer.time_elapsed("train") if isinstance(timer, Timer) else None
+    checkpoint = best.best_model_path if isinstance(best, ModelCheckpoint) else ""
     tested = trainer.test(
         method, datamodule=data, ckpt_path=checkpoint or None, weights_only=True, verbose=False
     )
-    if gauge is None or "test" not in gauge.measurements or gauge.verdict is None:
+    if not isinstance(gauge, SparseRobustness) or gauge.verdict is None:
         return
+    if "test" not in gauge.measurements:
+        return  # trainer.limit_test_batches=0
+    smoke_test = getattr(trainer, "fast_dev_run", False)
     summary = training_summary(
         gauge.measurements["test"],
         budgets=gauge.budgets,
-        attack=gauge.verdict,
+        # As the gauge shortens it.
+        attack=replace(gauge.verdict, num_steps=1) if smoke_test else gauge.verdict,
         clean_accuracy=tested[0]["test/clean_acc"],
         method=type(method).__name__,
-        train_seconds=timer.time_elapsed("train") if timer is not None else None,
-        attack_seconds=getattr(method, "attack_seconds", 0.0),
+        train_seconds=train_seconds,
+        attack_seconds=attack_seconds,
         epochs=epochs,
         checkpoint=checkpoint or None,
     )
     if trainer.is_global_zero:
         write_json(summary, output_dir / "summary.json")
         print_verdict(summary, output_dir)
-
-
-def _monitored(best: ModelCheckpoint | None) -> float | None:
-    score = best.best_model_score if best is not None else None
-    return None if score is None else float(score)

@@ -66,7 +66,7 @@ class Tally:
         num_examples: how many samples to keep to look at.
 
     Raises:
-        InputError: a budget beyond the number of units, or below 1.
+        InputError: a budget below 0, or pixels of samples that are no images.
     """
 
     def __init__(

@@ -80,10 +80,14 @@ def paper_row(
     for column in COMPARED:
         printed = getattr(published, column) if published else None
         row[f"paper_{column}"] = printed
-        row[f"delta_{column}"] = (
-            None if printed is None or row[column] is None else row[column] - printed
-        )
+        row[f"delta_{column}"] = _difference(row[column], printed)
     return row
+
+
+def _difference(ours: float | None, printed: float | None) -> float | None:
+    if ours is None or printed is None:
+        return None
+    return 0.0 if ours == printed else ours - printed  # ∞ - ∞ is NaN, but they agree
 
 
 def write_csv(rows: Sequence[dict[str, Any]], path: str | Path) -> None:

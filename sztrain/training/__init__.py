@@ -3,6 +3,7 @@
 from sztrain.training.adversarial import AdversarialTraining
 from sztrain.training.adversary import TrainingExamples, craft_examples
 from sztrain.training.base import RobustClassifier
+from sztrain.training.checkpoint_io import AtomicCheckpointIO
 from sztrain.training.sparse_at import SparseAT
 from sztrain.training.standard import StandardTraining
 from sztrain.training.trades import TRADES
@@ -10,6 +11,7 @@ from sztrain.training.trades import TRADES
 __all__ = [
     "TRADES",
     "AdversarialTraining",
+    "AtomicCheckpointIO",
     "RobustClassifier",
     "SparseAT",
     "StandardTraining",

@@ -10,7 +10,7 @@ from torchmetrics import MeanMetric
 
 from sztrain.attacks import SigmaZero
 from sztrain.attacks.base import require_attack
-from sztrain.errors import InputError, require_at_least, require_in
+from sztrain.errors import InputError, require_at_least, require_count, require_in
 from sztrain.norms import num_units
 from sztrain.training.adversary import UNBROKEN, Unbroken, craft_examples
 from sztrain.training.base import RobustClassifier
@@ -50,7 +50,7 @@ class AdversarialTraining(RobustClassifier):
     ) -> None:
         super().__init__(net, **kwargs)
         if budget is not None:
-            require_at_least("budget", budget, 1)
+            require_count("budget", budget, 1)
         require_in("unbroken", unbroken, UNBROKEN)
         require_at_least("warmup_epochs", warmup_epochs, 0)
         require_at_least("ramp_epochs", ramp_epochs, 0)
@@ -110,7 +110,7 @@ class AdversarialTraining(RobustClassifier):
         self.broken.update(examples.broken.float())
         self.log("train/broken", self.broken, on_step=False, on_epoch=True)
         if budget is not None:
-            self.log("train/budget", float(budget), on_step=False, on_epoch=True)
+            self.log("train/budget", float(budget), on_step=False, on_epoch=True, sync_dist=True)
         return examples.inputs
 
     def _share_of_epoch(self) -> float:
@@ -121,7 +121,7 @@ class AdversarialTraining(RobustClassifier):
     def on_train_epoch_end(self) -> None:
         """Log what the adversary has cost so far."""
         super().on_train_epoch_end()
-        self.log("train/attack_seconds", self.attack_seconds)
+        self.log("train/attack_seconds", self.attack_seconds, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the adversary's cost, so that a resumed run reports all of it."""

@@ -64,7 +64,8 @@ class RobustClassifier(pl.LightningModule, ABC):
         self.save_hyperparameters(dict(hyper_parameters or {}))
         if compile:
             net.compile()  # in place, so that the state dict keeps its names
-        self.train_loss = MeanMetric()
+        # Left to itself, the metric drops NaN, and a training that diverged would look sound.
+        self.train_loss = MeanMetric(nan_strategy=float("nan"))
         self.train_acc = MulticlassAccuracy(num_classes, average="micro")
         self.val_acc = MulticlassAccuracy(num_classes, average="micro")
         self.test_acc = MulticlassAccuracy(num_classes, average="micro")

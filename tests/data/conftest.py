@@ -1,7 +1,6 @@
-import importlib.util
 import random
-from pathlib import Path
 
+import cifar_files as written_files
 import numpy as np
 import pytest
 import torch
@@ -39,11 +38,7 @@ def toy():
 
 @pytest.fixture
 def cifar_files():
-    path = Path(__file__).parents[1] / "helpers" / "cifar_files.py"
-    spec = importlib.util.spec_from_file_location("cifar_files", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return written_files
 
 
 @pytest.fixture

@@ -1,0 +1,50 @@
+"""Best checkpoint: the best of a whole training, however often it was interrupted."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_only
+from typing_extensions import override
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """A ``ModelCheckpoint`` that takes its best files along when a training goes on elsewhere.
+
+    Its parent forgets what was best when the resumed run has another folder, and calls the first
+    checkpoint that follows the best one, be it worse.
+
+    Args:
+        **kwargs: those of ``pytorch_lightning.callbacks.ModelCheckpoint``.
+
+    Example:
+        >>> best = BestCheckpoint(dirpath="run2", filename="best", monitor="val/clean_acc")
+    """
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        paths = [*state_dict["best_k_models"], state_dict["best_model_path"]]
+        if state_dict["dirpath"] == self.dirpath or self.dirpath is None:
+            super().load_state_dict(state_dict)
+        elif all(Path(path).is_file() for path in paths):
+            moved = {path: str(Path(self.dirpath) / Path(path).name) for path in paths}
+            _copy(moved)
+            best_k = {moved[path]: score for path, score in state_dict["best_k_models"].items()}
+            super().load_state_dict(
+                state_dict
+                | {
+                    "dirpath": self.dirpath,
+                    "best_k_models": best_k,
+                    "best_model_path": moved[state_dict["best_model_path"]],
+                    "kth_best_model_path": moved.get(state_dict["kth_best_model_path"], ""),
+                    "last_model_path": "",
+                }
+            )
+
+
+@rank_zero_only
+def _copy(moved: dict[str, str]) -> None:
+    for old, new in moved.items():
+        Path(new).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(old, new)

@@ -1,0 +1,185 @@
+"""Checks that save a person hours: what would fail in the middle of a run is refused before."""
+
+import netrc
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torch.optim import Optimizer
+
+from sztrain.attacks.base import eval_mode, validate_batch, validate_logits
+from sztrain.cli.build import plain
+from sztrain.data import ImageDataModule, Part
+from sztrain.errors import InputError, require_count, require_in
+from sztrain.models import net_from_checkpoint, read_checkpoint
+from sztrain.models.state_dicts import check_finite, load_strictly
+from sztrain.norms import num_units
+from sztrain.types import Attack, Unit
+
+_MAX_SEED = 2**32 - 1
+_WANDB_LOCAL = ("offline", "dryrun", "disabled")
+_WANDB_REMOTE = ("online", "run", "shared")
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse what cannot seed every generator.
+
+    Raises:
+        InputError: no whole number from 0 to 2**32 - 1.
+
+    Example:
+        >>> check_seed(0)
+    """
+    require_count("seed", seed, 0)
+    if seed > _MAX_SEED:
+        raise InputError(f"expected `seed` to be at most {_MAX_SEED}, got {seed}")
+
+
+def check_num_samples(name: str, num_samples: Any, part: Part, split: str) -> int:
+    """How many samples of a part are wanted; ``None``: all of them.
+
+    Raises:
+        InputError: no whole number from 1 to the size of the part.
+    """
+    if num_samples is None:
+        return len(part)
+    require_count(name, num_samples, 1)
+    if num_samples > len(part):
+        raise InputError(
+            f"expected `{name}` to be at most {len(part)}, the size of the {split} split, "
+            f"got {num_samples}"
+        )
+    return int(num_samples)
+
+
+def check_budgets(name: str, budgets: Iterable[Any], shape: tuple[int, ...], unit: Unit) -> None:
+    """Refuse budgets that no sample has room for.
+
+    Args:
+        name: where they stand in the config.
+        budgets: budgets in ``unit``; ``None`` stands for no budget.
+        shape: of a sample, ``(C, H, W)``.
+        unit: what is counted.
+
+    Raises:
+        InputError: no whole number from 1 to the number of units.
+
+    Example:
+        >>> check_budgets("budgets", [65], (1, 8, 8), "features")
+        Traceback (most recent call last):
+        ...
+        sztrain.errors.InputError: expected `budgets` to be at most 64, the features of a sample, \
+got 65
+    """
+    size = num_units(shape, unit)
+    for budget in budgets:
+        if budget is None:
+            continue
+        require_count(name, budget, 1)
+        if budget > size:
+            raise InputError(
+                f"expected `{name}` to be at most {size}, the {unit} of a sample, got {budget}"
+            )
+
+
+def check_attack(name: str, attack: Attack, shape: tuple[int, ...]) -> None:
+    """Refuse an attack whose budget no sample has room for.
+
+    Raises:
+        InputError: its budget is larger than the number of units of a sample.
+    """
+    check_budgets(f"{name}.budget", [attack.budget], shape, attack.unit)
+
+
+def check_net(net: nn.Module, data: ImageDataModule, source: str) -> None:
+    """Look at one small batch: finite weights, finite logits, one for each class.
+
+    Raises:
+        InputError: the net and the data do not go together.
+    """
+    check_finite(net.state_dict(), source)
+    inputs, labels = next(iter(data.val_dataloader()))
+    validate_batch(inputs, labels)
+    inputs, labels = inputs[:2], labels[:2]
+    try:
+        with torch.no_grad(), eval_mode(net):
+            logits = net(inputs)
+    except RuntimeError as error:  # torch's word for shapes that do not fit
+        raise InputError(
+            f"{source} cannot take images of shape {tuple(inputs.shape[1:])}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    try:
+        validate_logits(logits, torch.zeros_like(labels))
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    if logits.shape[1] != data.num_classes:
+        raise InputError(
+            f"{source} tells {logits.shape[1]} classes apart, the data has {data.num_classes}; "
+            "choose a net and data that go together (model.num_classes, data.num_classes)"
+        )
+
+
+def check_checkpoint(path: str, net: nn.Module) -> dict[str, Any]:
+    """Read a checkpoint from which a training of this net can go on.
+
+    Raises:
+        InputError: missing, damaged, of another architecture, or with non-finite weights.
+    """
+    load_strictly(net, net_from_checkpoint(path).state_dict(), path)
+    return read_checkpoint(path)
+
+
+def check_optimizer(checkpoint: Mapping[str, Any], optimizer: Optimizer, path: str) -> None:
+    """Make sure that a checkpoint holds the state of such an optimizer.
+
+    Raises:
+        InputError: there is none, or it is another's.
+    """
+    states = checkpoint.get("optimizer_states")
+    if not states:
+        raise InputError(f"{path} holds no state of an optimizer: no training can go on from it")
+    try:
+        optimizer.load_state_dict(states[0])
+        fits = optimizer.defaults.keys() <= optimizer.param_groups[0].keys()
+    except (KeyError, ValueError):
+        fits = False
+    if not fits:
+        raise InputError(
+            f"{path} was written by a training with another optimizer than "
+            f"{type(optimizer).__name__}; go on with the options in its run's config.yaml"
+        )
+
+
+def check_wandb(loggers: DictConfig | None) -> None:
+    """Refuse a W&B that is online but has no key, before anything waits for an answer.
+
+    Raises:
+        InputError: with the two ways out.
+    """
+    wandb_cfg = (plain(loggers) or {}).get("wandb")
+    if not wandb_cfg:
+        return
+    mode = wandb_cfg.get("mode") or "online"  # W&B's own default
+    require_in("logger.wandb.mode", mode, (*_WANDB_REMOTE, *_WANDB_LOCAL))
+    if mode in _WANDB_REMOTE and not _has_wandb_key():
+        raise InputError(
+            "W&B is online (WANDB_MODE or logger.wandb.mode) but has no key; "
+            "run `wandb login`, set WANDB_API_KEY, or use WANDB_MODE=offline"
+        )
+
+
+def _has_wandb_key() -> bool:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        return netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

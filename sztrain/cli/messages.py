@@ -1,0 +1,103 @@
+"""What went wrong, in one line that a person can act on."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sztrain.errors import InputError
+
+CONFIG_MODULE = "sztrain.configs"
+
+
+def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = ()) -> str:
+    r"""What a person has to know of an error, in one line.
+
+    An :class:`~sztrain.errors.InputError` anywhere in the chain of causes says it best.
+
+    Args:
+        error: what was raised.
+        config_name: ``train`` or ``evaluate``; a misspelt key is looked for in it.
+        args: command-line arguments.
+
+    Example:
+        >>> one_line(HydraException("Could not find 'x'\\n\\nAvailable:\\n\\tsmall_cnn"))
+        "Could not find 'x'; Available: small_cnn"
+        >>> one_line(OverrideParseException("a=b=c", "mismatched input '='"))
+        "cannot read a=b=c: mismatched input '='; expected key=value"
+    """
+    links = list(chain(error))
+    given = next((link for link in links if isinstance(link, InputError)), None)
+    if given is not None:
+        return _joined(str(given))
+    if isinstance(error, OverrideParseException):
+        reason = error.message.partition("\n")[0]
+        return f"cannot read {error.override}: {reason}; expected key=value"
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        listed = f"expected one of {', '.join(error.options)}"
+        return f"there is no {group}={choice}; {listed}{_meant(choice, error.options)}"
+    misspelt = re.search(r"Could not override '([\w.@/]+)'", str(error))
+    if misspelt is not None:
+        key = misspelt.group(1)
+        return f"there is no option {key}{_meant_key(key, config_name, args)}"
+    if type(error) is ValueError:
+        return "a group cannot be null; take it out with ~group, such as ~scheduler"
+    # Hydra says what could not be done, OmegaConf below it why.
+    reasons = [str(link) for link in links if isinstance(link, OmegaConfBaseException)]
+    return _joined("\n\n".join(dict.fromkeys([str(error), *reasons[-1:]])))
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and its causes, outermost first.
+
+    Example:
+        >>> [str(link) for link in chain(ValueError("x"))]
+        ['x']
+    """
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__
+
+
+def _joined(text: str) -> str:
+    without_internals = re.sub(r"\n\s*(full_key|object_type|reference_type).*", "", text)
+    blocks = re.split(r"\n\s*\n", without_internals.strip())
+    return "; ".join(" ".join(block.split()).rstrip(".") for block in blocks)
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    matches = get_close_matches(name, known, n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def _meant_key(key: str, config_name: str, args: Sequence[str]) -> str:
+    """The keys that one which does not exist may have meant, or those that there are."""
+    groups = [arg for arg in args if re.fullmatch(r"[\w/@]+=\w+", arg)]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+            cfg = compose(config_name, [arg for arg in groups if not arg.startswith(f"{key}=")])
+    except (HydraException, OmegaConfBaseException):
+        return ""
+    keys = list(_keys(OmegaConf.to_container(cfg)))
+    elsewhere = [known for known in keys if known.endswith(f".{key}")]
+    matches = elsewhere or get_close_matches(key, keys, n=1, cutoff=0.7)
+    if matches:
+        return f"; did you mean {' or '.join(matches)}?"
+    parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg
+    listed = ", ".join(map(str, parent if isinstance(parent, DictConfig) else cfg))
+    return f"; known here: {listed}"
+
+
+def _keys(node: object, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield f"{prefix}{name}"
+            yield from _keys(value, f"{prefix}{name}.")

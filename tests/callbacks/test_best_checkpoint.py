@@ -1,0 +1,95 @@
+"""The best checkpoint of a training stays the best when the training goes on elsewhere."""
+
+import shutil
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from toy_training import ScriptedAttack, foreign_module, loader, make_trainer
+
+from sztrain.callbacks import BestCheckpoint, SparseRobustness
+
+
+def run(folder, means, epochs, ckpt_path=None, **options):
+    """Train until `epochs`; the gauge claims one mean l0 after the other."""
+    attack = ScriptedAttack(script=tuple((mean,) for mean in means))
+    best = BestCheckpoint(
+        dirpath=folder,
+        filename="best-{epoch}",
+        monitor="val/mean_l0",
+        mode="max",
+        **options,
+    )
+    last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
+    gauge = SparseRobustness(attack=attack, budgets=(1,))
+    trainer = make_trainer(
+        pl, callbacks=[gauge, best, last], max_epochs=epochs, enable_checkpointing=True
+    )
+    module = foreign_module(pl)()
+    trainer.fit(module, loader(), loader(seed=1), ckpt_path=ckpt_path, weights_only=True)
+    return best, trainer, module
+
+
+def epoch_of(path):
+    return torch.load(path, weights_only=True)["epoch"]
+
+
+# Of the plain callback for last.ckpt, which starts anew.
+moved = pytest.mark.filterwarnings("ignore:The dirpath has changed")
+shared = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+
+
+@moved
+def test_what_was_best_before_is_taken_along(tmp_path):
+    run(tmp_path / "one", [1.0, 5.0, 2.0], 3)
+    best, _, _ = run(tmp_path / "two", [4.0, 3.0], 5, tmp_path / "one" / "last.ckpt")
+    assert best.best_model_path == str(tmp_path / "two" / "best-epoch=1.ckpt")
+    assert best.best_model_score == 5
+    assert epoch_of(best.best_model_path) == 1
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {
+        "best-epoch=1.ckpt",
+        "last.ckpt",
+    }
+    assert epoch_of(tmp_path / "one" / "best-epoch=1.ckpt") == 1  # the first run keeps its own
+
+
+@moved
+def test_what_is_better_takes_its_place_in_the_new_folder_alone(tmp_path):
+    run(tmp_path / "one", [1.0, 5.0], 2)
+    best, _, _ = run(tmp_path / "two", [6.0, 3.0], 4, tmp_path / "one" / "last.ckpt")
+    assert best.best_model_path == str(tmp_path / "two" / "best-epoch=2.ckpt")
+    assert epoch_of(best.best_model_path) == 2
+    assert not (tmp_path / "two" / "best-epoch=1.ckpt").exists()
+    assert (tmp_path / "one" / "best-epoch=1.ckpt").exists()
+
+
+@moved
+def test_all_of_the_best_k_go_along(tmp_path):
+    run(tmp_path / "one", [3.0, 5.0, 1.0], 3, save_top_k=2)
+    best, _, _ = run(tmp_path / "two", [4.0], 4, tmp_path / "one" / "last.ckpt", save_top_k=2)
+    names = {path.name for path in (tmp_path / "two").glob("best*")}
+    assert names == {"best-epoch=1.ckpt", "best-epoch=3.ckpt"}
+    assert sorted(float(score) for score in best.best_k_models.values()) == [4, 5]
+
+
+@moved
+@shared
+def test_lost_files_start_it_anew(tmp_path):
+    run(tmp_path / "one", [1.0, 5.0], 2)
+    shutil.move(tmp_path / "one" / "last.ckpt", tmp_path / "last.ckpt")
+    shutil.rmtree(tmp_path / "one")
+    best, _, _ = run(tmp_path / "two", [4.0, 3.0], 4, tmp_path / "last.ckpt")
+    assert best.best_model_score == 4
+    assert epoch_of(best.best_model_path) == 2
+
+
+@shared
+def test_in_the_same_folder_it_is_its_parent(tmp_path):
+    run(tmp_path, [1.0, 5.0], 2)
+    best, trainer, module = run(tmp_path, [4.0, 3.0], 4, tmp_path / "last.ckpt")
+    assert best.best_model_path == str(tmp_path / "best-epoch=1.ckpt")
+    assert best.best_model_score == 5
+    # Testing the best one leaves it the best one.
+    trainer.test(module, loader(), ckpt_path=best.best_model_path, weights_only=True, verbose=False)
+    assert best.best_model_path == str(tmp_path / "best-epoch=1.ckpt")

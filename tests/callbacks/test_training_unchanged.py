@@ -1,0 +1,167 @@
+"""A training with the gauge is, bit for bit, the training without it."""
+
+import random
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from toy_training import foreign_module, loader, make_trainer, toy_net
+
+from sztrain.attacks import SigmaZero
+from sztrain.callbacks import SparseRobustness
+
+
+class Stubborn(nn.BatchNorm1d):
+    """A frozen BatchNorm whose `train` refuses, as fine-tuning code writes it."""
+
+    def train(self, mode=True):
+        return super().train(False)
+
+
+class AlwaysNoisy(nn.Module):
+    """Draws random numbers in eval mode as well, as randomised smoothing does."""
+
+    def forward(self, inputs):
+        return inputs + 0.01 * torch.randn_like(inputs)
+
+
+def net(extra=()):
+    layers = [nn.BatchNorm1d(16), nn.Dropout(0.4), Stubborn(16), *extra]
+    return toy_net(extra=layers)
+
+
+def trained(gauges, extra=(), **options):
+    """Train on a loader that shuffles with the global random state; return all that is left."""
+    torch.manual_seed(3)
+    np.random.seed(3)
+    random.seed(3)
+    module = foreign_module(pl)(net(extra), lr=0.01)
+    trainer = make_trainer(pl, callbacks=gauges, max_epochs=3, **options)
+    trainer.fit(module, loader(shuffle=True), loader(seed=1))
+    drawn = torch.rand(3), np.random.random(), random.random()
+    (optimizer,) = trainer.optimizers
+    return module, optimizer.state_dict()["state"], drawn
+
+
+def assert_same(one, other):
+    module, moments, drawn = one
+    twin, other_moments, other_drawn = other
+    state, twin_state = module.state_dict(), twin.state_dict()
+    assert state.keys() == twin_state.keys()
+    for key in state:
+        assert torch.equal(state[key], twin_state[key]), key
+    for index, moment in moments.items():
+        for name, value in moment.items():
+            assert torch.equal(value, other_moments[index][name]), name
+    assert torch.equal(drawn[0], other_drawn[0])
+    assert drawn[1:] == other_drawn[1:]
+    assert module.train_flags == twin.train_flags
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"precision": "bf16-mixed"},
+        {"val_check_interval": 1},  # gauged in the midst of an epoch
+        {"inference_mode": False},
+    ],
+)
+def test_weights_optimizer_flags_and_random_states_are_the_same(options):
+    gauge = SparseRobustness(attack=SigmaZero(num_steps=4), num_samples=10, budgets=(1,))
+    assert_same(trained([gauge], **options), trained([], **options))
+    assert gauge.measurements["val"].num_samples == 10
+
+
+def test_a_net_that_draws_in_eval_mode_trains_on_the_same_noise():
+    gauge = SparseRobustness(attack=SigmaZero(num_steps=4), num_samples=10, budgets=(1,))
+    assert_same(trained([gauge], [AlwaysNoisy()]), trained([], [AlwaysNoisy()]))
+
+
+class Inspector(pl.Callback):
+    """Looks at the module right before and right after the callback that stands between."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        gradients = [p.grad for p in pl_module.parameters()]
+        self.seen.append(
+            (
+                [module.training for module in pl_module.modules()],
+                [p.requires_grad for p in pl_module.parameters()],
+                [None if g is None else g.clone() for g in gradients],
+                [b.clone() for b in pl_module.buffers()],
+                torch.is_grad_enabled(),
+                torch.is_inference_mode_enabled(),
+            )
+        )
+
+    on_test_epoch_end = on_validation_epoch_end
+
+
+def equal(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other
+
+
+class KeepsGradients(foreign_module(pl)):
+    """Lightning clears them before a validation, unless a module has its own mind."""
+
+    def on_validation_model_zero_grad(self):
+        pass
+
+
+@pytest.mark.parametrize("inference_mode", [True, False])
+def test_gauge_gives_the_module_back_as_it_found_it(inference_mode):
+    before, after = [], []
+    attack = SigmaZero(num_steps=3)
+    gauge = SparseRobustness(attack=attack, budgets=(1,), verdict=attack)
+    module = KeepsGradients(net())
+    module.body[-1].bias.requires_grad_(False)
+    callbacks = [Inspector(before), gauge, Inspector(after)]
+    trainer = make_trainer(pl, callbacks=callbacks, max_epochs=2, inference_mode=inference_mode)
+    trainer.fit(module, loader(), loader(seed=1))
+    trainer.test(module, loader(seed=2), verbose=False)
+    assert len(before) == 1 + 2 + 1  # the sanity check, two epochs, the test
+    for one, other in zip(before, after, strict=True):
+        assert equal(one, other)
+    assert any(gradient is not None for gradient in before[1][2])
+
+
+class ModeSpy(nn.Module):
+    """Writes down in which mode it was passed, and whether gradients were taken."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, inputs):
+        self.seen.append((self.training, inputs.requires_grad))
+        return inputs
+
+
+def test_modules_left_in_train_mode_are_attacked_in_eval_mode_and_left_so():
+    class KeepsDropout(foreign_module(pl)):
+        """Leaves a layer in train mode while it validates, on purpose."""
+
+        def on_validation_start(self):
+            self.body[3].train()
+
+    spy = ModeSpy()
+    module = KeepsDropout(toy_net(extra=[spy, nn.Dropout()]))
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)  # so that the attack alone takes gradients
+    gauge = SparseRobustness(attack=SigmaZero(num_steps=3), num_samples=8, budgets=(1,))
+    trainer = make_trainer(pl, callbacks=[gauge], inference_mode=False)
+    trainer.validate(module, loader(num_samples=16, seed=1), verbose=False)
+    assert spy.seen[:2] == [(True, False)] * 2  # two batches of validation
+    assert len(spy.seen) > 2 + 3
+    assert not any(training for training, _ in spy.seen[2:])
+    assert sum(gradient for _, gradient in spy.seen) == 3
+    assert spy.training

@@ -1,0 +1,213 @@
+import csv
+import json
+import logging
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+
+from sztrain.cli import evaluate_main, train_main
+from sztrain.cli.entry import register_resolvers
+
+ROOT = Path(__file__).parents[2]
+
+# Some seconds of training: enough for a net that classifies, and for an attack that must work.
+SMALL = (
+    "trainer=cpu model.width=8 data.limit_train=600 data.batch_size=32 trainer.max_epochs=6 "
+    "callbacks.gauge.num_samples=32 callbacks.gauge.attack.num_steps=6 method.attack.num_steps=2 "
+    "verdict.num_steps=15"
+)
+
+# As little as can be called a run.
+TINY = (
+    "trainer=cpu model.width=2 data.limit_train=64 trainer.max_epochs=1 "
+    "callbacks.gauge.num_samples=4 callbacks.gauge.attack.num_steps=1 "
+    "verdict.num_steps=1 verdict.num_samples=4"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: object
+    out: str
+    err: str
+
+    @property
+    def lines(self):
+        return [line for line in (self.out + self.err).splitlines() if line.strip()]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    dir: Path
+    value: float
+
+    @property
+    def best(self):
+        return str(self.dir / "checkpoints" / "best.ckpt")
+
+    @property
+    def last(self):
+        return str(self.dir / "checkpoints" / "last.ckpt")
+
+    @property
+    def summary(self):
+        return json.loads((self.dir / "summary.json").read_text())
+
+
+def clean_environment(home):
+    """The machine's, without what would decide where data, weights and W&B's account are."""
+    dropped = ("SZTRAIN_", "WANDB_", "PL_", "HYDRA_", "NETRC")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+    return kept | {"HOME": str(home), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+
+
+@pytest.fixture
+def undisturbed(tmp_path, monkeypatch):
+    """A program's start in this process: an empty folder, and nothing of it stays behind."""
+    environment = dict(os.environ)
+    for key in set(environment) - set(clean_environment(tmp_path)):
+        monkeypatch.delenv(key)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.chdir(tmp_path)
+    loggers = [logging.getLogger(), logging.getLogger("pytorch_lightning")]
+    before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
+    random_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    interrupt = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, interrupt)
+    torch.set_rng_state(random_state[0])
+    np.random.set_state(random_state[1])
+    random.setstate(random_state[2])
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
+    for key in set(os.environ) - set(environment):
+        del os.environ[key]
+
+
+@pytest.fixture
+def call(undisturbed, capfd, monkeypatch):
+    """Run a command line such as ``train model=wrn28`` in this process."""
+
+    def run(command):
+        name, *args = shlex.split(command)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *args])
+        GlobalHydra.instance().clear()
+        capfd.readouterr()
+        status = 0
+        try:
+            {"train": train_main, "evaluate": evaluate_main}[name]()
+        except SystemExit as stop:
+            status = stop.code
+        captured = capfd.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a command line such as ``train model=wrn28`` as a process of its own."""
+    started = []
+
+    def popen(command, **environment):
+        name, *args = shlex.split(command)
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / f"{name}.py"), *args],
+            cwd=tmp_path,
+            env=clean_environment(tmp_path) | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # its own group, which is what Ctrl-C reaches
+        )
+        started.append(process)
+        return process
+
+    yield popen
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def spawn(start):
+    """Run a command line as a process of its own until it ends."""
+
+    def run(command, **environment):
+        process = start(command, **environment)
+        out, err = process.communicate(timeout=300)
+        return Outcome(process.returncode, out, err)
+
+    return run
+
+
+def composed_config(root, *overrides):
+    """The config of a command line, without Hydra's own part."""
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with initialize_config_module("sztrain.configs", version_base="1.3"):
+        return compose(root, ["output_dir=out", *overrides])
+
+
+@pytest.fixture
+def composed():
+    return composed_config
+
+
+@pytest.fixture(scope="session")
+def composed_once():
+    return cache(composed_config)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """One finished run of the defaults on the digits, W&B included, only shorter."""
+    from sztrain.cli.train import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    before = dict(os.environ)
+    os.environ["WANDB_MODE"] = "offline"
+    try:
+        value = train(composed_config("train", *SMALL.split(), f"output_dir={folder}"))
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return TrainedRun(folder, value)
+
+
+@pytest.fixture
+def table():
+    def read(path):
+        with Path(path).open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    return read
+
+
+@pytest.fixture
+def small():
+    return SMALL
+
+
+@pytest.fixture
+def tiny():
+    return TINY

@@ -1,0 +1,388 @@
+import math
+import re
+
+import pytest
+import sklearn.datasets
+import torch
+from omegaconf import OmegaConf
+
+from sztrain.cli.checks import check_wandb
+from sztrain.cli.evaluate import evaluate
+from sztrain.cli.messages import one_line
+from sztrain.cli.train import train
+from sztrain.errors import InputError
+
+# A run that would start at once if nothing were wrong with it.
+TRAIN = "train trainer=cpu data.limit_train=8 trainer.max_epochs=1"
+
+BAR = re.compile("[━╸]|it/s|Epoch")
+
+
+@pytest.fixture
+def refused(call, tmp_path):
+    """One line that says what is wrong, and nothing begun."""
+
+    def check(command, *fragments):
+        outcome = call(command)
+        assert outcome.status == 2, outcome
+        assert_one_line(outcome, fragments)
+        assert not list(tmp_path.rglob("wandb"))
+        assert not list(tmp_path.rglob("*.ckpt"))
+        return outcome.err.strip()
+
+    return check
+
+
+def assert_one_line(outcome, fragments):
+    assert "Traceback" not in outcome.out + outcome.err
+    assert not BAR.search(outcome.out + outcome.err)
+    assert outcome.lines == [outcome.err.strip()], outcome
+    assert outcome.err.startswith("sztrain: error: ")
+    for fragment in fragments:
+        assert fragment in outcome.err
+
+
+# What Hydra or the program's start refuses, tried with the whole command line ...
+COMMANDS = {
+    "model=wrn29": ("there is no model=wrn29", "digits_cnn, preact_resnet18", "did you mean wrn28"),
+    "method=sparse_att": ("there is no method=sparse_att", "did you mean sparse_at?"),
+    "modle=wrn28": ("there is no option modle", "did you mean model?"),
+    "method=trades method.beat=3": ("there is no option method.beat; did you mean method.beta?",),
+    "attack.num_steps=3": ("there is no option attack.num_steps", "did you mean method.attack.num"),
+    "nonsense=1": ("there is no option nonsense", "known here: ", "trainer, seed, ckpt_path"),
+    "data.nonsense_xyz=1": ("known here: ", "batch_size"),
+    "a=b=c": ("cannot read a=b=c", "expected key=value"),
+    "scheduler=null": ("a group cannot be null", "~scheduler"),
+    "trainer.max_epochs=": ("`trainer.max_epochs` to be a whole number or null, got ''",),
+    "trainer.max_epochs=abc": ("`trainer.max_epochs` to be a whole number or null, got 'abc'",),
+    "monitor=${nowhere}": ("nowhere",),
+    "model=timm": ("model.name has no default", "add model.name=..."),
+    "model=timm model.name=resnet81": ("resnet81", "did you mean resnet18"),
+    "data=mnist data.root=nowhere": ("MNIST is not on disk", "nowhere", "data.download=true"),
+    "data=cifar10": ("CIFAR-10 is not on disk", "data.download=true", "SZTRAIN_DATA_DIR"),
+    "data=folder data.root=nowhere": ("there is no folder nowhere",),
+    "method.attack.num_steps=0": ("method.attack: expected `num_steps` to be at least 1, got 0",),
+    "callbacks.gauge.budgets=[2,65]": ("callbacks.gauge.budgets` to be at most 64", "got 65"),
+}
+
+
+@pytest.mark.parametrize("wrong", COMMANDS)
+def test_a_wrong_command_is_refused_in_one_line(refused, wrong):
+    refused(f"{TRAIN} '{wrong}'" if "$" in wrong else f"{TRAIN} {wrong}", *COMMANDS[wrong])
+
+
+# ... and what is wrong in a config that can be composed.
+TRAININGS = {
+    # names
+    "model._target_=torch.nn.Linear": ("sztrain.models.<name>", "got torch.nn.Linear"),
+    "method._target_=sztrain.training.SparseTA": ("method: ", "SparseTA"),
+    # types
+    "method.attack.num_steps=abc": ("`method.attack.num_steps` to be a whole number, got 'abc'",),
+    "method.attack.num_steps=1.5": ("a whole number, got 1.5",),
+    "method.attack.num_steps=true": ("a whole number, got True",),
+    "method.budget=2.5": ("`method.budget` to be a whole number or null, got 2.5",),
+    "verdict.num_steps=abc": ("callbacks.gauge.verdict.num_steps", "got 'abc'"),
+    "callbacks.gauge.budgets=3": ("`callbacks.gauge.budgets` to be a list", "got 3"),
+    "optimizer.lr=abc": ("`optimizer.lr` to be a number", "got 'abc'"),
+    "optimizer.lr=null": ("`optimizer.lr` to be a number", "got None"),
+    "data.augment=maybe": ("`data.augment` to be true or false, got 'maybe'",),
+    "data.batch_size=many": ("`data.batch_size` to be a whole number, got 'many'",),
+    "seed=abc": ("`seed` to be a whole number, got 'abc'",),
+    # ranges
+    "seed=-1": ("`seed` to be at least 0, got -1",),
+    "seed=5000000000": ("`seed` to be at most 4294967295",),
+    "method.budget=0": ("method: expected `budget` to be at least 1, got 0",),
+    "method.budget=65": ("`budget` to be at most 64, the features of a sample, got 65",),
+    "callbacks.gauge.budgets=[0]": ("`budgets` to be at least 1, got 0",),
+    "callbacks.gauge.attack.budget=65": ("callbacks.gauge.attack.budget` to be at most 64",),
+    "callbacks.gauge.verdict.budget=65": ("callbacks.gauge.verdict.budget` to be at most 64",),
+    "callbacks.gauge.attack.num_steps=0": ("callbacks.gauge.attack: expected `num_steps` to be",),
+    "verdict.num_steps=0": ("callbacks.gauge.verdict: expected `num_steps` to be at least 1",),
+    "verdict.num_samples=0": ("`verdict_samples` to be at least 1, got 0",),
+    "verdict.num_samples=360": ("`verdict.num_samples` to be at most 359", "test split, got 360"),
+    "callbacks.gauge.num_samples=0": ("`num_samples` to be at least 1, got 0",),
+    "callbacks.gauge.batch_size=0": ("`batch_size` to be at least 1, got 0",),
+    "callbacks.gauge.every_n_epochs=0": ("`every_n_epochs` to be at least 1, got 0",),
+    "data.batch_size=0": ("data: expected `batch_size` to be at least 1, got 0",),
+    "data.val_fraction=1": ("`val_fraction`", "got 1"),
+    "data.limit_train=0": ("`limit_train` to be at least 1, got 0",),
+    "method.unbroken=never": ("`method.unbroken` to be best or last, got 'never'",),
+    "method.clean_share=2": ("`clean_share` to be in [0, 1], got 2",),
+    "method.attack.unit=voxels": ("`method.attack.unit` to be features or pixels, got 'voxels'",),
+    "model.width=0": ("`width` to be a whole number of at least 1, got 0",),
+    "model.std=[0.5]": ("`mean` and `std` together", "`std` without `mean`"),
+    "scheduler.warmup=2": ("scheduler: expected `warmup` to be in [0, 1), got 2",),
+    # what other libraries refuse
+    "optimizer.lr=-1": ("optimizer: Invalid learning rate: -1",),
+    "optimizer.betas=[2,2]": ("optimizer: Invalid beta parameter",),
+    "trainer.max_epochs=-5": ("trainer: ", "You passed in -5"),
+    "trainer.accelerator=abacus": ("trainer: ", "abacus", "cpu"),
+    "trainer.precision=abc": ("`trainer.precision` to be ", "bf16-mixed", "got 'abc'"),
+    "callbacks.best.mode=best": ("callbacks.best: ", "best"),
+    # what does not go together
+    "data.num_classes=5": ("label 9", "num_classes=5", "0..4"),
+    "model.num_classes=5": ("the net tells 5 classes apart, the data has 10",),
+    "data.in_channels=3": ("in_channels=3",),
+    "model.in_channels=3": ("shape (N, 3, H, W)", "got (2, 1, 8, 8)"),
+    "ckpt_path=nowhere.ckpt": ("there is no checkpoint nowhere.ckpt",),
+    "logger.wandb.mode=sometimes": ("`logger.wandb.mode` to be one of online",),
+}
+
+
+@pytest.fixture
+def refused_config(composed_once, undisturbed, tmp_path, capfd):
+    """Refused with a message of one line, before a word is printed or a file is written."""
+
+    def check(task, root, change, *fragments):
+        cfg = OmegaConf.merge(composed_once(root), OmegaConf.from_dotlist(change.split()))
+        with pytest.raises(InputError) as caught:
+            task(cfg)
+        message = one_line(caught.value)
+        for fragment in fragments:
+            assert fragment in message
+        assert "\n" not in message
+        assert capfd.readouterr() == ("", "")
+        assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+    return check
+
+
+@pytest.mark.parametrize("wrong", TRAININGS)
+def test_a_wrong_training_is_refused_before_it_begins(refused_config, wrong):
+    refused_config(train, "train", wrong, *TRAININGS[wrong])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused(refused, trained):
+    refused(f"{TRAIN} trainer.accelerator=gpu", "trainer: ", "gpu")
+    refused(f"evaluate net={trained.best} device=cuda", "a device this machine has, got cuda")
+
+
+def test_a_wrong_evaluation_command_is_refused_in_one_line(refused, trained, tmp_path):
+    evaluate_it = f"evaluate net={trained.best}"
+    refused(f"{evaluate_it} attack=sigma_one", "there is no attack=sigma_one", "mean sigma_zero?")
+    refused(f"{evaluate_it} attak.unit=pixels", "no option attak.unit", "mean attack.unit?")
+    refused(f"{evaluate_it} attack.budget=65", "`attack.budget` to be at most 64", "got 65")
+    refused(f"{evaluate_it} data=mnist", "MNIST is not on disk")
+    assert not list(tmp_path.rglob("results.csv"))
+
+
+EVALUATIONS = {
+    "attack.num_steps=abc": ("`attack.num_steps` to be a whole number, got 'abc'",),
+    "attack.num_steps=0": ("attack: expected `num_steps` to be at least 1, got 0",),
+    "attack.budget=0": ("attack: expected `budget` to be at least 1, got 0",),
+    "attack.budget=65": ("`attack.budget` to be at most 64, the features of a sample, got 65",),
+    "budgets=[65]": ("`budgets` to be at most 64, the features of a sample, got 65",),
+    "budgets=[0]": ("`budgets` to be at least 1, got 0",),
+    "budgets=[2.5]": ("`budgets` to be a whole number, got 2.5",),
+    "num_samples=360": ("`num_samples` to be at most 359, the size of the test split, got 360",),
+    "split=val num_samples=150": ("`num_samples` to be at most 144, the size of the val split",),
+    "num_samples=0": ("`num_samples` to be at least 1, got 0",),
+    "num_samples=some": ("`num_samples` to be a whole number, got 'some'",),
+    "batch_size=0": ("`batch_size` to be at least 1, got 0",),
+    "batch_size=abc": ("`batch_size` to be a whole number, got 'abc'",),
+    "split=tset": ("`split` to be one of train, val, test, got tset",),
+    "device=abacus": ("a device this machine has, got abacus",),
+    "data.num_classes=5": ("label 9", "num_classes=5"),
+}
+
+
+@pytest.mark.parametrize("wrong", EVALUATIONS)
+def test_a_wrong_evaluation_is_refused_before_it_begins(refused_config, trained, wrong):
+    refused_config(evaluate, "evaluate", f"net={trained.best} {wrong}", *EVALUATIONS[wrong])
+
+
+NETS = {
+    "M3": ("got M3", "M1, M2, digits_standard", ".ckpt or .safetensors"),
+    "digits_sparse": ("got digits_sparse", "did you mean digits_sparse_at"),
+    "nowhere.ckpt": ("there is no checkpoint nowhere.ckpt",),
+    "nowhere.safetensors": ("there is no file nowhere.safetensors",),
+    "[]": ("expected net to name at least one net",),
+    "null": ("expected net to name at least one net",),
+    "M1": ("MNIST is not on disk",),
+    "M1 data=digits": ("the weights of M1 are not at", "SZTRAIN_WEIGHTS_DIR"),
+    "M1,M2 -m": ("a sweep over nets needs data=...", "net=[a,b]"),
+}
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_a_net_that_is_not_there_is_refused(refused, net):
+    refused(f"evaluate net={net}", *NETS[net])
+
+
+def test_nets_of_several_data_sets_are_refused(refused, trained):
+    refused(f"evaluate net=[M1,{trained.best}]", "M1 (mnist)", f"{trained.best} (digits)", "apart")
+
+
+# --- checkpoints ---
+
+
+@pytest.fixture
+def spoilt(trained, tmp_path_factory):
+    """A file with some bytes, or a copy of the run's last checkpoint that a function changed."""
+
+    def write(change):
+        path = tmp_path_factory.mktemp("spoilt") / "last.ckpt"
+        if isinstance(change, bytes):
+            path.write_bytes(change)
+            return path
+        checkpoint = torch.load(trained.last, weights_only=True)
+        change(checkpoint)
+        torch.save(checkpoint, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def refused_by_both(refused):
+    """Neither goes on from such a checkpoint nor evaluates it."""
+
+    def check(path, fragment):
+        refused(f"{TRAIN} model.width=8 ckpt_path={path}", str(path), fragment)
+        refused(f"evaluate net={path}", str(path), fragment)
+
+    return check
+
+
+def weights_of(checkpoint):
+    return {key: w for key, w in checkpoint["state_dict"].items() if key.startswith("net.")}
+
+
+def test_a_damaged_checkpoint_is_refused(spoilt, refused_by_both, trained):
+    content = (trained.dir / "checkpoints" / "last.ckpt").read_bytes()
+    half, zeros_at_the_end = content[: len(content) // 2], content[:-1000] + bytes(1000)
+    for damaged in (half, zeros_at_the_end, b"", b"net: digits_cnn\n"):
+        refused_by_both(spoilt(damaged), "is damaged")
+
+
+def change_spec(checkpoint):
+    checkpoint["hyper_parameters"]["net"]["width"] = 4
+
+
+def forget_hyper_parameters(checkpoint):
+    del checkpoint["hyper_parameters"]
+
+
+def name_another_target(checkpoint):
+    checkpoint["hyper_parameters"]["net"] = {"_target_": "os.system", "command": "true"}
+
+
+def lose_a_layer(checkpoint):
+    del checkpoint["state_dict"][next(iter(weights_of(checkpoint)))]
+
+
+def diverge(checkpoint):
+    next(iter(weights_of(checkpoint).values())).view(-1)[0] = math.nan
+
+
+def overflow(checkpoint):
+    for weights in weights_of(checkpoint).values():
+        if weights.is_floating_point():
+            weights.fill_(1e30)
+
+
+@pytest.mark.parametrize(
+    ("change", "fragment"),
+    [
+        (change_spec, "another architecture"),
+        (forget_hyper_parameters, "has no sztrain hyper-parameters"),
+        (name_another_target, "got os.system"),
+        (lose_a_layer, "1 keys missing"),
+        (diverge, "NaN or infinite in 1 of"),
+        (overflow, "the net returns non-finite logits"),
+    ],
+)
+def test_a_checkpoint_with_another_content_is_refused(spoilt, refused_by_both, change, fragment):
+    refused_by_both(spoilt(change), fragment)
+
+
+def test_a_training_goes_on_with_the_same_net_and_optimizer_only(refused, trained):
+    start = f"{TRAIN} ckpt_path={trained.last}"
+    refused(f"{start} model.width=2", "shape (8, 1, 3, 3), expected (2, 1, 3, 3)")
+    refused(f"{start} model=timm model.name=test_efficientnet", "another architecture")
+    refused(f"{start} model.width=8 optimizer=sgd", trained.last, "another optimizer than SGD")
+
+
+def test_a_checkpoint_without_optimizer_cannot_be_resumed(spoilt, refused):
+    path = spoilt(lambda checkpoint: checkpoint.pop("optimizer_states"))
+    refused(f"{TRAIN} model.width=8 ckpt_path={path}", "no state of an optimizer")
+
+
+def test_images_outside_the_unit_interval_are_refused(refused, trained, monkeypatch):
+    digits = sklearn.datasets.load_digits()
+    digits.images = digits.images * 2
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: digits)
+    fragments = ("[0, 1], got values from 0 to 2",)
+    refused(TRAIN, *fragments)
+    refused(f"evaluate net={trained.best}", *fragments)
+
+
+# --- W&B ---
+
+
+@pytest.mark.parametrize("way", ["WANDB_MODE", "logger.wandb.mode"])
+def test_wandb_online_without_a_key_is_refused(refused, monkeypatch, way):
+    if way == "WANDB_MODE":
+        monkeypatch.setenv("WANDB_MODE", "online")
+        command = TRAIN
+    else:
+        command = f"{TRAIN} logger.wandb.mode=online"
+    refused(command, "W&B is online", "wandb login", "WANDB_API_KEY", "WANDB_MODE=offline")
+
+
+def test_wandb_asks_for_a_key_only_where_it_is_online(undisturbed, monkeypatch, tmp_path):
+    def loggers(mode):
+        return {"wandb": {"mode": mode}}
+
+    for fine in (None, {}, {"wandb": None}, loggers("offline"), loggers("disabled")):
+        check_wandb(fine)
+    for remote in (None, "online", "run", "shared"):
+        with pytest.raises(ValueError, match="has no key"):
+            check_wandb(loggers(remote))
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    check_wandb(loggers("online"))
+    monkeypatch.delenv("WANDB_API_KEY")
+    netrc = tmp_path / "home" / ".netrc"
+    netrc.write_text("machine api.wandb.ai\n  login user\n  password " + "0" * 40 + "\n")
+    netrc.chmod(0o600)
+    check_wandb(loggers("online"))
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    with pytest.raises(ValueError, match="has no key"):
+        check_wandb(loggers("online"))
+
+
+# --- the same, seen from outside ---
+
+
+@pytest.mark.parametrize(
+    ("command", "fragment"),
+    [
+        ("train modle=wrn28", "did you mean model?"),
+        ("train method.budget=65", "at most 64"),
+    ],
+)
+def test_the_programs_exit_with_status_2_and_one_line(spawn, tmp_path, command, fragment):
+    outcome = spawn(command)
+    assert outcome.status == 2
+    assert_one_line(outcome, [fragment])
+    assert not list(tmp_path.rglob("wandb"))
+
+
+def test_an_unknown_monitor_ends_in_one_line_as_well(call):
+    """Lightning alone knows what a method logs, and only after an epoch."""
+    outcome = call(f"{TRAIN} logger=none monitor=val/nothing callbacks.gauge.num_samples=2")
+    assert outcome.status == 2
+    assert outcome.err.startswith("sztrain: error: ")
+    assert "val/nothing" in outcome.err
+    assert "val/mean_l0" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_a_bug_is_not_disguised_as_bad_input(call, monkeypatch):
+    def buggy(self):
+        raise ValueError("not what a person did")
+
+    monkeypatch.setattr("sztrain.data.Digits.load", buggy)
+    with pytest.raises(ValueError, match="not what a person did"):
+        call(TRAIN)

@@ -1,0 +1,224 @@
+import csv
+import os
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from sztrain.cli.entry import with_data_of_net
+from sztrain.data import Digits
+from sztrain.errors import InputError
+from sztrain.evaluation.published import find_row
+
+COMPARED = ["asr_10", "asr_50", "asr_inf", "median_l0", "time_s", "queries_k", "vram_gb"]
+
+QUICK = "attack.num_steps=4 num_samples=40 hydra.run.dir=out"
+
+
+def floats(rows, name):
+    return np.array([float(row[name]) for row in rows])
+
+
+def published_columns():
+    with (files("sztrain.evaluation") / "published" / "minimum_norm.csv").open() as file:
+        return next(csv.reader(file))
+
+
+# --- what an evaluation leaves behind ---
+
+
+def test_results_have_the_columns_of_the_paper_then_ours(call, trained, table):
+    assert call(f"evaluate net={trained.best} {QUICK}").status == 0
+    (row,) = table("out/results.csv")
+    columns = list(row)
+    paper = published_columns()
+    assert columns[: len(paper)] == paper
+    ours = columns[len(paper) :]
+    assert ours[:4] == ["num_samples", "unit", "device", "batch_size"]
+    beside = [f"{kind}_{name}" for name in COMPARED for kind in ("paper", "delta")]
+    assert ours[-len(beside) :] == beside
+    assert (row["num_samples"], row["unit"], row["batch_size"]) == ("40", "features", "128")
+    assert (row["dataset"], row["attack"], row["steps"]) == ("digits", "sigma-zero", "4")
+    assert (row["model"], row["table"]) == (trained.best, "")
+    assert [row[name] for name in beside] == [""] * len(beside)
+
+
+def test_results_are_those_of_the_records(call, trained, table):
+    assert call(f"evaluate net={trained.best} {QUICK}").status == 0
+    (row,) = table("out/results.csv")
+    records = table("out/records/best.csv")
+    l0 = floats(records, "l0")
+    assert [int(record["index"]) for record in records] == list(range(40))
+    test = Digits().part("test")
+    assert [int(record["label"]) for record in records] == [int(test[i][1]) for i in range(40)]
+    assert float(row["asr_10"]) == pytest.approx(100 * (l0 <= 10).mean())
+    assert float(row["asr_50"]) == pytest.approx(100 * (l0 <= 50).mean())
+    assert float(row["asr_inf"]) == pytest.approx(100 * np.isfinite(l0).mean())
+    assert float(row["median_l0"]) == np.mean(np.sort(l0)[19:21])
+    assert float(row["mean_l0"]) == pytest.approx(l0[np.isfinite(l0)].mean())
+    correct = [record["label"] == record["clean_prediction"] for record in records]
+    assert 0 < np.mean(correct) < 1
+    assert float(row["clean_acc"]) == pytest.approx(100 * np.mean(correct))
+    assert [value == 0 for value in l0] == [not right for right in correct]
+    queries = floats(records, "num_forwards") + floats(records, "num_backwards")
+    assert float(row["queries_k"]) == pytest.approx(queries.mean() / 1000)
+    assert float(row["time_s"]) > 0
+
+
+def test_pictures_and_the_whole_config_are_there(call, trained, tmp_path):
+    assert call(f"evaluate net={trained.best} {QUICK} attack.unit=pixels").status == 0
+    for picture in ("curves/pixels.png", "examples/best.png"):
+        assert np.ptp(np.asarray(Image.open(tmp_path / "out" / picture).convert("L"))) > 100
+    text = (tmp_path / "out" / "config.yaml").read_text()
+    assert "${" not in text
+    assert yaml.safe_load(text)["attack"]["num_steps"] == 4
+
+
+def test_the_table_on_the_screen_names_judge_net_and_figures(call, trained, table):
+    outcome = call(f"evaluate net={trained.best} {QUICK}")
+    assert outcome.err == ""
+    assert "SigmaZero only, N=4, features on 40 images of digits" in " ".join(outcome.out.split())
+    (row,) = table("out/results.csv")
+    assert f" {float(row['clean_acc']):.2f} ".replace(".00 ", " ") in outcome.out
+    assert "…" not in outcome.out  # nothing is cut off
+
+
+def test_the_same_command_has_the_same_place_and_another_another(call, trained, tmp_path):
+    for num_steps in (1, 1, 2):
+        command = f"evaluate net={trained.best} num_samples=2 attack.num_steps={num_steps}"
+        assert call(command).status == 0
+    assert len(list((tmp_path / "outputs" / "evaluate").iterdir())) == 2
+
+
+# --- which nets, on which data ---
+
+
+def test_several_nets_have_one_row_and_one_record_each(call, trained, table, tmp_path):
+    nets = f"[{trained.best},{trained.last}]"
+    assert call(f"evaluate net={nets} {QUICK}").status == 0
+    assert [row["model"] for row in table("out/results.csv")] == [trained.best, trained.last]
+    assert {path.name for path in (tmp_path / "out/records").iterdir()} == {"best.csv", "last.csv"}
+
+
+def test_nets_with_the_same_file_name_do_not_overwrite_each_other(call, trained, table, tmp_path):
+    other = tmp_path / "other" / "best.ckpt"
+    other.parent.mkdir()
+    shutil.copy(trained.last, other)
+    assert call(f"evaluate net=[{trained.best},other/best.ckpt] {QUICK}").status == 0
+    assert len(table("out/results.csv")) == 2
+    for folder in ("records", "examples"):
+        assert len(list((tmp_path / "out" / folder).iterdir())) == 2
+    predictions = [
+        [record["clean_prediction"] for record in table(path)]
+        for path in (tmp_path / "out" / "records").iterdir()
+    ]
+    assert predictions[0] != predictions[1]
+
+
+def test_a_checkpoint_brings_the_options_of_its_data(call, trained, table, tmp_path):
+    checkpoint = torch.load(trained.best, weights_only=True)
+    checkpoint["hyper_parameters"]["data"] |= {"split_seed": 3, "val_fraction": 0.25}
+    torch.save(checkpoint, tmp_path / "moved.ckpt")
+
+    def labels(*options):
+        command = f"evaluate net=moved.ckpt {QUICK} num_samples=12 split=val"
+        assert call(" ".join([command, *options])).status == 0
+        return [int(record["label"]) for record in table("out/records/moved.csv")]
+
+    def expected(**options):
+        part = Digits(**options).part("val")
+        return [int(part[index][1]) for index in range(12)]
+
+    assert labels() == expected(split_seed=3, val_fraction=0.25)
+    # What the command says wins; with the whole group it says all of it.
+    assert labels("data.split_seed=1") == expected(split_seed=1, val_fraction=0.25)
+    assert labels("data=digits") == expected()
+    assert expected() != expected(split_seed=3, val_fraction=0.25)
+
+
+def test_the_command_is_completed_by_what_the_net_says_of_its_data(trained, tmp_path):
+    checkpoint = torch.load(trained.best, weights_only=True)
+    folder = "a folder/größer"
+    checkpoint["hyper_parameters"]["data"] = {"name": "folder", "root": folder, "image_size": 8}
+    path = str(tmp_path / "net.ckpt")
+    torch.save(checkpoint, path)
+    completed = [f"net={path}", "data=folder", f'++data.root="{folder}"', "++data.image_size=8"]
+    assert with_data_of_net([f"net={path}"]) == completed
+    assert with_data_of_net([f"net={path}", "data.image_size=16"]) == [
+        *(completed[0], "data.image_size=16"),
+        *completed[1:3],
+    ]
+    for untouched in (["num_samples=3"], [f"net={path}", "data=cifar10"], ["net=null"], ["a=b=c"]):
+        assert with_data_of_net(untouched) == untouched
+    assert with_data_of_net(["-m", "net=[M1,M2]", "num_samples=3,4"])[-1] == "data=mnist"
+    with pytest.raises(InputError, match="several data sets: M1 .mnist., .* .folder."):
+        with_data_of_net([f"net=[M1,{path}]"])
+
+
+def test_a_sweep_over_the_steps_of_one_net(call, trained, table):
+    command = f"evaluate -m net={trained.best} attack.num_steps=1,3 num_samples=2"
+    assert call(f"{command} hydra.sweep.dir=sweep").status == 0
+    assert [table(f"sweep/{job}/results.csv")[0]["steps"] for job in (0, 1)] == ["1", "3"]
+
+
+def test_the_shipped_nets_are_evaluated_by_default(call, table):
+    assert call("evaluate attack.num_steps=5 num_samples=16 hydra.run.dir=out").status == 0
+    rows = table("out/results.csv")
+    assert [row["model"] for row in rows] == ["digits_standard", "digits_sparse_at"]
+    assert all(float(row["clean_acc"]) > 80 for row in rows)
+
+
+@pytest.fixture
+def paper_nets(undisturbed, monkeypatch):
+    """The folders are taken over from the environment in which the tests were started."""
+    for name, needed in FOLDERS.items():
+        if not all((Path(os.fspath(ORIGINAL.get(name, "."))) / path).is_file() for path in needed):
+            pytest.skip(f"{name} is not set to a folder with {', '.join(needed)}")
+        monkeypatch.setenv(name, str(Path(ORIGINAL[name]).resolve()))
+
+
+ORIGINAL = dict(os.environ)
+FOLDERS = {
+    "SZTRAIN_WEIGHTS_DIR": ["mnist_smallcnn_robust_ddn.pth"],
+    "SZTRAIN_DATA_DIR": ["MNIST/raw/t10k-images-idx3-ubyte"],
+}
+
+
+def test_a_net_of_the_paper_comes_with_its_data(call, paper_nets, table):
+    assert call("evaluate net=M1 attack.num_steps=5 num_samples=16 hydra.run.dir=out").status == 0
+    (row,) = table("out/results.csv")
+    assert (row["dataset"], row["num_samples"], row["paper_median_l0"]) == ("mnist", "16", "")
+    assert float(row["clean_acc"]) > 90
+
+
+def test_the_papers_figures_stand_beside_ours(call, paper_nets, table):
+    command = "evaluate net=M1 attack.num_steps=100 num_samples=8 hydra.run.dir=out"
+    assert call(command).status == 0
+    (row,) = table("out/results.csv")
+    printed = find_row("M1", "sigma-zero", 100)
+    for name in COMPARED[:-1]:
+        assert float(row[f"paper_{name}"]) == getattr(printed, name)
+        delta = float(row[name]) - getattr(printed, name)
+        assert float(row[f"delta_{name}"]) == pytest.approx(delta)
+    assert row["table"] == printed.table
+
+
+# --- errors, for those who want to see where they come from ---
+
+
+@pytest.mark.parametrize("command", ["evaluate net=nowhere.ckpt", "train method.budget=65"])
+def test_the_traceback_is_shown_on_demand(call, monkeypatch, command):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(InputError):
+        call(command)
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+def test_the_variable_that_hydra_reads_is_left_as_it_was(call):
+    assert call("train method.budget=65").status == 2
+    assert "HYDRA_FULL_ERROR" not in os.environ

@@ -1,0 +1,120 @@
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from sztrain.callbacks import SparseRobustness
+from sztrain.cli import evaluate as evaluate_module
+from sztrain.models import read_checkpoint
+
+# Eight epochs of ten steps in a shuffled order, with shifted images and an adversary.
+RUN = (
+    "trainer=cpu data.limit_train=320 data.batch_size=32 data.augment=true trainer.max_epochs=8 "
+    "method.attack.num_steps=3 callbacks.gauge.num_samples=16 callbacks.gauge.attack.num_steps=3 "
+    "verdict.num_steps=3 verdict.num_samples=16 logger=csv"
+)
+STEPS_PER_EPOCH = 10
+
+
+def wait_for(path, process, seconds=240):
+    end = time.monotonic() + seconds
+    while not path.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    assert path.exists(), process.communicate()
+
+
+def interrupt(process):
+    """What Ctrl-C in a terminal does: the signal reaches the whole group."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+@pytest.fixture
+def one_thread():
+    """As in the processes started here: sums in another order differ in the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_an_interrupted_training_goes_on_to_the_very_same_weights(
+    start, call, one_thread, tmp_path, table
+):
+    process = start(f"train {RUN} hydra.run.dir=part1")
+    last = tmp_path / "part1" / "checkpoints" / "last.ckpt"
+    wait_for(last, process)
+    interrupt(process)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert err.splitlines() == [f"sztrain: interrupted; go on with ckpt_path={last}"]
+    checkpoint = read_checkpoint(last)
+    whole_epochs = checkpoint["epoch"] + 1
+    assert 1 <= whole_epochs < 8
+    assert checkpoint["global_step"] == whole_epochs * STEPS_PER_EPOCH
+    logged = [row for row in table(tmp_path / "part1" / "metrics.csv") if row["train/loss"]]
+    assert len(logged) == whole_epochs
+    assert not list(last.parent.glob("*.tmp"))
+
+    assert call(f"train {RUN} ckpt_path={last} hydra.run.dir=part2").status == 0
+    assert call(f"train {RUN} hydra.run.dir=whole").status == 0
+    runs = [tmp_path / name / "checkpoints" for name in ("part2", "whole")]
+    resumed, whole = (read_checkpoint(run / "last.ckpt") for run in runs)
+    assert resumed["epoch"] == whole["epoch"] == 7
+    assert resumed["state_dict"].keys() == whole["state_dict"].keys()
+    for key, weights in whole["state_dict"].items():
+        assert torch.equal(weights, resumed["state_dict"][key]), key
+    states = [ckpt["optimizer_states"][0]["state"] for ckpt in (resumed, whole)]
+    for index, state in states[1].items():
+        assert torch.equal(state["exp_avg_sq"], states[0][index]["exp_avg_sq"])
+    best = [read_checkpoint(run / "best.ckpt")["epoch"] for run in runs]
+    assert best[0] == best[1]
+
+
+def test_pressing_ctrl_c_twice_before_the_first_epoch_is_over_leaves_cleanly(start, tmp_path):
+    endless = "data.limit_train=null method.attack.num_steps=500 method.attack.tau_factor=0"
+    process = start(f"train {RUN} {endless} logger=default hydra.run.dir=run")
+    wait_for(tmp_path / "run" / "wandb", process)
+    time.sleep(0.5)  # into the first epoch
+    interrupt(process)
+    time.sleep(0.05)
+    interrupt(process)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert err.splitlines() == ["sztrain: interrupted"]
+    assert "Traceback" not in out
+    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_an_interrupt_while_the_program_starts_leaves_cleanly(start):
+    process = start("train")
+    time.sleep(1.5)  # while torch is imported, or Hydra still composes
+    interrupt(process)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode in (130, -signal.SIGINT)  # before the first line of ours: Python's
+    if process.returncode == 130:
+        assert err.splitlines() == ["sztrain: interrupted"]
+    assert out == ""
+
+
+def test_an_interrupt_during_the_verdict_keeps_the_training(call, tiny, tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SparseRobustness, "on_test_epoch_end", interrupted)
+    outcome = call(f"train {tiny} logger=csv hydra.run.dir=run")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert outcome.status == 130
+    assert outcome.err.strip() == f"sztrain: interrupted; go on with ckpt_path={last}"
+    assert last.exists()
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_an_interrupted_evaluation_leaves_cleanly(call, trained, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate_module, "attack_batches", interrupted)
+    outcome = call(f"evaluate net={trained.best} num_samples=4 attack.num_steps=1")
+    assert (outcome.status, outcome.err.strip()) == (130, "sztrain: interrupted")

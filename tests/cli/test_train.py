@@ -1,0 +1,273 @@
+import json
+import math
+import shutil
+
+import cifar_files
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from sztrain.callbacks import SparseRobustness
+from sztrain.cli.train import train
+from sztrain.data import Digits
+from sztrain.models import load_net, read_checkpoint
+
+
+def column(rows, name):
+    return [float(row[name]) for row in rows if row[name]]
+
+
+def wandb_ids(folder):
+    return [path.name.rpartition("-")[2] for path in sorted(folder.glob("wandb/offline-run-*"))]
+
+
+# --- what a run leaves behind ---
+
+
+def test_all_files_are_there(trained):
+    left = {str(path.relative_to(trained.dir)) for path in trained.dir.rglob("*.*")}
+    expected = {"metrics.csv", "config.yaml", "summary.json", "robustness_curve.png"} | {
+        "adversarial_examples.png",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    }
+    assert expected <= left
+    assert not [name for name in left if name.endswith((".tmp", "-v1.ckpt"))]
+    for picture in ("robustness_curve.png", "adversarial_examples.png"):
+        pixels = np.asarray(Image.open(trained.dir / picture).convert("L"))
+        assert min(pixels.shape) > 100
+        assert np.ptp(pixels) > 100  # something is drawn
+
+
+def test_the_return_value_is_the_best_of_the_monitored_figure(trained, table):
+    rows = table(trained.dir / "metrics.csv")
+    gauged = column(rows, "val/mean_l0")
+    assert len(gauged) == 6
+    assert trained.value == max(gauged)
+    best, last = (read_checkpoint(path)["epoch"] for path in (trained.best, trained.last))
+    assert best == gauged.index(max(gauged))
+    assert last == 5
+
+
+def test_metrics_hold_every_figure_of_every_epoch(trained, table):
+    rows = table(trained.dir / "metrics.csv")
+    for name in ("train/loss", "train/clean_acc", "train/broken", "train/budget", "val/loss"):
+        assert len(column(rows, name)) == 6, name
+    for k in (2, 4, 8):
+        robust, asr = column(rows, f"val/robust_acc@{k}"), column(rows, f"val/asr@{k}")
+        assert np.allclose(np.add(robust, asr), 1)
+        assert len(column(rows, f"test/robust_acc@{k}")) == 1
+    assert column(rows, "val/clean_acc")[-1] > 0.5  # it has learnt
+    assert column(rows, "train/budget") == sorted(column(rows, "train/budget"))
+
+
+def test_summary_says_what_was_judged_by_whom(trained):
+    summary = trained.summary
+    assert set(summary) >= {
+        *("clean_accuracy", "median_l0", "mean_l0", "asr_inf", "robust_accuracy", "asr", "unit"),
+        *("attacks", "num_steps", "num_samples", "method", "train_seconds", "attack_seconds"),
+        *("epochs", "checkpoint"),
+    }
+    assert summary["attacks"] == ["SigmaZero"]
+    assert (summary["num_steps"], summary["num_samples"], summary["epochs"]) == (15, 359, 6)
+    assert (summary["method"], summary["unit"]) == ("SparseAT", "features")
+    assert summary["checkpoint"] == trained.best
+    for figures in (summary["robust_accuracy"], summary["asr"]):
+        assert list(figures) == ["2", "4", "8"]
+    for k, robust in summary["robust_accuracy"].items():
+        assert robust + summary["asr"][k] == pytest.approx(1)
+    robust = list(summary["robust_accuracy"].values())
+    assert summary["clean_accuracy"] >= robust[0] > robust[1] > robust[2]
+
+
+def test_summary_counts_the_seconds_of_the_whole_training(trained, table):
+    """The best checkpoint is not the last: its counters must not be reported."""
+    spent = column(table(trained.dir / "metrics.csv"), "train/attack_seconds")
+    assert trained.summary["attack_seconds"] == pytest.approx(spent[-1])
+    assert spent[-1] > spent[3] > 0
+    assert trained.summary["train_seconds"] > spent[-1]
+
+
+def test_the_best_checkpoint_has_the_accuracy_that_the_summary_says(trained):
+    net = load_net(trained.best)
+    samples = Digits().part("test")
+    inputs = torch.stack([samples[index][0] for index in range(len(samples))])
+    labels = torch.stack([samples[index][1] for index in range(len(samples))])
+    with torch.no_grad():
+        accuracy = (net(inputs).argmax(dim=1) == labels).double().mean().item()
+    assert trained.summary["clean_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_the_config_is_written_resolved(trained):
+    text = (trained.dir / "config.yaml").read_text()
+    config = yaml.safe_load(text)
+    assert "${" not in text
+    assert config["model"]["num_classes"] == 10
+    assert config["method"]["attack"]["num_steps"] == 2
+    assert config["callbacks"]["best"]["dirpath"] == str(trained.dir / "checkpoints")
+
+
+def test_wandb_writes_an_offline_run_that_the_checkpoint_names(trained):
+    described = read_checkpoint(trained.last)["hyper_parameters"]
+    assert wandb_ids(trained.dir) == [described["method"]["run_id"]]
+    assert list(trained.dir.glob("wandb/offline-run-*/*.wandb"))
+
+
+# --- judged again, resumed, swept ---
+
+
+def test_evaluating_the_best_checkpoint_gives_the_summary_again(trained, call, table):
+    summary = trained.summary
+    outcome = call(f"evaluate net={trained.best} attack.num_steps=15 hydra.run.dir=again")
+    assert outcome.status == 0
+    (row,) = table("again/results.csv")
+    assert float(row["median_l0"]) == summary["median_l0"]
+    assert float(row["mean_l0"]) == pytest.approx(summary["mean_l0"], abs=1e-6)
+    assert float(row["asr_inf"]) == pytest.approx(100 * summary["asr_inf"], abs=1e-4)
+    assert float(row["clean_acc"]) == pytest.approx(100 * summary["clean_accuracy"], abs=1e-4)
+    l0 = np.array(column(table("again/records/best.csv"), "l0"))
+    for k, robust in summary["robust_accuracy"].items():
+        assert (l0 > int(k)).mean() == pytest.approx(robust, abs=1e-6)
+
+
+def test_a_resumed_run_goes_on_in_the_same_wandb_run(trained, call, table, small, tmp_path):
+    command = f"train {small} trainer.max_epochs=7 ckpt_path={trained.last} hydra.run.dir=on"
+    assert call(command).status == 0
+    folder = tmp_path / "on"
+    rows = table(folder / "metrics.csv")
+    assert {row["epoch"] for row in rows if row["train/loss"]} == {"6"}
+    assert wandb_ids(folder) == wandb_ids(trained.dir)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["epochs"] == 7
+    assert summary["attack_seconds"] > trained.summary["attack_seconds"]
+    assert summary["train_seconds"] > trained.summary["train_seconds"]
+
+
+def test_the_best_of_the_first_part_stays_the_best_of_a_resumed_run(
+    trained, call, small, tmp_path, monkeypatch
+):
+    """Nothing beats it later, so the verdict is on it, wherever the second part writes."""
+    monkeypatch.setattr(
+        SparseRobustness, "_log", lambda self, module, values: module.log("val/mean_l0", -1.0)
+    )
+    first = tmp_path / "first"
+    shutil.copytree(trained.dir, first)
+    command = f"train {small} logger=csv trainer.max_epochs=7 hydra.run.dir=on"
+    assert call(f"{command} ckpt_path={first}/checkpoints/last.ckpt").status == 0
+    best = tmp_path / "on" / "checkpoints" / "best.ckpt"
+    assert read_checkpoint(best)["epoch"] == read_checkpoint(trained.best)["epoch"]
+    summary = json.loads((tmp_path / "on" / "summary.json").read_text())
+    assert summary["checkpoint"] == str(best)
+    assert summary["clean_accuracy"] == trained.summary["clean_accuracy"]
+
+
+def test_a_finished_run_can_be_judged_again(trained, call, small, tmp_path):
+    command = f"train {small} logger=csv ckpt_path={trained.last} hydra.run.dir=again"
+    assert call(f"{command} verdict.num_steps=2").status == 0
+    summary = json.loads((tmp_path / "again" / "summary.json").read_text())
+    assert summary["clean_accuracy"] == trained.summary["clean_accuracy"]
+    assert (summary["num_steps"], summary["epochs"]) == (2, 6)
+
+
+def test_a_sweep_makes_one_run_each(call, tiny, tmp_path):
+    outcome = call(f"train -m method=standard,sparse_at {tiny} hydra.sweep.dir=sweep")
+    assert outcome.status == 0
+    folders = [tmp_path / "sweep" / name for name in ("0", "1")]
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
+    assert [summary["method"] for summary in summaries] == ["StandardTraining", "SparseAT"]
+    assert summaries[0]["attack_seconds"] == 0
+    ids = [wandb_ids(folder) for folder in folders]
+    assert [len(of_one) for of_one in ids] == [1, 1]
+    assert ids[0] != ids[1]  # the second run is not written into the first
+
+
+def test_the_same_seed_gives_the_same_net_and_another_seed_another(call, tiny, tmp_path):
+    weights = []
+    for index, seed in enumerate((5, 5, 6)):
+        assert call(f"train {tiny} seed={seed} logger=none hydra.run.dir=run{index}").status == 0
+        checkpoint = read_checkpoint(tmp_path / f"run{index}" / "checkpoints" / "last.ckpt")
+        weights.append(torch.cat([w.flatten() for w in checkpoint["state_dict"].values()]))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+# --- variants that a person tries ---
+
+
+def test_a_fast_dev_run_ends_well_and_claims_no_more_steps_than_it_took(call, tmp_path):
+    outcome = call("train trainer.fast_dev_run=true trainer=cpu hydra.run.dir=run")
+    assert outcome.status == 0
+    assert "(SigmaZero, N=1 only)" in " ".join(outcome.out.split())
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run" / "wandb").exists()
+
+
+def test_the_verdict_is_printed_with_its_judge_and_its_place(call, tiny, tmp_path):
+    outcome = call(f"train {tiny} verdict.num_steps=3 hydra.run.dir=run")
+    assert outcome.status == 0
+    assert outcome.err == ""
+    assert "Verdict on 4 test images (SigmaZero, N=3 only)" in " ".join(outcome.out.split())
+    assert str(tmp_path / "run") in outcome.out
+    assert "wandb:" not in outcome.out
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        "logger=none",
+        "~logger ~callbacks.lr_monitor",
+        "~scheduler",
+        "~callbacks.gauge ~callbacks.pictures monitor=val/clean_acc",
+        "~callbacks.timer ~callbacks.epoch_seed ~callbacks.pictures ~callbacks.progress_bar",
+        "~callbacks.best ~callbacks.last logger=none",
+    ],
+)
+def test_parts_can_be_left_out(call, tiny, tmp_path, without):
+    command = f"train {tiny} logger=csv {without} hydra.run.dir=run"
+    if "gauge" in without:
+        command = " ".join(arg for arg in command.split() if not arg.startswith("callbacks.gauge"))
+    if "logger" in without:
+        command = command.replace("logger=csv ", "")
+    outcome = call(command)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert (tmp_path / "run" / "summary.json").exists() == ("gauge" not in without)
+
+
+def test_pixels_are_counted_and_named(call, tiny, tmp_path):
+    unit = "callbacks.gauge.attack.unit=pixels callbacks.gauge.verdict.unit=pixels"
+    outcome = call(f"train {tiny} method.attack.unit=pixels {unit} logger=csv hydra.run.dir=run")
+    assert outcome.status == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["unit"] == "pixels"
+    last = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert last["hyper_parameters"]["unit"] == "pixels"
+    assert "val/median_l0_px" in (tmp_path / "run" / "metrics.csv").read_text().split("\n")[0]
+
+
+def test_train_returns_nothing_where_nothing_is_monitored(composed, tiny, undisturbed):
+    assert train(composed("train", *tiny.split(), "logger=none", "~callbacks.best")) is None
+    value = train(composed("train", *tiny.split(), "logger=none", "monitor=val/clean_acc"))
+    assert 0 <= value <= 1
+    assert not math.isnan(value)
+
+
+def test_a_wide_resnet_takes_its_first_steps(call, tmp_path):
+    cifar_files.write_cifar10(tmp_path / "data", num_images=2, num_test=2)
+    outcome = call("train model=wrn28 trainer.fast_dev_run=true data.limit_train=2")
+    assert outcome.status == 0, outcome.err
+    assert "Verdict on 2 test images" in outcome.out
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.slow
+def test_two_processes_train_together_and_say_everything_once(spawn, tiny, tmp_path):
+    two = "trainer=ddp trainer.accelerator=cpu trainer.devices=2"
+    small = " ".join(arg for arg in tiny.split() if arg != "trainer=cpu")
+    outcome = spawn(f"train {two} {small} hydra.run.dir=run")
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.count("Verdict on 4 test images") == 1
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["num_samples"] == 4
+    refused = spawn(f"train {two} {small} method.budget=65")
+    assert refused.status == 2
+    assert "Traceback" not in refused.err

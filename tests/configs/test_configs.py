@@ -1,0 +1,316 @@
+import copy
+import inspect
+import itertools
+from functools import cache
+from pathlib import Path
+from typing import Unpack, get_args, get_origin, get_type_hints
+
+import pytest
+import pytorch_lightning as pl
+import yaml
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+from torch import nn
+
+from sztrain.attacks import SigmaZero
+from sztrain.cli.arguments import check_arguments
+from sztrain.cli.build import (
+    build_callbacks,
+    build_method,
+    build_net,
+    build_trainer,
+    make,
+    plain,
+)
+from sztrain.cli.entry import register_resolvers
+from sztrain.data import ImageDataModule
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+OPTIONS = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/*.yaml"))
+
+# What an option needs to be quick, or to be complete.
+EXTRA = {
+    "model/wrn28": ["model.depth=10", "model.width=1"],
+    "model/timm": ["model.name=test_efficientnet"],
+    "model/robustbench": ["model.name=Standard", "model.pretrained=false"],
+    "method/adversarial": ["method._target_=sztrain.training.SparseAT"],
+}
+
+
+@pytest.fixture(autouse=True)
+def _apart():
+    register_resolvers()
+    yield
+    GlobalHydra.instance().clear()
+
+
+@cache
+def composed_once(root, *overrides):
+    GlobalHydra.instance().clear()
+    with initialize_config_module("sztrain.configs", version_base="1.3"):
+        return compose(root, ["output_dir=out", *overrides])
+
+
+def composed(root, *overrides):
+    return copy.deepcopy(composed_once(root, *overrides))
+
+
+def overrides_for(option):
+    group, name = option.parent.name, option.stem
+    extra = EXTRA.get(f"{group}/{name}", [])
+    if group == "attack":
+        return "evaluate", [f"attack={name}"]
+    return "train", [f"{group}={name}", *extra]
+
+
+def ids(options):
+    return [str(option.with_suffix("")) for option in options]
+
+
+def options_of(*groups):
+    found = [option for option in OPTIONS if option.parent.name in groups]
+    return pytest.mark.parametrize("option", found, ids=ids(found))
+
+
+def test_every_group_of_the_roots_has_a_folder_with_options():
+    train, evaluate = (
+        yaml.safe_load((CONFIGS / f"{root}.yaml").read_text())["defaults"]
+        for root in ("train", "evaluate")
+    )
+    chosen = [entry for entry in [*train, *evaluate] if isinstance(entry, dict)]
+    for group, name in (item for entry in chosen for item in entry.items()):
+        assert name is None or (CONFIGS / group / f"{name}.yaml").is_file(), (group, name)
+    assert {option.parent.name for option in OPTIONS} == {
+        *("attack", "callbacks", "data", "hydra", "logger", "method", "model"),
+        *("optimizer", "scheduler", "trainer"),
+    }
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=ids(OPTIONS))
+def test_each_option_composes_and_resolves(option):
+    root, overrides = overrides_for(option)
+    cfg = composed(root, *overrides)
+    resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    for group in ("data", "attack") if root == "evaluate" else ("data", "model", "method"):
+        assert resolved[group]["_target_"].count(".") >= 2
+
+
+@options_of("data")
+def test_each_data_set_serves_both_commands(option):
+    shared = [composed(root, f"data={option.stem}") for root in ("train", "evaluate")]
+    train, evaluate = (plain(cfg.data) for cfg in shared)
+    assert train == evaluate
+    assert plain(shared[1].budgets) == train["recipe"]["gauge_budgets"]
+    arguments = {key: value for key, value in train.items() if key not in ("name", "recipe")}
+    data = make(arguments, "data")
+    assert isinstance(data, ImageDataModule)
+    assert data.name == train["name"] == option.stem
+    assert data.batch_size == train["batch_size"]
+    assert data.in_channels == train["in_channels"]
+
+
+@options_of("attack")
+def test_each_attack_is_built(option):
+    cfg = composed("evaluate", f"attack={option.stem}", "attack.num_steps=7", "attack.budget=3")
+    attack = make(cfg.attack, "attack")
+    assert (attack.num_steps, attack.budget, attack.unit) == (7, 3, "features")
+
+
+def test_the_attack_of_an_evaluation_is_that_of_the_paper():
+    assert make(composed("evaluate").attack, "attack") == SigmaZero(num_steps=1000)
+
+
+class Shape:
+    """Stands for a data module of which nothing but the classes is asked."""
+
+    def __init__(self, num_classes):
+        self.num_classes = num_classes
+
+
+@options_of("model", "method", "optimizer", "scheduler")
+def test_each_net_method_optimizer_and_scheduler_is_built(option):
+    root, overrides = overrides_for(option)
+    cfg = composed(root, *overrides)
+    net = build_net(cfg.model)
+    assert isinstance(net, nn.Module)
+    method = build_method(cfg, net, Shape(10), run_id="abc")
+    assert isinstance(method, pl.LightningModule)
+    described = method.hparams
+    assert described["net"] == plain(cfg.model)
+    assert described["data"]["name"] == cfg.data.name
+    assert described["method"]["run_id"] == "abc"
+    optimizer = method.optimizer(net.parameters())
+    assert optimizer.param_groups[0]["lr"] == cfg.optimizer.lr
+    assert method.scheduler(optimizer, 100).optimizer is optimizer
+
+
+@options_of("callbacks", "logger", "trainer")
+def test_each_trainer_logger_and_callback_is_built(option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root, overrides = overrides_for(option)
+    cfg = composed(root, *overrides)
+    if option.stem == "ddp":
+        cfg.trainer.accelerator, cfg.trainer.devices = "cpu", 1
+    callbacks = build_callbacks(cfg.callbacks)
+    assert list(callbacks) == [key for key, node in cfg.callbacks.items() if node is not None]
+    trainer = build_trainer(cfg, list(callbacks.values()), run_id="abc")
+    assert len(trainer.loggers) == len(cfg.logger)
+    assert trainer.max_epochs == cfg.data.recipe.epochs
+    assert not list(tmp_path.iterdir())  # nothing begins before all is checked
+
+
+def test_loggers_are_as_many_as_asked_for():
+    sizes = {name: list(composed("train", f"logger={name}").logger) for name in ("csv", "wandb")}
+    assert sizes == {"csv": ["csv"], "wandb": ["wandb"]}
+    assert list(composed("train").logger) == ["csv", "wandb"]
+    assert composed("train", "logger=none").logger == {}
+
+
+def test_wandb_is_offline_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert composed("train").logger.wandb.mode == "offline"
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert composed("train").logger.wandb.mode == "online"
+
+
+# --- every argument has its key, so that no override needs a `+` ---
+
+GIVEN_BY_THE_PROGRAM = {
+    "method": {"net", "num_classes", "optimizer", "scheduler", "hyper_parameters"},
+    "trainer": {"logger", "callbacks"},
+    "optimizer": {"params"},
+    "scheduler": {"optimizer", "total_steps"},
+}
+
+# Switches of torch's implementation, not of the method.
+TECHNICAL = {"foreach", "maximize", "capturable", "differentiable", "fused"}
+
+
+def parameters_of(target):
+    """Names of all arguments, also of those that ``**kwargs`` hand on to a base class."""
+    called = get_object(target)
+    names = set()
+    for cls in called.__mro__ if inspect.isclass(called) else [called]:
+        function = cls.__init__ if inspect.isclass(cls) else cls
+        kinds = inspect.signature(function).parameters
+        names |= {
+            name
+            for name, parameter in kinds.items()
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        }
+        passed_on = [name for name, p in kinds.items() if p.kind is p.VAR_KEYWORD]
+        if not passed_on:
+            break
+        hint = get_type_hints(function).get(passed_on[0])
+        if get_origin(hint) is Unpack:  # all that is handed on is written out
+            names |= set(get_args(hint)[0].__annotations__)
+            break
+    return names - {"self"}
+
+
+@options_of("attack", "data", "method", "model", "optimizer", "scheduler", "trainer")
+def test_each_option_names_every_argument(option):
+    root, overrides = overrides_for(option)
+    group = option.parent.name
+    node = plain(composed(root, *overrides)[group])
+    if option.stem == "adversarial":
+        node["_target_"] = "sztrain.training.AdversarialTraining"
+    expected = parameters_of(node["_target_"]) - GIVEN_BY_THE_PROGRAM.get(group, set())
+    if group == "optimizer":
+        expected -= TECHNICAL
+    assert expected - set(node) == set()
+
+
+def test_the_gauge_and_its_attacks_name_every_argument():
+    gauge = plain(composed("train").callbacks.gauge)
+    assert parameters_of(gauge["_target_"]) - set(gauge) == set()
+    for attack in (gauge["attack"], gauge["verdict"], plain(composed("train").method.attack)):
+        assert parameters_of(attack["_target_"]) - set(attack) == set()
+
+
+def test_defaults_of_the_configs_are_those_of_the_constructors():
+    """A person who leaves the command line for Python finds the same behaviour."""
+    node = plain(composed("evaluate").attack)
+    del node["_target_"]
+    assert SigmaZero(**node) == SigmaZero()
+
+
+# --- what brings what along ---
+
+
+def chosen(*overrides):
+    cfg = composed("train", *overrides)
+    parts = (cfg.optimizer._target_, cfg.scheduler._target_)
+    return (cfg.data.name, *(part.rpartition(".")[2] for part in parts))
+
+
+CIFAR_RECIPE = ("cifar10", "SGD", "multistep")
+
+
+@pytest.mark.parametrize("model", ["wrn28", "preact_resnet18", "resnet18"])
+def test_a_cifar_net_brings_its_data_and_its_recipe(model):
+    assert chosen(f"model={model}") == CIFAR_RECIPE
+
+
+def test_what_the_command_names_wins_over_what_is_brought_along():
+    assert chosen() == ("digits", "AdamW", "cosine")
+    assert chosen("model=small_cnn") == ("mnist", "AdamW", "cosine")
+    assert chosen("model=robustbench", "model.name=x") == CIFAR_RECIPE
+    for order in itertools.permutations(["model=wrn28", "data=mnist"]):
+        assert chosen(*order) == ("mnist", "AdamW", "cosine")
+    assert chosen("model=wrn28", "optimizer=adamw") == ("cifar10", "AdamW", "multistep")
+    assert chosen("data=cifar100", "scheduler=cosine") == ("cifar100", "SGD", "cosine")
+    assert chosen("data=folder", "model=timm", "model.name=x")[0] == "folder"
+
+
+def test_the_net_follows_the_data():
+    model = composed("train", "model=wrn28", "data=mnist").model
+    assert (model.num_classes, model.in_channels) == (10, 1)
+    model = composed("train", "model=wrn28", "data=cifar100").model
+    assert (model.num_classes, model.in_channels) == (100, 3)
+
+
+@options_of("data")
+def test_the_recipe_of_the_data_reaches_the_training(option):
+    cfg = composed("train", f"data={option.stem}")
+    recipe = plain(cfg.data.recipe)
+    assert cfg.trainer.max_epochs == recipe["epochs"]
+    assert cfg.method.budget == recipe["budget"]
+    assert cfg.method.ramp_epochs == recipe["ramp_epochs"] <= recipe["epochs"]
+    assert cfg.method.clean_share == recipe["clean_share"]
+    assert plain(cfg.callbacks.gauge.budgets) == recipe["gauge_budgets"]
+
+
+@pytest.mark.parametrize("method", ["sparse_at", "trades"])
+def test_the_gauge_is_stronger_than_the_adversary_and_the_verdict_than_the_gauge(method):
+    cfg = composed("train", f"method={method}")
+    gauge = cfg.callbacks.gauge
+    assert cfg.method.attack.num_steps < gauge.attack.num_steps < gauge.verdict.num_steps == 1000
+
+
+def test_one_key_each_for_the_verdict_the_seed_and_the_monitor():
+    cfg = composed(
+        "train",
+        "verdict.num_steps=9",
+        "verdict.num_samples=5",
+        "seed=3",
+        "monitor=val/clean_acc",
+    )
+    assert (cfg.callbacks.gauge.verdict.num_steps, cfg.callbacks.gauge.verdict_samples) == (9, 5)
+    assert (cfg.data.seed, cfg.callbacks.epoch_seed.seed) == (3, 3)
+    assert cfg.callbacks.best.monitor == "val/clean_acc"
+
+
+def test_the_monitor_follows_the_unit_of_the_gauge():
+    assert composed("train").callbacks.best.monitor == "val/mean_l0"
+    cfg = composed("train", "callbacks.gauge.attack.unit=pixels")
+    assert cfg.callbacks.best.monitor == "val/mean_l0_px"
+
+
+def test_a_wrong_type_is_refused_wherever_it_stands():
+    with pytest.raises(ValueError, match=r"`callbacks.gauge.verdict.num_steps` to be a whole num"):
+        build_callbacks(composed("train", "verdict.num_steps=abc").callbacks)
+    with pytest.raises(ValueError, match=r"`trainer.max_epochs` to be a whole number or null"):
+        check_arguments(plain(composed("train", "trainer.max_epochs=1.5").trainer), "trainer")

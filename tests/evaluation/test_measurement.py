@@ -1,0 +1,103 @@
+"""Tallies of attacked batches against numpy, over all samples by hand."""
+
+import numpy as np
+import pytest
+import torch
+from toy_training import INF, SHAPE, ScriptedAttack, toy_data, toy_net
+
+from sztrain.attacks import SigmaZero
+from sztrain.errors import InputError
+from sztrain.evaluation.measurement import Tally
+from sztrain.evaluation.runner import attack_batches
+
+IMAGES, LABELS = toy_data(11).tensors
+BATCHES = list(zip(IMAGES.split(4), LABELS.split(4), strict=True))
+SCRIPT = ((0.0, 3.0, INF, 5.0), (5.0, INF, 16.0, 1.0), (2.0, 2.0, 0.0))
+l0_values = np.array([value for row in SCRIPT for value in row])
+
+
+def tally(unit="features", budgets=(2, 5), num_examples=0, net=None, attack=None):
+    attack = attack or ScriptedAttack(script=SCRIPT, unit=unit)
+    net = net or toy_net()
+    found = Tally(SHAPE, unit, budgets, num_examples=num_examples)
+    for batch in attack_batches(net, attack, BATCHES):
+        found.add(net, batch)
+    return found
+
+
+@pytest.mark.parametrize(("unit", "suffix", "d"), [("features", "", 32), ("pixels", "_px", 16)])
+def test_figures_are_those_of_numpy(unit, suffix, d):
+    measurement = tally(unit).measurement()
+    broken = l0_values[np.isfinite(l0_values)]
+    expected = {
+        f"median_l0{suffix}": np.median(l0_values),
+        f"mean_l0{suffix}": broken.mean(),
+        "asr_inf": len(broken) / 11,
+    }
+    for k in (2, 5):
+        expected[f"asr{suffix}@{k}"] = (l0_values <= k).mean()
+        expected[f"robust_acc{suffix}@{k}"] = (l0_values > k).mean()
+    assert measurement.values == pytest.approx(expected)
+    assert all(type(value) is float for value in measurement.values.values())
+    curve = [(l0_values > k).mean() for k in range(d + 1)]
+    torch.testing.assert_close(measurement.curve, torch.tensor(curve, dtype=torch.float32))
+    assert measurement.unit == unit
+    assert measurement.num_samples == 11
+    assert measurement.examples is None
+
+
+def test_seconds_add_up():
+    found = Tally(SHAPE, "features", ())
+    net = toy_net()
+    batches = list(attack_batches(net, ScriptedAttack(), BATCHES))
+    for batch in batches:
+        found.add(net, batch)
+    total = sum(batch.seconds for batch in batches)
+    assert found.seconds == found.measurement().attack_seconds == total > 0
+
+
+def test_running_median_is_of_the_samples_so_far():
+    found, medians = Tally(SHAPE, "features", ()), []
+    net = toy_net()
+    for batch in attack_batches(net, ScriptedAttack(script=SCRIPT), BATCHES):
+        found.add(net, batch)
+        medians.append(found.running_median)
+    assert medians == [np.median(l0_values[:4]), np.median(l0_values[:8]), np.median(l0_values)]
+    assert medians == [4, 5, 3]
+
+
+def test_examples_are_correctly_classified_samples_first():
+    net = toy_net()
+    attack = SigmaZero(num_steps=30)
+    found = tally(num_examples=6, net=net, attack=attack)
+    shown = found.measurement().examples
+    # Four of the first batch, then two of the second, each the correct ones first.
+    correct = net(IMAGES).argmax(dim=1) == LABELS
+    order = [i for start in (0, 4) for flag in (True, False) for i in range(start, start + 4)
+             if bool(correct[i]) is flag]  # fmt: skip
+    chosen = order[:6]
+    assert 0 < correct[:8].sum() < 8
+    results = [attack(net, inputs, labels) for inputs, labels in BATCHES]
+    adv_inputs = torch.cat([result.adv_inputs for result in results])[chosen]
+    assert torch.equal(shown.inputs, IMAGES[chosen])
+    assert torch.equal(shown.labels, LABELS[chosen])
+    assert torch.equal(shown.adv_inputs, adv_inputs)
+    assert torch.equal(shown.l0, torch.cat([result.l0 for result in results])[chosen])
+    assert torch.equal(shown.clean_predictions, net(IMAGES[chosen]).argmax(dim=1))
+    assert torch.equal(shown.adv_predictions, net(adv_inputs).argmax(dim=1))
+    assert (shown.adv_predictions != shown.labels).all()
+
+
+def test_more_examples_than_samples_are_all_samples():
+    shown = tally(num_examples=100).measurement().examples
+    assert len(shown.labels) == 11
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
+def test_misuse_is_refused():
+    with pytest.raises(InputError, match="`budget` to be at least 0, got -1"):
+        Tally(SHAPE, "features", (-1,))
+    with pytest.raises(InputError, match=r"unit=pixels needs images of shape \(N, C, H, W\)"):
+        Tally((32,), "pixels", ())
+    with pytest.raises(InputError, match="at least 1 sample"):
+        Tally(SHAPE, "features", ()).measurement()

@@ -1,0 +1,167 @@
+"""Rows beside the paper's: its columns, our figures in percent, and the difference."""
+
+import csv
+import math
+from dataclasses import dataclass
+from importlib.resources import files
+
+import pandas as pd
+import pytest
+import torch
+
+from sztrain.attacks import SigmaZero
+from sztrain.evaluation.measurement import Measurement
+from sztrain.evaluation.tables import paper_row, write_csv
+
+INF = math.inf
+PUBLISHED = files("sztrain.evaluation") / "published" / "minimum_norm.csv"
+
+
+def published(model, attack, steps):
+    """A row of the carried table, read here anew."""
+    with PUBLISHED.open(encoding="utf-8") as file:
+        (row,) = (
+            row
+            for row in csv.DictReader(file)
+            if (row["model"], row["attack"], row["steps"]) == (model, attack, str(steps))
+        )
+    return row
+
+
+def measured(unit="features", budgets=(10, 50), median=17.0):
+    suffix = "_px" if unit == "pixels" else ""
+    asr = {10: 0.25, 24: 0.5, 50: 0.75}
+    values = {f"median_l0{suffix}": median, f"mean_l0{suffix}": 18.5, "asr_inf": 0.875}
+    values |= {f"asr{suffix}@{k}": asr[k] for k in budgets}
+    return Measurement(
+        values=values,
+        curve=torch.tensor([0.96875, 0.5, 0.25]),
+        unit=unit,
+        num_samples=64,
+        attack_seconds=16.0,
+        examples=None,
+    )
+
+
+def row(measurement=None, **options):
+    return paper_row(
+        measured() if measurement is None else measurement,
+        **{
+            "model": "M1",
+            "dataset": "mnist",
+            "attack": SigmaZero(num_steps=1000),
+            "mean_queries": 1500.0,
+            "batch_size": 32,
+            "device": "cpu",
+            "vram_gb": None,
+        }
+        | options,
+    )
+
+
+def test_columns_begin_with_those_of_the_paper():
+    with PUBLISHED.open(encoding="utf-8") as file:
+        header = next(csv.reader(file))
+    found = list(row())
+    assert found[: len(header)] == header
+    ours = ["num_samples", "unit", "device", "batch_size", "clean_acc", "mean_l0"]
+    assert found[len(header) : len(header) + len(ours)] == ours
+    compared = header[header.index("asr_10") : header.index("notes")]
+    pairs = [f"{kind}_{column}" for column in compared for kind in ("paper", "delta")]
+    assert found[len(header) + len(ours) :] == pairs
+    # The table has the same columns whether the paper knows the net or not.
+    assert list(row(model="toy")) == found
+
+
+def test_figures_are_in_the_units_of_the_paper():
+    found = row(vram_gb=1.5)
+    assert (found["table"], found["dataset"], found["model"]) == ("I", "mnist", "M1")
+    assert (found["steps"], found["attack"]) == (1000, "sigma-zero")
+    assert (found["asr_10"], found["asr_50"], found["asr_inf"]) == (25, 75, 87.5)
+    assert (found["median_l0"], found["mean_l0"]) == (17, 18.5)
+    assert found["time_s"] == 0.25
+    assert found["queries_k"] == 1.5
+    assert found["vram_gb"] == 1.5
+    assert found["clean_acc"] == 96.875
+    assert (found["num_samples"], found["unit"]) == (64, "features")
+    assert (found["device"], found["batch_size"]) == ("cpu", 32)
+
+
+@pytest.mark.parametrize(("model", "steps"), [("M1", 1000), ("M2", 100), ("C1", 1000)])
+def test_the_papers_figures_stand_beside_ours(model, steps):
+    found = row(model=model, attack=SigmaZero(num_steps=steps), vram_gb=0.5)
+    printed = published(model, "sigma-zero", steps)
+    assert found["table"] == printed["table"]
+    for column in ("asr_10", "asr_50", "asr_inf", "median_l0", "time_s", "queries_k", "vram_gb"):
+        expected = float(printed[column])
+        assert found[f"paper_{column}"] == expected
+        assert found[f"delta_{column}"] == pytest.approx(found[column] - expected)
+
+
+def test_memory_of_a_cpu_is_compared_with_nothing():
+    found = row()
+    assert found["paper_vram_gb"] == 0.04
+    assert found["delta_vram_gb"] is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model": "toy"},
+        {"attack": SigmaZero(num_steps=300)},
+        {"measurement": measured("pixels"), "attack": SigmaZero(num_steps=1000, unit="pixels")},
+    ],
+)
+def test_what_the_paper_does_not_print_is_left_open(options):
+    found = row(**options)
+    assert found["table"] == ""
+    compared = [key for key in found if key.startswith(("paper_", "delta_"))]
+    assert len(compared) == 14
+    assert all(found[key] is None for key in compared)
+    assert (found["asr_10"], found["median_l0"], found["mean_l0"]) == (25, 17, 18.5)
+
+
+def test_budget_larger_than_a_sample_is_no_restriction():
+    found = row(measured(budgets=(10,)))
+    assert (found["asr_10"], found["asr_50"]) == (25, 87.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EAD:
+    num_steps: int = 1000
+    unit: str = "features"
+
+
+class BB(EAD):
+    pass
+
+
+def test_infinite_medians():
+    found = row(measured(median=INF))
+    assert (found["median_l0"], found["delta_median_l0"]) == (INF, INF)
+    assert published("C6", "BB", 1000)["median_l0"] == "inf"
+    found = row(measured(median=INF), model="C6", attack=BB())
+    assert (found["paper_median_l0"], found["delta_median_l0"]) == (INF, 0)
+    found = row(measured(median=17.0), model="C6", attack=BB())
+    assert found["delta_median_l0"] == -INF
+
+
+def test_other_attacks_go_by_the_name_of_their_class():
+    found = row(attack=EAD())
+    assert found["attack"] == "EAD"
+    assert found["paper_median_l0"] == float(published("M1", "EAD", 1000)["median_l0"]) == 49
+    assert found["delta_median_l0"] == 17 - 49
+
+
+def test_csv_reads_back(tmp_path):
+    path = tmp_path / "new" / "results.csv"
+    rows = [row(measured(median=INF)), row(model="toy, the net")]
+    write_csv(rows, path)
+    found = pd.read_csv(path)
+    assert list(found.columns) == list(rows[0])
+    assert found["median_l0"].tolist() == [INF, 17]
+    assert found["model"].tolist() == ["M1", "toy, the net"]
+    assert found["paper_asr_10"].isna().tolist() == [False, True]
+    write_csv(rows[:1], path)  # replaced, not appended to
+    assert len(pd.read_csv(path)) == 1
+    assert [file.name for file in path.parent.iterdir()] == ["results.csv"]

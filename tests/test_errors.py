@@ -1,0 +1,39 @@
+import math
+
+import pytest
+
+from sztrain.errors import InputError, require_at_least, require_count, require_in
+
+
+def test_input_error_is_a_value_error():
+    assert issubclass(InputError, ValueError)
+
+
+@pytest.mark.parametrize("value", [1, 1.0, 7, math.inf])
+def test_at_least_passes_its_bound_and_what_is_above(value):
+    require_at_least("num_steps", value, 1)
+
+
+@pytest.mark.parametrize("value", [0, 0.999, -3, -math.inf, math.nan])
+def test_at_least_refuses_what_is_below_and_nan(value):
+    with pytest.raises(InputError, match=rf"^expected `num_steps` to be at least 1, got {value}$"):
+        require_at_least("num_steps", value, 1)
+
+
+def test_count_passes_whole_numbers_from_its_bound_on():
+    for value in (1, 2, 10**6):
+        require_count("num_steps", value, 1)
+    with pytest.raises(InputError, match=r"^expected `num_steps` to be at least 1, got 0$"):
+        require_count("num_steps", 0, 1)
+
+
+@pytest.mark.parametrize("value", [1e3, 2.5, "10", math.nan, math.inf, None])
+def test_count_refuses_what_is_no_whole_number(value):
+    with pytest.raises(InputError, match=r"^expected `num_steps` to be a whole number, got \S+$"):
+        require_count("num_steps", value, 1)
+
+
+def test_in_lists_the_choices():
+    require_in("unit", "pixels", ("features", "pixels"))
+    with pytest.raises(InputError, match=r"to be one of features, pixels, got px$"):
+        require_in("unit", "px", ("features", "pixels"))

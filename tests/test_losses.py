@@ -1,0 +1,162 @@
+"""Losses against the formulas of their papers, written out for one sample at a time."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+
+from sztrain.losses import difference_of_logits, smooth_l0, trades_kl
+
+SEEDS = st.integers(0, 2**31)
+
+
+def normal(seed, *shape):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def margin_by_hand(row, label):
+    return row[label] - max(value for index, value in enumerate(row) if index != label)
+
+
+@given(SEEDS, st.integers(1, 5), st.integers(2, 6))
+@settings(deadline=None, max_examples=50)
+def test_difference_of_logits_is_the_margin_of_the_label(seed, num_samples, num_classes):
+    logits = 3 * normal(seed, num_samples, num_classes)
+    labels = torch.arange(seed, seed + num_samples) % num_classes
+    margins = difference_of_logits(logits, labels)
+    by_hand = [margin_by_hand(*pair) for pair in zip(logits.tolist(), labels.tolist(), strict=True)]
+    assert margins.tolist() == by_hand
+    predictions = logits.argmax(dim=1)
+    assert torch.equal(margins < 0, predictions != labels)
+
+
+def test_difference_of_logits_at_a_tie_and_below_zero():
+    logits = torch.tensor([[2.0, 2.0, 1.0], [-5.0, -7.0, -6.0], [1.0, 4.0, 3.0]])
+    assert difference_of_logits(logits, torch.tensor([0, 0, 0])).tolist() == [0.0, 1.0, -3.0]
+
+
+def test_difference_of_logits_leaves_its_arguments_alone():
+    logits, labels = normal(0, 4, 3), torch.tensor([0, 1, 2, 0])
+    kept = logits.clone(), labels.clone()
+    difference_of_logits(logits, labels)
+    assert torch.equal(logits, kept[0])
+    assert torch.equal(labels, kept[1])
+
+
+def test_gradient_of_the_margin_is_one_for_the_label_and_minus_one_for_its_rival():
+    logits = torch.tensor([[1.0, 4.0, 3.0]], requires_grad=True)
+    difference_of_logits(logits, torch.tensor([1])).sum().backward()
+    assert logits.grad.tolist() == [[0.0, 1.0, -1.0]]
+    assert gradcheck(
+        lambda x: difference_of_logits(x, torch.tensor([0, 2])),
+        normal(1, 2, 3).requires_grad_(),
+    )
+
+
+def smooth_by_hand(sample, sigma, unit):
+    channels = sample.flatten(1).tolist()
+    if unit == "pixels":
+        squares = [sum(value**2 for value in pixel) for pixel in zip(*channels, strict=True)]
+    else:
+        squares = [value**2 for channel in channels for value in channel]
+    return sum(square / (square + sigma) for square in squares)
+
+
+@pytest.mark.parametrize("unit", ["features", "pixels"])
+@pytest.mark.parametrize("sigma", [1e-3, 1e-1, 4.0])
+def test_smooth_l0_is_equation_7(unit, sigma):
+    scales = torch.tensor([0, 1e-3, 0.03, 0.3, 1.0]).view(5, 1, 1, 1)
+    delta = scales * normal(2, 5, 3, 2, 4)
+    by_hand = [smooth_by_hand(sample, sigma, unit) for sample in delta]
+    assert smooth_l0(delta, sigma, unit).tolist() == pytest.approx(by_hand, rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize(("unit", "size"), [("features", 24), ("pixels", 8)])
+def test_smooth_l0_lies_between_zero_and_the_count_and_tends_to_it(unit, size):
+    delta = normal(3, 4, 3, 2, 4)
+    delta[0] = 0
+    delta[1, :, 1, 2] = 0
+    counts = {"features": [0.0, 21.0, 24.0, 24.0], "pixels": [0.0, 7.0, 8.0, 8.0]}[unit]
+    previous = torch.zeros(4, dtype=torch.float64)
+    for sigma in (10.0, 1.0, 1e-2, 1e-4, 1e-12):
+        value = smooth_l0(delta, sigma, unit)
+        assert (value >= previous).all()
+        assert (value <= torch.tensor(counts, dtype=torch.float64)).all()
+        previous = value
+    assert previous.tolist() == pytest.approx(counts, abs=1e-4)
+    assert max(counts) == size
+
+
+@pytest.mark.parametrize("shape", [(2, 7), (2, 3, 4), (2, 3, 2, 2), (2, 1, 2, 2, 2)])
+def test_smooth_l0_takes_any_rank_and_counts_features_by_default(shape):
+    delta = normal(4, *shape)
+    flat = smooth_l0(delta.flatten(1), 1e-2)
+    assert smooth_l0(delta, 1e-2).shape == (2,)
+    assert torch.allclose(smooth_l0(delta, 1e-2), flat, rtol=1e-14)
+
+
+@pytest.mark.parametrize("unit", ["features", "pixels"])
+@pytest.mark.parametrize("sigma", [1e-2, 1.0])
+def test_smooth_l0_has_the_gradient_of_its_value(unit, sigma):
+    delta = (0.3 * normal(5, 2, 3, 2, 2)).requires_grad_()
+    assert gradcheck(lambda x: smooth_l0(x, sigma, unit), delta)
+    # 2 δ σ / (s + σ)^2 with s the square (features) or the sum of squares (pixels).
+    square = delta.detach().square()
+    square = square if unit == "features" else square.sum(dim=1, keepdim=True)
+    (gradient,) = torch.autograd.grad(smooth_l0(delta, sigma, unit).sum(), delta)
+    assert torch.allclose(gradient, 2 * delta.detach() * sigma / (square + sigma) ** 2, rtol=1e-10)
+
+
+def test_smooth_l0_has_no_gradient_at_zero():
+    delta = torch.zeros(2, 3, 2, 2, requires_grad=True)
+    for unit in ("features", "pixels"):
+        (gradient,) = torch.autograd.grad(smooth_l0(delta, 1e-3, unit).sum(), delta)
+        assert not gradient.any()
+
+
+def softmax_by_hand(row):
+    exponentials = [math.exp(value) for value in row]
+    return [value / sum(exponentials) for value in exponentials]
+
+
+def kl_by_hand(p, q):
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def test_trades_kl_is_the_divergence_from_the_clean_to_the_adversarial_prediction():
+    clean, adv = 2 * normal(6, 5, 4), 2 * normal(7, 5, 4)
+    pairs = list(zip(clean.tolist(), adv.tolist(), strict=True))
+    by_hand = [kl_by_hand(softmax_by_hand(p), softmax_by_hand(q)) for p, q in pairs]
+    turned = [kl_by_hand(softmax_by_hand(q), softmax_by_hand(p)) for p, q in pairs]
+    assert trades_kl(clean, adv).tolist() == pytest.approx(by_hand, rel=1e-10)
+    assert by_hand != pytest.approx(turned, rel=1e-3)  # else the order would not be tested
+
+
+def test_trades_kl_of_two_known_distributions():
+    clean = torch.tensor([[0.0, math.log(3.0)]])  # 1/4, 3/4
+    adv = torch.tensor([[0.0, 0.0]])  # 1/2, 1/2
+    expected = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
+    assert trades_kl(clean, adv).item() == pytest.approx(expected, rel=1e-6)
+
+
+@given(SEEDS)
+@settings(deadline=None, max_examples=30)
+def test_trades_kl_is_positive_zero_for_equals_and_blind_to_shifts(seed):
+    clean, adv = 4 * normal(seed, 3, 5), 4 * normal(seed + 1, 3, 5)
+    assert (trades_kl(clean, adv) > 0).all()
+    assert (trades_kl(clean, clean + 7).abs() < 1e-12).all()
+    assert torch.allclose(trades_kl(clean + 3, adv - 5), trades_kl(clean, adv), rtol=1e-9)
+
+
+def test_trades_kl_stays_finite_where_a_prediction_is_certain():
+    clean, adv = torch.tensor([[200.0, 0.0]]), torch.tensor([[0.0, 200.0]])
+    assert trades_kl(clean, adv).item() == pytest.approx(200.0, rel=1e-6)
+
+
+def test_trades_kl_has_the_gradient_of_its_value_in_both_arguments():
+    arguments = normal(8, 2, 3).requires_grad_(), normal(9, 2, 3).requires_grad_()
+    assert gradcheck(trades_kl, arguments)

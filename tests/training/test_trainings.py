@@ -1,0 +1,306 @@
+"""Whole trainings, small: they learn, follow their schedules, and attack as they should."""
+
+import math
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import CSVLogger
+from torch import nn
+from toy_training import (
+    INF,
+    NUM_CLASSES,
+    ScriptedAttack,
+    csv_rows,
+    loader,
+    make_trainer,
+    toy_data,
+    toy_net,
+)
+
+from sztrain.attacks import SigmaZero
+from sztrain.callbacks import SparseRobustness
+from sztrain.errors import InputError
+from sztrain.training import TRADES, SparseAT, StandardTraining
+from sztrain.training.schedules import cosine
+
+SHORT = SigmaZero(num_steps=4, recheck=False)
+METHODS = [(StandardTraining, {}), (SparseAT, {"attack": SHORT}), (TRADES, {"attack": SHORT})]
+
+
+def make(method_class, net=None, **options):
+    return method_class(toy_net() if net is None else net, num_classes=NUM_CLASSES, **options)
+
+
+def fit(method, *, data=None, callbacks=(), **options):
+    trainer = make_trainer(pl, callbacks=list(callbacks), **options)
+    trainer.fit(method, data or loader(), loader(seed=1))
+    return trainer
+
+
+def column(folder, key):
+    return [row[key] for row in csv_rows(folder) if key in row]
+
+
+@pytest.mark.parametrize(("method_class", "options"), METHODS)
+def test_smoke_run(method_class, options):
+    method = make(method_class, **options)
+    trainer = fit(method, fast_dev_run=True)
+    assert trainer.global_step == 1
+    trainer.test(method, loader(seed=2), verbose=False)
+    assert {"test/loss", "test/clean_acc"} <= set(trainer.callback_metrics)
+
+
+@pytest.mark.parametrize(("method_class", "options"), METHODS)
+def test_two_epochs_lower_the_loss(method_class, options, tmp_path):
+    budget = {} if method_class is StandardTraining else {"budget": 2}
+    method = make(method_class, **options, **budget)
+    fit(method, data=loader(96), max_epochs=2, logger=CSVLogger(tmp_path))
+    for key in ("train/loss", "val/loss"):
+        first, second = column(tmp_path, key)
+        assert second < 0.9 * first
+    keys = {key for row in csv_rows(tmp_path) for key in row} - {"epoch", "step"}
+    expected = {"train/loss", "train/clean_acc", "val/loss", "val/clean_acc"}
+    if method_class is not StandardTraining:
+        expected |= {"train/broken", "train/budget", "train/attack_seconds"}
+    assert keys == expected
+
+
+class Frozen(nn.Module):
+    """Always the same logits for the same image: the first three features."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, inputs):
+        return inputs.flatten(1)[:, :NUM_CLASSES] + self.weight
+
+
+def test_losses_and_accuracies_are_those_of_all_samples():
+    # 20 samples in batches of 8, 8, 4: a mean of means would be another number.
+    method = make(StandardTraining, Frozen(), optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    trainer = make_trainer(pl)
+    trainer.fit(method, loader(20), loader(20, seed=1))
+    check_stage(trainer.callback_metrics, "train", seed=0)
+    check_stage(trainer.callback_metrics, "val", seed=1)
+    trainer.test(method, loader(20, seed=2), verbose=False)
+    check_stage(trainer.callback_metrics, "test", seed=2)
+
+
+def check_stage(metrics, stage, seed):
+    images, labels = toy_data(20, seed).tensors
+    logits = images.flatten(1)[:, :NUM_CLASSES]
+    log_p = logits.log_softmax(dim=1)
+    loss = -log_p[range(20), labels].mean()
+    assert metrics[f"{stage}/loss"] == pytest.approx(loss.item())
+    accuracy = (logits.argmax(dim=1) == labels).float().mean()
+    assert metrics[f"{stage}/clean_acc"] == pytest.approx(accuracy.item())
+
+
+# The adversary in the step
+
+
+class ModeSpy(nn.Module):
+    """Writes down in which mode each pass was made, and on what."""
+
+    def __init__(self):
+        super().__init__()
+        self.passes = []
+
+    def forward(self, inputs):
+        self.passes.append((self.training, inputs.detach().clone()))
+        return inputs
+
+
+@pytest.mark.parametrize("method_class", [SparseAT, TRADES])
+def test_attack_in_eval_mode_and_training_in_train_mode(method_class):
+    spy = ModeSpy()
+    net = nn.Sequential(spy, *toy_net(extra=[nn.BatchNorm1d(16), nn.Dropout()]))
+    method = make(method_class, net, attack=SigmaZero(num_steps=5), budget=2)
+    fit(method, limit_train_batches=1, limit_val_batches=1, num_sanity_val_steps=0)
+    *attacking, clean_pass, adv_pass, validation = spy.passes
+    assert len(attacking) >= 5
+    assert not any(training for training, _ in [*attacking, validation])
+    (training, clean), (training_too, examples) = clean_pass, adv_pass
+    assert training
+    assert training_too
+    images = toy_data().tensors[0][:8]
+    assert torch.equal(clean, images)
+    changed = (examples != images).flatten(1).sum(dim=1)
+    assert changed.max() == 2
+    batch_norm = next(m for m in net.modules() if isinstance(m, nn.BatchNorm1d))
+    assert batch_norm.num_batches_tracked == 2
+
+
+def test_budget_at_is_a_ramp_after_the_warmup():
+    method = make(SparseAT, budget=10, warmup_epochs=2, ramp_epochs=4)
+    found = [method.budget_at(epoch) for epoch in (0, 1.99, 2, 2.1, 3, 4, 5, 5.9, 6, 100)]
+    assert found == [0, 0, 1, 1, 2, 5, 8, 10, 10, 10]
+    constant = make(SparseAT, budget=10, warmup_epochs=1)
+    assert [constant.budget_at(epoch) for epoch in (0, 0.9, 1, 2)] == [0, 0, 10, 10]
+    unlimited = make(SparseAT, warmup_epochs=1, ramp_epochs=3)
+    assert [unlimited.budget_at(epoch) for epoch in (0, 1, 2)] == [0, None, None]
+
+
+def test_budgets_of_a_training_follow_the_schedule(tmp_path):
+    attack = ScriptedAttack(script=((1.0, INF, 1.0, INF),))
+    method = make(SparseAT, attack=attack, budget=8, warmup_epochs=1.5, ramp_epochs=2)
+    fit(method, data=loader(32), max_epochs=5, logger=CSVLogger(tmp_path))
+    epochs = [batch / 4 for batch in range(20)]
+    budgets = [max(1, round(min((e - 1.5) / 2, 1) * 8)) for e in epochs if e >= 1.5]
+    assert [call.budget for call in attack.calls] == budgets
+    assert attack.budget is None
+    rows = [row for row in csv_rows(tmp_path) if "train/loss" in row]
+    assert "train/budget" not in rows[0]
+    assert "train/broken" not in rows[0]
+    # In epoch 1 the adversary took part in the last two batches.
+    expected = [sum(budgets[:2]) / 2, *(sum(budgets[k : k + 4]) / 4 for k in (2, 6, 10))]
+    assert [row["train/budget"] for row in rows[1:]] == pytest.approx(expected)
+    assert [row["train/broken"] for row in rows[1:]] == [0.5] * 4
+
+
+def test_budget_of_the_method_counts_and_not_the_attacks_own():
+    attack = ScriptedAttack(budget=9)
+    fit(make(SparseAT, attack=attack, budget=3))
+    assert {call.budget for call in attack.calls} == {3}
+
+
+def test_attack_sees_the_batch_in_the_warmup_not_at_all():
+    attack = ScriptedAttack()
+    trainer = fit(make(SparseAT, attack=attack, warmup_epochs=1), max_epochs=1)
+    assert attack.calls == []
+    assert not {"train/broken", "train/budget"} & set(trainer.callback_metrics)
+    assert trainer.callback_metrics["train/attack_seconds"] == 0
+
+
+def test_share_of_broken_samples_is_over_the_samples(tmp_path):
+    # Batches of 8, 8, 4 of which 0, 4, 4 are broken.
+    attack = ScriptedAttack(script=((INF,), (1.0, INF), (1.0,)))
+    fit(make(SparseAT, attack=attack, budget=1), data=loader(20), logger=CSVLogger(tmp_path))
+    assert column(tmp_path, "train/broken") == pytest.approx([8 / 20])
+
+
+def test_cost_of_the_adversary_is_summed_over_the_epochs(tmp_path, monkeypatch):
+    ticks = iter(range(1000))
+    monkeypatch.setattr("sztrain.training.adversarial.perf_counter", lambda: float(next(ticks)))
+    method = make(SparseAT, attack=ScriptedAttack())
+    fit(method, max_epochs=2, logger=CSVLogger(tmp_path))
+    assert column(tmp_path, "train/attack_seconds") == [3, 6]  # a tick a batch
+
+
+# Divergence
+
+
+class Diverging(nn.Module):
+    """Returns NaN in training, in one batch alone."""
+
+    def __init__(self, batch, value):
+        super().__init__()
+        self.net = toy_net()
+        self.batch = batch
+        self.value = value
+        self.passes = 0
+
+    def forward(self, inputs):
+        logits = self.net(inputs)
+        if self.training:
+            self.passes += 1
+            if self.passes == self.batch:
+                return logits * self.value
+        return logits
+
+
+@pytest.mark.parametrize("value", [math.nan, INF])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_training_that_diverged_ends_in_one_line(batch, value):
+    method = make(StandardTraining, Diverging(batch, value))
+    with pytest.raises(
+        InputError, match=r"the training diverged: train/loss is (nan|inf)"
+    ) as error:
+        fit(method, max_epochs=3)
+    assert "\n" not in str(error.value)
+    assert "epoch 0" in str(error.value)
+
+
+def test_a_gauge_beside_it_says_so_too():
+    method = make(StandardTraining, Diverging(1, math.nan))
+    gauge = SparseRobustness(attack=SHORT, budgets=(1,))
+    with pytest.raises(InputError, match=r"non-finite logits .* diverged"):
+        fit(method, callbacks=[gauge])
+
+
+# Optimizer and schedule
+
+
+class RateWatcher(pl.Callback):
+    def __init__(self):
+        self.rates = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"max_epochs": 2}, 10),
+        ({"max_epochs": 2, "accumulate_grad_batches": 2}, 6),  # 5 batches an epoch
+        ({"max_steps": 7, "max_epochs": -1}, 7),
+    ],
+)
+def test_schedule_spans_the_steps_of_the_whole_run(options, steps):
+    told = []
+
+    def schedule(optimizer, total_steps):
+        told.append(total_steps)
+        return cosine(optimizer, total_steps)
+
+    watcher = RateWatcher()
+    method = make(
+        StandardTraining, optimizer=lambda p: torch.optim.SGD(p, lr=0.2), scheduler=schedule
+    )
+    trainer = fit(method, data=loader(40), callbacks=[watcher], **options)
+    assert told == [steps]
+    assert trainer.global_step == steps
+    expected = [0.1 * (1 + math.cos(math.pi * step / steps)) for step in range(steps)]
+    assert watcher.rates == pytest.approx(expected)
+
+
+def test_schedule_without_an_end_is_refused():
+    method = make(StandardTraining, scheduler=cosine)
+    with pytest.raises(InputError, match=r"set trainer\.max_epochs or trainer\.max_steps"):
+        fit(method, max_epochs=-1, max_time={"seconds": 5})
+
+
+def test_default_optimizer_is_that_of_the_documentation():
+    trainer = fit(make(StandardTraining), fast_dev_run=True)
+    (optimizer,) = trainer.optimizers
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert (optimizer.defaults["lr"], optimizer.defaults["momentum"]) == (0.05, 0.9)
+    assert trainer.lr_scheduler_configs == []
+
+
+# Precision
+
+
+class GradientWatcher(pl.Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_after_backward(self, trainer, pl_module):
+        for name, parameter in pl_module.net.named_parameters():
+            self.seen.append((name, parameter.grad is not None and bool(parameter.grad.any())))
+
+
+@pytest.mark.parametrize("recheck", [False, True])
+@pytest.mark.parametrize("method_class", [SparseAT, TRADES])
+def test_under_autocast_every_weight_gets_a_gradient(method_class, recheck):
+    watcher = GradientWatcher()
+    attack = SigmaZero(num_steps=2, recheck=recheck)
+    method = make(method_class, attack=attack, budget=2)
+    trainer = fit(method, precision="bf16-mixed", callbacks=[watcher], max_epochs=2)
+    assert trainer.global_step == 6
+    assert len(watcher.seen) == 6 * 4
+    assert all(moved for _, moved in watcher.seen)
+    assert torch.isfinite(trainer.callback_metrics["train/loss"])
