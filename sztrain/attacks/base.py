@@ -1,7 +1,7 @@
 """What every attack owes its caller, in one place: checks, an untouched net, and true claims."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -92,8 +92,8 @@ def run_attack(
     """Run ``search`` under the contract of an attack and verify what it claims.
 
     The net is attacked in eval mode and given back as it was found, with the global random state;
-    gradients are on, whatever the caller's grad or inference mode; the claim is checked by one
-    forward pass outside autocast.
+    gradients are on, whatever the caller's grad or inference mode. With ``recheck`` the search runs
+    outside autocast and its claim is checked by one forward pass more.
 
     Args:
         search: the algorithm, called with the net's logits function, inputs and labels.
@@ -103,7 +103,7 @@ def run_attack(
         unit: what l0 counts.
         budget: largest l0 that counts as success; ``None``: any.
         targeted: whether ``labels`` are the classes to reach.
-        recheck: whether to spend the verifying forward pass.
+        recheck: whether to work in full precision and spend the verifying forward pass.
 
     Raises:
         InputError: inputs, labels or logits that cannot be attacked.
@@ -114,7 +114,7 @@ def run_attack(
         raise InputError(
             f"expected `budget` to be at most {size}, the {unit} of a sample, got {budget}"
         )
-    with _attack_mode(net, inputs.device):
+    with _attack_mode(net, inputs.device), _precision(inputs.device, full=recheck):
         # Tensors made under inference mode cannot be saved for a backward pass; copies can.
         inputs, labels = (t.clone() if t.is_inference() else t for t in (inputs, labels))
         inputs, labels = inputs.detach(), labels.detach()
@@ -238,6 +238,15 @@ def _attack_mode(net: nn.Module, device: torch.device) -> Iterator[None]:
         yield
 
 
+def _precision(device: torch.device, *, full: bool) -> AbstractContextManager[None]:
+    """Autocast switched off where claims are to hold in full precision, else as the caller has it.
+
+    A search in half precision would find examples that the verification then has to drop, and a
+    net would look more robust than it is.
+    """
+    return torch.autocast(device.type, enabled=False) if full else nullcontext()
+
+
 def _verified(
     found: Found,
     net: nn.Module,
@@ -251,9 +260,8 @@ def _verified(
     """Keep of the claims what the returned tensors bear out."""
     broken = found.best_l0.isfinite()
     if recheck:
-        with torch.autocast(inputs.device.type, enabled=False):
-            # A copy: the first layer of the net may work in place.
-            broken = broken & is_adversarial(net(found.best_inputs.clone()), labels, targeted)
+        # A copy: the first layer of the net may work in place.
+        broken = broken & is_adversarial(net(found.best_inputs.clone()), labels, targeted)
     best_inputs = torch.where(per_sample(broken, inputs), found.best_inputs, inputs)
     l0 = l0_norm(best_inputs - inputs, unit)
     success = broken if budget is None else broken & (l0 <= budget)

@@ -41,7 +41,8 @@ class SigmaZero:
         unit: count single values (``"features"``, as the paper) or positions (``"pixels"``); with
             pixels, the channels of a position move, vanish and count together.
         budget: largest l0 that counts as success, and the early stop; ``None``: none.
-        recheck: verify the claims with one forward pass in full precision.
+        recheck: work in full precision, whatever the caller's autocast, and verify the claims with
+            one forward pass; training does without.
 
     Raises:
         InputError: a value out of its range.

@@ -76,7 +76,7 @@ def predict(net: nn.Module, inputs: Tensor) -> Tensor:
         torch.Size([4])
     """
     with torch.no_grad(), eval_mode(net):
-        logits: Tensor = net(inputs)
+        logits: Tensor = net(inputs.clone())  # the first layer of the net may work in place
     return logits.argmax(dim=1)
 
 

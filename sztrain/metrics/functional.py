@@ -66,7 +66,7 @@ def median_l0(histogram: Tensor) -> Tensor:
     # The sample of rank r (from 0) lies in the first bin at which more than r samples are counted.
     ranks = torch.stack([(total - 1) // 2, total // 2])
     bins = torch.searchsorted(histogram.cumsum(0), ranks, right=True)
-    middle = bins.to(torch.get_default_dtype())
+    middle = bins.float()
     return middle.masked_fill(bins == len(histogram) - 1, torch.inf).mean()
 
 

@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -19,7 +20,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     @override
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         if "://" in os.fspath(path):  # a remote store; what it does is its own affair
             super().save_checkpoint(checkpoint, path, storage_options)

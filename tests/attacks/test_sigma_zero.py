@@ -618,8 +618,8 @@ def test_published_nets_are_broken_as_sparsely_as_by_a_peer(name, adversarial_li
 def test_published_medians_are_reproduced(name, paper, adversarial_library):
     """Table V of arXiv:2402.01879, N = 100, here on the first 1,000 test images.
 
-    Measured: 20 and 12. Sample by sample, the peer is as often the sparser one as it is not; its
-    mean on M1 is 0.05 larger.
+    Measured: 20 and 12. On the first 384 images and M1 the two means are 21.20 here and 21.25 for
+    the peer, which is the sparser one for 40 % of the samples and the less sparse one for 38 %.
     """
     median = median_l0(name, 1000)
     assert median == pytest.approx(adversarial_library, abs=1)
