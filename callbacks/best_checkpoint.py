@@ -1,19 +1,23 @@
-"""Best checkpoint: the best of a whole training, however often it was interrupted."""
+"""Best checkpoint: the last of the best of a whole training, however often it was interrupted."""
 
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 from typing_extensions import override
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """A ``ModelCheckpoint`` that takes its best files along when a training goes on elsewhere.
+    """A ``ModelCheckpoint`` that prefers the later of equals and survives a change of folder.
 
-    Its parent forgets what was best when the resumed run has another folder, and calls the first
-    checkpoint that follows the best one, be it worse.
+    Accuracies and medians tie, and of two that score the same the one that was trained longer, at
+    a lower learning rate, is the better bet; its parent keeps the earlier. When a training goes on
+    in another folder, its parent forgets what was best and calls the first checkpoint that follows
+    the best one, be it worse; here the best files are taken along.
 
     Args:
         **kwargs: those of ``pytorch_lightning.callbacks.ModelCheckpoint``.
@@ -21,6 +25,11 @@ class BestCheckpoint(ModelCheckpoint):
     Example:
         >>> best = BestCheckpoint(dirpath="run2", filename="best", monitor="val/clean_acc")
     """
+
+    @override
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        ties = current is not None and self.kth_value is not None and current == self.kth_value
+        return bool(ties) or super().check_monitor_top_k(trainer, current)
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -25,6 +25,8 @@ from sztrain.training import RobustClassifier
 
 # What a data config says beside the arguments of its class.
 _DATA_EXTRAS = ("name", "recipe")
+# ... and a method config.
+_METHOD_EXTRAS = ("monitor",)
 
 
 def plain(cfg: Any) -> Any:
@@ -117,7 +119,10 @@ def build_method(
         if scheduler is not None:
             scheduler(tried, 1000)
     # Partial: Hydra would take apart the hyper-parameters, which name targets of their own.
-    partial = make(cfg.method, "method", _partial_=True)
+    arguments = {
+        key: value for key, value in plain(cfg.method).items() if key not in _METHOD_EXTRAS
+    }
+    partial = make(arguments, "method", _partial_=True)
     with named("method"):
         method: RobustClassifier = partial(
             net=net,

@@ -26,7 +26,7 @@ def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = 
         args: command-line arguments.
 
     Example:
-        >>> one_line(HydraException("Could not find 'x'\\n\\nAvailable:\\n\\tsmall_cnn"))
+        >>> one_line(HydraException("Could not find 'x'\n\nAvailable:\n\tsmall_cnn"))
         "Could not find 'x'; Available: small_cnn"
         >>> one_line(OverrideParseException("a=b=c", "mismatched input '='"))
         "cannot read a=b=c: mismatched input '='; expected key=value"
@@ -87,13 +87,18 @@ def _meant_key(key: str, config_name: str, args: Sequence[str]) -> str:
     except (HydraException, OmegaConfBaseException):
         return ""
     keys = list(_keys(OmegaConf.to_container(cfg)))
-    elsewhere = [known for known in keys if known.endswith(f".{key}")]
-    matches = elsewhere or get_close_matches(key, keys, n=1, cutoff=0.7)
+    prefix, _, name = key.rpartition(".")
+    parent = OmegaConf.select(cfg, prefix) if prefix else cfg
+    siblings = [str(known) for known in parent] if isinstance(parent, DictConfig) else []
+    matches = [known for known in keys if known.endswith(f".{key}")]
+    if not matches and siblings:
+        close = get_close_matches(name, siblings, n=1)
+        matches = [f"{prefix}.{known}".lstrip(".") for known in close]
+    elif not matches:
+        matches = get_close_matches(key, keys, n=1, cutoff=0.7)
     if matches:
         return f"; did you mean {' or '.join(matches)}?"
-    parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg
-    listed = ", ".join(map(str, parent if isinstance(parent, DictConfig) else cfg))
-    return f"; known here: {listed}"
+    return f"; known here: {', '.join(siblings or map(str, cfg))}"
 
 
 def _keys(node: object, prefix: str = "") -> Iterator[str]:

@@ -25,7 +25,7 @@ class AdversarialTraining(RobustClassifier):
 
     Args:
         net: see :class:`~sztrain.training.base.RobustClassifier`, as all other keywords.
-        attack: the adversary, any attack of :mod:`sztrain.attacks`; ``None``: σ-zero, 10 steps.
+        attack: the adversary, any attack of :mod:`sztrain.attacks`; ``None``: σ-zero, 20 steps.
         budget: largest l0 of a training example in the attack's unit; ``None``: any.
         unbroken: see :func:`~sztrain.training.adversary.craft_examples`.
         warmup_epochs: first epochs without attack.
@@ -43,7 +43,7 @@ class AdversarialTraining(RobustClassifier):
         *,
         attack: Attack | None = None,
         budget: int | None = None,
-        unbroken: Unbroken = "best",
+        unbroken: Unbroken = "last",
         warmup_epochs: float = 0,
         ramp_epochs: float = 0,
         **kwargs: Any,
@@ -55,7 +55,7 @@ class AdversarialTraining(RobustClassifier):
         require_at_least("warmup_epochs", warmup_epochs, 0)
         require_at_least("ramp_epochs", ramp_epochs, 0)
         self.attack: Attack = (
-            attack if attack is not None else SigmaZero(num_steps=10, recheck=False)
+            attack if attack is not None else SigmaZero(num_steps=20, recheck=False)
         )
         require_attack("attack", self.attack)
         self.budget = budget

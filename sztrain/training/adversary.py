@@ -32,7 +32,7 @@ def craft_examples(
     inputs: Tensor,
     labels: Tensor,
     *,
-    unbroken: Unbroken = "best",
+    unbroken: Unbroken = "last",
 ) -> TrainingExamples:
     """Attack a batch and choose for each sample what training shall see.
 

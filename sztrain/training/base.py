@@ -105,7 +105,9 @@ class RobustClassifier(pl.LightningModule, ABC):
 
     def on_train_epoch_end(self) -> None:
         """Stop a training that has diverged before it wastes hours."""
-        loss = float(self.train_loss.compute())
+        # This process's own mean: a collective here would cross those that the progress bar of the
+        # first process alone has just begun.
+        loss = float(self.train_loss.mean_value / self.train_loss.weight)
         if not torch.tensor(loss).isfinite():
             raise InputError(
                 f"the training diverged: train/loss is {loss} after epoch {self.current_epoch}; "

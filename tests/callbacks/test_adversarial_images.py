@@ -200,6 +200,7 @@ def test_offline_run_of_wandb_holds_the_curve_and_the_table(tmp_path, monkeypatc
         settings=wandb.Settings(silent=True, console="off"),
     )
     gauge = verdict(tmp_path / "pictures", logger=[CSVLogger(tmp_path / "csv"), logger])
+    wandb.finish()
     wandb.teardown()  # finish() alone may return before everything is on disk
 
     (run_file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")

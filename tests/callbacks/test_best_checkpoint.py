@@ -1,4 +1,4 @@
-"""The best checkpoint of a training stays the best when the training goes on elsewhere."""
+"""The best checkpoint: the later of equals, and still the best when a training moves on."""
 
 import shutil
 
@@ -14,13 +14,8 @@ from sztrain.callbacks import BestCheckpoint, SparseRobustness
 def run(folder, means, epochs, ckpt_path=None, **options):
     """Train until `epochs`; the gauge claims one mean l0 after the other."""
     attack = ScriptedAttack(script=tuple((mean,) for mean in means))
-    best = BestCheckpoint(
-        dirpath=folder,
-        filename="best-{epoch}",
-        monitor="val/mean_l0",
-        mode="max",
-        **options,
-    )
+    options = {"filename": "best-{epoch}"} | options
+    best = BestCheckpoint(dirpath=folder, monitor="val/mean_l0", mode="max", **options)
     last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
     gauge = SparseRobustness(attack=attack, budgets=(1,))
     trainer = make_trainer(
@@ -38,6 +33,15 @@ def epoch_of(path):
 # Of the plain callback for last.ckpt, which starts anew.
 moved = pytest.mark.filterwarnings("ignore:The dirpath has changed")
 shared = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+
+
+@pytest.mark.parametrize("constant_name", [False, True])
+def test_of_equals_the_later_is_kept(tmp_path, constant_name):
+    name = {"filename": "best"} if constant_name else {}
+    best, _, _ = run(tmp_path, [1.0, 5.0, 2.0, 5.0, 4.0], 5, enable_version_counter=False, **name)
+    assert best.best_model_score == 5
+    assert epoch_of(best.best_model_path) == 3
+    assert len(list(tmp_path.glob("best*"))) == 1
 
 
 @moved

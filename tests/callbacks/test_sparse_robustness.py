@@ -458,6 +458,19 @@ def test_verdict_takes_the_first_test_samples():
     assert attack.calls == []
 
 
+def test_only_the_first_of_several_test_loaders_is_judged():
+    class Tolerant(foreign_module(pl)):
+        def test_step(self, batch, batch_idx, dataloader_idx=0):
+            pass
+
+    gauge = SparseRobustness(attack=ScriptedAttack(), budgets=(1,), verdict=ScriptedAttack())
+    trainer = make_trainer(pl, callbacks=[gauge])
+    loaders = [loader(seed=2), loader(seed=3), DataLoader([{"text": 1.0}] * 3)]
+    trainer.test(Tolerant(), loaders, verbose=False)
+    (call,) = gauge.verdict.calls
+    assert torch.equal(call.inputs, toy_data(seed=2).tensors[0])
+
+
 def test_without_a_verdict_testing_attacks_nothing():
     gauge = SparseRobustness(attack=ScriptedAttack(), budgets=(1,))
     trainer = make_trainer(pl, callbacks=[gauge])

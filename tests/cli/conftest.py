@@ -1,3 +1,4 @@
+import copy
 import csv
 import json
 import logging
@@ -13,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.datasets
 import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from sklearn.datasets import load_digits
 
 from sztrain.cli import evaluate_main, train_main
 from sztrain.cli.entry import register_resolvers
@@ -74,9 +77,15 @@ def clean_environment(home):
     return kept | {"HOME": str(home), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 
 
+@cache
+def digits_read_once():
+    return load_digits()
+
+
 @pytest.fixture
 def undisturbed(tmp_path, monkeypatch):
     """A program's start in this process: an empty folder, and nothing of it stays behind."""
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: copy.copy(digits_read_once()))
     environment = dict(os.environ)
     for key in set(environment) - set(clean_environment(tmp_path)):
         monkeypatch.delenv(key)
@@ -154,7 +163,7 @@ def spawn(start):
 
     def run(command, **environment):
         process = start(command, **environment)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=200)
         return Outcome(process.returncode, out, err)
 
     return run

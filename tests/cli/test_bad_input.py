@@ -46,7 +46,7 @@ def assert_one_line(outcome, fragments):
 COMMANDS = {
     "model=wrn29": ("there is no model=wrn29", "digits_cnn, preact_resnet18", "did you mean wrn28"),
     "method=sparse_att": ("there is no method=sparse_att", "did you mean sparse_at?"),
-    "modle=wrn28": ("there is no option modle", "did you mean model?"),
+    "modl=wrn28": ("there is no option modl", "did you mean model?"),
     "method=trades method.beat=3": ("there is no option method.beat; did you mean method.beta?",),
     "attack.num_steps=3": ("there is no option attack.num_steps", "did you mean method.attack.num"),
     "nonsense=1": ("there is no option nonsense", "known here: ", "trainer, seed, ckpt_path"),
@@ -358,7 +358,7 @@ def test_wandb_asks_for_a_key_only_where_it_is_online(undisturbed, monkeypatch, 
 @pytest.mark.parametrize(
     ("command", "fragment"),
     [
-        ("train modle=wrn28", "did you mean model?"),
+        ("train modl=wrn28", "did you mean model?"),
         ("train method.budget=65", "at most 64"),
     ],
 )

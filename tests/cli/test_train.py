@@ -261,13 +261,17 @@ def test_a_wide_resnet_takes_its_first_steps(call, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_together_and_say_everything_once(spawn, tiny, tmp_path):
+def test_two_processes_train_together_and_say_everything_once(spawn, tiny, tmp_path, table):
     two = "trainer=ddp trainer.accelerator=cpu trainer.devices=2"
     small = " ".join(arg for arg in tiny.split() if arg != "trainer=cpu")
     outcome = spawn(f"train {two} {small} hydra.run.dir=run")
     assert outcome.status == 0, outcome.err
     assert outcome.out.count("Verdict on 4 test images") == 1
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["num_samples"] == 4
+    rows = table(tmp_path / "run" / "metrics.csv")
+    # What the processes add up are counts of the same thing: no share above 1, no loss of a guess.
+    assert 0 <= column(rows, "train/broken")[0] <= 1
+    assert column(rows, "train/loss")[0] == pytest.approx(math.log(10), abs=0.3)
     refused = spawn(f"train {two} {small} method.budget=65")
     assert refused.status == 2
     assert "Traceback" not in refused.err

@@ -25,11 +25,9 @@ from sztrain.models import CARDS, describe_net, load_net
 def check_place():
     package = Path(sztrain.__file__).parent
     assert not (package.parent / "pyproject.toml").exists(), f"{package} is a checkout"
-    assert not package.is_relative_to(Path.cwd() / "sztrain")
-    for leaked in ("callbacks", "configs", "tests"):
-        spec = importlib.util.find_spec(leaked)
-        beside = spec is not None and package.parent in Path(spec.origin or "nowhere").parents
-        assert spec is None or (leaked == "tests" and not beside), spec
+    for leaked in ("callbacks", "configs"):
+        assert importlib.util.find_spec(leaked) is None, leaked
+    assert not (package.parent / "tests" / "packaging").exists()  # RobustBench installs a `tests`
     assert (package / "py.typed").is_file()
     return package
 
@@ -56,7 +54,7 @@ def check_commands():
 
 def check_data_files(package):
     assert len(list(files("sztrain.configs").rglob("*.yaml"))) > 20
-    assert (len(minimum_norm_rows()), len(fixed_budget_rows()), len(net_rows())) == (300, 180, 18)
+    assert (len(minimum_norm_rows()), len(fixed_budget_rows()), len(net_rows())) == (300, 240, 18)
     shipped = [name for name, card in CARDS.items() if card.sha256 is None]
     weights = {path.name for path in package.rglob("*.safetensors")}
     assert weights == {CARDS[name].file for name in shipped}, weights

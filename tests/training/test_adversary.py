@@ -88,9 +88,9 @@ def test_without_a_budget_nothing_is_cut(unbroken, expected):
     torch.testing.assert_close(without, LAST)
 
 
-def test_default_is_the_best():
+def test_default_is_the_last_iterate():
     examples = craft_examples(Answering(budget=2), None, INPUTS, LABELS)
-    assert torch.equal(examples.inputs[2:], crafted("best", budget=2))
+    assert torch.equal(examples.inputs[2:], crafted("last", budget=2))
 
 
 @pytest.mark.parametrize("unit", ["features", "pixels"])

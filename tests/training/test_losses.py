@@ -67,9 +67,9 @@ def test_batch_loss_and_its_gradient_are_those_of_the_formula(method_class, opti
 def test_defaults_are_those_of_the_documentation():
     method = SparseAT(toy_net(), num_classes=3)
     assert method.clean_share == 0.5
-    assert (method.attack.num_steps, method.attack.recheck) == (10, False)
+    assert (method.attack.num_steps, method.attack.recheck) == (20, False)
     assert method.budget is None
-    assert method.unbroken == "best"
+    assert method.unbroken == "last"
     assert TRADES(toy_net(), num_classes=3).beta == 6
 
 

@@ -1,6 +1,7 @@
 """Whole trainings, small: they learn, follow their schedules, and attack as they should."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import pytorch_lightning as pl
@@ -19,9 +20,10 @@ from toy_training import (
 )
 
 from sztrain.attacks import SigmaZero
+from sztrain.attacks.base import Found, run_attack
 from sztrain.callbacks import SparseRobustness
 from sztrain.errors import InputError
-from sztrain.training import TRADES, SparseAT, StandardTraining
+from sztrain.training import TRADES, SparseAT, StandardTraining, craft_examples
 from sztrain.training.schedules import cosine
 
 SHORT = SigmaZero(num_steps=4, recheck=False)
@@ -131,6 +133,19 @@ def test_attack_in_eval_mode_and_training_in_train_mode(method_class):
     assert changed.max() == 2
     batch_norm = next(m for m in net.modules() if isinstance(m, nn.BatchNorm1d))
     assert batch_norm.num_batches_tracked == 2
+
+
+@pytest.mark.parametrize("unbroken", ["best", "last"])
+def test_what_unbroken_samples_train_on_is_the_methods_choice(unbroken, monkeypatch):
+    chosen = []
+
+    def craft(*args, unbroken):
+        chosen.append(unbroken)
+        return craft_examples(*args, unbroken=unbroken)
+
+    monkeypatch.setattr("sztrain.training.adversarial.craft_examples", craft)
+    fit(make(SparseAT, attack=SHORT, budget=2, unbroken=unbroken), fast_dev_run=True)
+    assert chosen == [unbroken]
 
 
 def test_budget_at_is_a_ramp_after_the_warmup():
@@ -293,11 +308,38 @@ class GradientWatcher(pl.Callback):
             self.seen.append((name, parameter.grad is not None and bool(parameter.grad.any())))
 
 
-@pytest.mark.parametrize("recheck", [False, True])
+@dataclass(frozen=True, kw_only=True)
+class BlackBox:
+    """Asks the net without gradients: autocast keeps weights that were cast without them."""
+
+    unit: str = "features"
+    budget: int | None = None
+    num_steps: int = 1
+
+    def __call__(self, net, inputs, labels):
+        return run_attack(self.search, net, inputs, labels, unit=self.unit, budget=self.budget)
+
+    @staticmethod
+    def search(logits_of, inputs, labels):
+        with torch.no_grad():
+            logits_of(inputs)
+        passes = torch.ones_like(labels)
+        never = torch.full((len(labels),), INF)
+        return Found(
+            best_inputs=inputs,
+            best_l0=never,
+            last_inputs=1 - inputs,
+            num_forwards=passes,
+            num_backwards=0 * passes,
+        )
+
+
+@pytest.mark.parametrize(
+    "attack", [SigmaZero(num_steps=2, recheck=False), SigmaZero(num_steps=2), BlackBox()]
+)
 @pytest.mark.parametrize("method_class", [SparseAT, TRADES])
-def test_under_autocast_every_weight_gets_a_gradient(method_class, recheck):
+def test_under_autocast_every_weight_gets_a_gradient(method_class, attack):
     watcher = GradientWatcher()
-    attack = SigmaZero(num_steps=2, recheck=recheck)
     method = make(method_class, attack=attack, budget=2)
     trainer = fit(method, precision="bf16-mixed", callbacks=[watcher], max_epochs=2)
     assert trainer.global_step == 6

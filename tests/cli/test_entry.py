@@ -1,0 +1,197 @@
+import json
+import os
+import signal
+import string
+import subprocess
+import sys
+
+import pytest
+from hydra.errors import InstantiationException
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from sztrain.cli.arguments import check_arguments
+from sztrain.cli.build import make, named
+from sztrain.cli.entry import digest, register_resolvers, slug, unit_suffix
+from sztrain.cli.messages import one_line
+from sztrain.errors import InputError
+
+ATTACK = "sztrain.attacks.SigmaZero"
+
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=120)
+
+
+# --- names of folders ---
+
+
+@given(st.lists(names, min_size=1, max_size=4))
+def test_a_slug_is_one_plain_folder_name(nets):
+    made = slug(nets)
+    assert len(made) <= 80
+    assert not set(made) & set(string.whitespace + "/\\:*?\"'<>|=,[]{}.")
+
+
+def test_a_slug_keeps_what_a_person_recognises():
+    assert slug("M1") == "M1"
+    assert slug(["digits_standard", "digits_sparse_at"]) == "digits_standard-digits_sparse_at"
+    assert slug("outputs/train/2026-01-02/03-04-05/checkpoints/best.ckpt") == "best"
+    assert slug(OmegaConf.create(["M1", "a/b.safetensors"])) == "M1-b"
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@given(values, values)
+def test_a_digest_tells_parameters_apart(one, other):
+    same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    assert (digest(one) == digest(other)) == same
+    assert digest(one, other) == digest(one, other)
+    assert len(digest(one)) == 8
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys():
+    assert digest({"a": 1, "b": 2}) == digest(OmegaConf.create({"b": 2, "a": 1}))
+    assert digest([1, 2]) != digest([2, 1])
+
+
+def test_resolvers_can_be_registered_again():
+    register_resolvers()
+    register_resolvers()
+    cfg = OmegaConf.create({"unit": "pixels", "key": "l0${sztrain.unit_suffix:${unit}}"})
+    assert cfg.key == f"l0{unit_suffix('pixels')}" == "l0_px"
+
+
+# --- one line out of any error ---
+
+
+def test_an_input_error_deep_in_the_chain_says_it_best():
+    error = InstantiationException("Error in call\nfull_key: a.b")
+    error.__cause__ = InputError("expected `x` to be 1,\n got 2")
+    assert one_line(error) == "expected `x` to be 1, got 2"
+
+
+@pytest.mark.parametrize(
+    ("args", "meant"),
+    [
+        (["model=wrn28", "model.wdth=4"], "did you mean model.width?"),
+        (["method=trades", "method.bta=4"], "did you mean method.beta?"),
+        (["data=folder", "data.img_size=8"], "did you mean data.image_size?"),
+        (["modl=wrn28", "data=mnist"], "did you mean model?"),
+        (["optimiser.lr=1"], "did you mean optimizer.lr?"),
+        (["num_steps=1"], "method.attack.num_steps or callbacks.gauge.attack.num_steps"),
+        (["trainr.max_epochs=1"], "did you mean trainer.max_epochs?"),
+        (["zzz.yyy=1"], "known here: optimizer, scheduler, data"),
+        (["trainer.zzz=1"], "known here: _target_, default_root_dir, max_epochs"),
+    ],
+)
+def test_a_misspelt_key_is_told_what_it_may_have_meant(call, args, meant):
+    """The groups of the command count: its net has other keys than the default net."""
+    outcome = call(" ".join(["train", *args]))
+    assert outcome.status == 2
+    assert meant in outcome.err
+    assert "+" not in outcome.err  # Hydra's advice, which would silence the error
+
+
+def test_a_constructor_that_fails_is_named_by_its_key():
+    node = {"_target_": "builtins.dict", "attack": {"_target_": ATTACK, "num_steps": 0}}
+    with pytest.raises(InputError, match=r"^gauge\.attack: expected `num_steps` to be at least 1"):
+        make(node, "gauge")
+    with pytest.raises(InputError, match=r"^optimizer: bad$"), named("optimizer"):
+        raise ValueError("bad")
+    with pytest.raises(ZeroDivisionError), named("optimizer"):
+        raise ZeroDivisionError
+
+
+# --- types ---
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("num_steps", "ten", "a whole number"),
+        ("num_steps", 10.0, "a whole number"),
+        ("num_steps", True, "a whole number"),
+        ("num_steps", None, "a whole number"),
+        ("num_steps", [1], "a whole number"),
+        ("sigma", "small", "a number"),
+        ("sigma", False, "a number"),
+        ("budget", "no", "a whole number or null"),
+        ("targeted", "yes", "true or false"),
+        ("targeted", 1, "true or false"),
+        ("unit", "voxels", "features or pixels"),
+        ("unit", 1, "features or pixels"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_place(name, value, right):
+    nested = {"some": [{"_target_": ATTACK, name: value}]}
+    with pytest.raises(InputError) as caught:
+        check_arguments(nested, "node")
+    expected = f"expected `node.some[0].{name}` to be {right}, got {value!r}"
+    assert str(caught.value) == expected
+
+
+def test_values_that_fit_and_what_is_not_annotated_pass():
+    fine = {"num_steps": 3, "sigma": 1, "budget": None, "targeted": True, "unit": "pixels"}
+    check_arguments({"_target_": ATTACK, **fine}, "attack")
+    check_arguments({"_target_": "nowhere.at_all", "num_steps": "ten"}, "node")
+    check_arguments({"_target_": "builtins.dict", "num_steps": "ten"}, "node")
+    check_arguments({"_target_": "torch.optim.SGD", "lr": 1, "momentum": 0.9}, "optimizer")
+    check_arguments({"_target_": "sztrain.data.Digits", "root": None, "val_fraction": 0.1}, "data")
+    check_arguments(3, "node")
+
+
+def test_arguments_that_a_class_hands_on_to_its_base_are_checked_as_well():
+    for target, name, value in (
+        ("sztrain.training.SparseAT", "budget", "8"),
+        ("sztrain.training.SparseAT", "label_smoothing", None),
+        ("sztrain.data.Digits", "batch_size", "8"),
+    ):
+        with pytest.raises(InputError, match=rf"`node\.{name}`"):
+            check_arguments({"_target_": target, name: value}, "node")
+
+
+# --- the programs as such ---
+
+
+def test_help_lists_the_groups(call):
+    outcome = call("train --help")
+    assert outcome.status == 0
+    for group in ("data", "model", "method", "trainer", "logger"):
+        assert f"\n{group}: " in outcome.out
+    assert "sztrain.attacks.SigmaZero" in outcome.out
+
+
+def test_the_config_can_be_printed_without_a_run(call, tmp_path):
+    outcome = call("train --cfg job model=wrn28")
+    assert outcome.status == 0
+    assert OmegaConf.create(outcome.out).data.name == "cifar10"
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_an_interrupt_while_hydra_composes_leaves_cleanly(call, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sztrain.cli.entry._require_complete", interrupted)
+    outcome = call("train")
+    assert (outcome.status, outcome.err) == (130, "sztrain: interrupted\n")
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_a_bad_config_is_refused_before_torch_is_loaded():
+    code = (
+        "import sys; sys.argv[1:] = ['modl=1']\n"
+        "from sztrain.cli import train_main\n"
+        "try: train_main()\n"
+        "except SystemExit as stop: sys.exit(0 if stop.code == 2 and 'torch' not in sys.modules "
+        "else 1)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
