@@ -153,7 +153,7 @@ def start(tmp_path):
     yield popen
     for process in started:
         if process.poll() is None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
         process.communicate()
 
 

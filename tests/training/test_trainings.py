@@ -238,6 +238,12 @@ def test_training_that_diverged_ends_in_one_line(batch, value):
     assert "epoch 0" in str(error.value)
 
 
+def test_training_with_an_adversary_says_so_too():
+    method = make(SparseAT, Diverging(2, math.nan), attack=ScriptedAttack())
+    with pytest.raises(InputError, match="the training diverged: train/loss is nan"):
+        fit(method)
+
+
 def test_a_gauge_beside_it_says_so_too():
     method = make(StandardTraining, Diverging(1, math.nan))
     gauge = SparseRobustness(attack=SHORT, budgets=(1,))
