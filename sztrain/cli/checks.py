@@ -40,6 +40,20 @@ def check_seed(seed: Any) -> None:
         raise InputError(f"expected `seed` to be at most {_MAX_SEED}, got {seed}")
 
 
+def set_num_threads(num_threads: Any) -> None:
+    """Give torch that many threads on the CPU; ``None``: leave it as it is.
+
+    Raises:
+        InputError: no whole number from 1.
+
+    Example:
+        >>> set_num_threads(None)
+    """
+    if num_threads is not None:
+        require_count("num_threads", num_threads, 1)
+        torch.set_num_threads(num_threads)
+
+
 def check_num_samples(name: str, num_samples: Any, part: Part, split: str) -> int:
     """How many samples of a part are wanted; ``None``: all of them.
 

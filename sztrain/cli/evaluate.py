@@ -14,7 +14,13 @@ from torch.utils.data import DataLoader, Subset
 
 from sztrain.attacks.base import require_attack
 from sztrain.cli.build import build_data, make, plain, quieten
-from sztrain.cli.checks import check_attack, check_budgets, check_net, check_num_samples
+from sztrain.cli.checks import (
+    check_attack,
+    check_budgets,
+    check_net,
+    check_num_samples,
+    set_num_threads,
+)
 from sztrain.cli.report import print_results
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError, require_count
@@ -32,15 +38,15 @@ from sztrain.types import Attack
 
 _COLUMNS = [
     ("model", "net"),
-    ("clean_acc", "clean %"),
-    ("asr_10", "ASR10 %"),
-    ("asr_50", "ASR50 %"),
-    ("asr_inf", "ASR∞ %"),
-    ("median_l0", "median ℓ0"),
+    ("clean_acc", "clean"),
+    ("asr_10", "ASR10"),
+    ("asr_50", "ASR50"),
+    ("asr_inf", "ASR∞"),
+    ("median_l0", "median"),
     ("paper_median_l0", "paper"),
-    ("mean_l0", "mean ℓ0"),
-    ("time_s", "s/sample"),
-    ("queries_k", "queries/1000"),
+    ("mean_l0", "mean"),
+    ("time_s", "t"),
+    ("queries_k", "q"),
 ]
 
 
@@ -57,6 +63,7 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
         InputError: what a person has to mend; raised before the first attack.
     """
     quieten()
+    set_num_threads(cfg.num_threads)
     require_count("batch_size", cfg.batch_size, 1)
     attack: Attack = make(cfg.attack, "attack")
     require_attack("attack", attack)

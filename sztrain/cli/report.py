@@ -3,8 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+
+_LEGEND = (
+    "clean accuracy and ASR in percent, median and mean of ℓ0, "
+    "t in seconds and q in thousands of passes a sample"
+)
 
 
 def print_verdict(summary: dict[str, Any], output_dir: Path) -> None:
@@ -37,14 +43,15 @@ def print_results(rows: list[dict[str, Any]], columns: list[tuple[str, str]], ti
 
     Args:
         rows: one dictionary a row.
-        columns: pairs of key and heading.
+        columns: pairs of key and heading; those without a value in any row are left out.
         title: above the table.
     """
-    table = Table(title=title)
-    for _, heading in columns:
+    shown = [column for column in columns if any(row.get(column[0]) is not None for row in rows)]
+    table = Table(title=title, caption=_LEGEND, box=SIMPLE_HEAD, pad_edge=False)
+    for _, heading in shown:
         table.add_column(heading, justify="right", overflow="fold")  # whole, however long
     for row in rows:
-        table.add_row(*(_cell(row.get(key)) for key, _ in columns))
+        table.add_row(*(_cell(row.get(key)) for key, _ in shown))
     Console().print(table)
 
 

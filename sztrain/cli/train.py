@@ -31,6 +31,7 @@ from sztrain.cli.checks import (
     check_optimizer,
     check_seed,
     check_wandb,
+    set_num_threads,
 )
 from sztrain.cli.report import print_verdict
 from sztrain.data import ImageDataModule
@@ -56,6 +57,7 @@ def train(cfg: DictConfig) -> float | None:
     """
     quieten()
     check_seed(cfg.seed)
+    set_num_threads(cfg.num_threads)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     check_wandb(cfg.get("logger"))
     data = build_data(cfg.data)
