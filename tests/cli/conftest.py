@@ -146,6 +146,8 @@ def start(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,  # its own group, which is what Ctrl-C reaches
+            # A suite that a script started in the background would hand down a deaf ear.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         return process
