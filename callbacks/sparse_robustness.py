@@ -18,7 +18,7 @@ from sztrain.callbacks.sample_store import SampleStore
 from sztrain.errors import InputError, require_count
 from sztrain.evaluation.measurement import Measurement, Tally
 from sztrain.evaluation.runner import attack_batches
-from sztrain.norms import num_units
+from sztrain.norms import check_budgets
 from sztrain.types import Attack
 
 
@@ -160,13 +160,7 @@ class SparseRobustness(Callback):
         """Refuse before hours are spent what could not be attacked after them."""
         inputs, labels = _inputs_and_labels(batch)
         validate_batch(inputs, labels)
-        size = num_units(inputs.shape[1:], attack.unit)
-        for budget in self.budgets:
-            if budget > size:
-                raise InputError(
-                    f"expected `budgets` to be at most {size}, the {attack.unit} of a sample, "
-                    f"got {budget}"
-                )
+        check_budgets("budgets", self.budgets, inputs.shape[1:], attack.unit)
 
     def _collect(
         self, trainer: pl.Trainer, stage: str, batch: Any, num_samples: int | None

@@ -1,9 +1,11 @@
 r"""The l0 norm in its two units, and projections onto l0 balls and onto the box of images."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
-from sztrain.errors import InputError, require_at_least
+from sztrain.errors import InputError, require_at_least, require_count
 from sztrain.types import Unit
 
 
@@ -68,6 +70,38 @@ def num_units(shape: torch.Size | tuple[int, ...], unit: Unit) -> int:
             )
         return shape[1] * shape[2]
     return int(torch.Size(shape).numel())
+
+
+def check_budgets(
+    name: str, budgets: Iterable[int | None], shape: torch.Size | tuple[int, ...], unit: Unit
+) -> None:
+    """Refuse budgets that no sample has room for.
+
+    Args:
+        name: what the message calls them.
+        budgets: budgets in ``unit``; ``None`` stands for no budget.
+        shape: of a sample, ``(C, H, W)``.
+        unit: what is counted.
+
+    Raises:
+        InputError: no whole number from 1 to the number of units.
+
+    Example:
+        >>> check_budgets("budgets", [65], (1, 8, 8), "features")
+        Traceback (most recent call last):
+        ...
+        sztrain.errors.InputError: expected `budgets` to be at most 64, the features of a sample, \
+got 65
+    """
+    size = num_units(shape, unit)
+    for budget in budgets:
+        if budget is None:
+            continue
+        require_count(name, budget, 1)
+        if budget > size:
+            raise InputError(
+                f"expected `{name}` to be at most {size}, the {unit} of a sample, got {budget}"
+            )
 
 
 def project_l0(delta: Tensor, budget: int, unit: Unit = "features") -> Tensor:

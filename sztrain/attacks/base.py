@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sztrain.errors import InputError, require_count, require_in
-from sztrain.norms import l0_norm, num_units, per_sample
+from sztrain.norms import check_budgets, l0_norm, per_sample
 from sztrain.types import UNITS, Attack, AttackResult, Unit
 
 Logits = Callable[[Tensor], Tensor]
@@ -109,11 +109,7 @@ def run_attack(
         InputError: inputs, labels or logits that cannot be attacked.
     """
     validate_batch(inputs, labels)
-    size = num_units(inputs.shape[1:], unit)
-    if budget is not None and budget > size:
-        raise InputError(
-            f"expected `budget` to be at most {size}, the {unit} of a sample, got {budget}"
-        )
+    check_budgets("budget", [budget], inputs.shape[1:], unit)
     with _attack_mode(net, inputs.device), _precision(inputs.device, full=recheck):
         # Tensors made under inference mode cannot be saved for a backward pass; copies can.
         inputs, labels = (t.clone() if t.is_inference() else t for t in (inputs, labels))

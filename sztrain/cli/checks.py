@@ -2,7 +2,7 @@
 
 import netrc
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -18,8 +18,8 @@ from sztrain.data import ImageDataModule, Part
 from sztrain.errors import InputError, require_count, require_in
 from sztrain.models import net_from_checkpoint, read_checkpoint
 from sztrain.models.state_dicts import check_finite, load_strictly
-from sztrain.norms import num_units
-from sztrain.types import Attack, Unit
+from sztrain.norms import check_budgets
+from sztrain.types import Attack
 
 _MAX_SEED = 2**32 - 1
 _WANDB_LOCAL = ("offline", "dryrun", "disabled")
@@ -69,36 +69,6 @@ def check_num_samples(name: str, num_samples: Any, part: Part, split: str) -> in
             f"got {num_samples}"
         )
     return int(num_samples)
-
-
-def check_budgets(name: str, budgets: Iterable[Any], shape: tuple[int, ...], unit: Unit) -> None:
-    """Refuse budgets that no sample has room for.
-
-    Args:
-        name: where they stand in the config.
-        budgets: budgets in ``unit``; ``None`` stands for no budget.
-        shape: of a sample, ``(C, H, W)``.
-        unit: what is counted.
-
-    Raises:
-        InputError: no whole number from 1 to the number of units.
-
-    Example:
-        >>> check_budgets("budgets", [65], (1, 8, 8), "features")
-        Traceback (most recent call last):
-        ...
-        sztrain.errors.InputError: expected `budgets` to be at most 64, the features of a sample, \
-got 65
-    """
-    size = num_units(shape, unit)
-    for budget in budgets:
-        if budget is None:
-            continue
-        require_count(name, budget, 1)
-        if budget > size:
-            raise InputError(
-                f"expected `{name}` to be at most {size}, the {unit} of a sample, got {budget}"
-            )
 
 
 def check_attack(name: str, attack: Attack, shape: tuple[int, ...]) -> None:

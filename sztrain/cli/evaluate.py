@@ -16,7 +16,6 @@ from sztrain.attacks.base import require_attack
 from sztrain.cli.build import build_data, make, plain, quieten
 from sztrain.cli.checks import (
     check_attack,
-    check_budgets,
     check_net,
     check_num_samples,
     set_num_threads,
@@ -33,7 +32,7 @@ from sztrain.evaluation.measurement import Measurement, Tally
 from sztrain.evaluation.runner import AttackedBatch, attack_batches
 from sztrain.evaluation.tables import PAPER_BUDGETS, paper_row, write_csv
 from sztrain.models import load_net
-from sztrain.norms import num_units
+from sztrain.norms import check_budgets, num_units
 from sztrain.types import Attack
 
 _COLUMNS = [

@@ -25,7 +25,6 @@ from sztrain.cli.build import (
 )
 from sztrain.cli.checks import (
     check_attack,
-    check_budgets,
     check_checkpoint,
     check_net,
     check_optimizer,
@@ -37,6 +36,7 @@ from sztrain.cli.report import print_verdict
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError
 from sztrain.evaluation.summary import training_summary, write_json
+from sztrain.norms import check_budgets
 from sztrain.training import AdversarialTraining, RobustClassifier
 
 

@@ -10,8 +10,8 @@ from torchmetrics import MeanMetric
 
 from sztrain.attacks import SigmaZero
 from sztrain.attacks.base import require_attack
-from sztrain.errors import InputError, require_at_least, require_count, require_in
-from sztrain.norms import num_units
+from sztrain.errors import require_at_least, require_count, require_in
+from sztrain.norms import check_budgets
 from sztrain.training.adversary import UNBROKEN, Unbroken, craft_examples
 from sztrain.training.base import RobustClassifier
 from sztrain.types import Attack
@@ -74,12 +74,7 @@ class AdversarialTraining(RobustClassifier):
         Raises:
             InputError: the budget is larger than the number of units.
         """
-        size = num_units(tuple(input_shape), self.attack.unit)
-        if self.budget is not None and self.budget > size:
-            raise InputError(
-                f"expected `budget` to be at most {size}, the {self.attack.unit} of a sample, "
-                f"got {self.budget}"
-            )
+        check_budgets("budget", [self.budget], tuple(input_shape), self.attack.unit)
 
     def budget_at(self, epoch: float) -> int | None:
         """The budget ``epoch`` epochs into the training; 0 during the warm-up.

@@ -49,7 +49,11 @@ COMMANDS = {
     "modl=wrn28": ("there is no option modl", "did you mean model?"),
     "method=trades method.beat=3": ("there is no option method.beat; did you mean method.beta?",),
     "attack.num_steps=3": ("there is no option attack.num_steps", "did you mean method.attack.num"),
-    "nonsense=1": ("there is no option nonsense", "known here: ", "trainer, seed, num_threads, ckpt_path"),
+    "nonsense=1": (
+        "there is no option nonsense",
+        "known here: ",
+        "trainer, seed, num_threads, ckpt_path",
+    ),
     "data.nonsense_xyz=1": ("known here: ", "batch_size"),
     "a=b=c": ("cannot read a=b=c", "expected key=value"),
     "scheduler=null": ("a group cannot be null", "~scheduler"),
