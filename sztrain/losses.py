@@ -29,10 +29,13 @@ def difference_of_logits(logits: Tensor, labels: Tensor) -> Tensor:
     return true_logits - others.amax(dim=1)
 
 
-def smooth_l0(delta: Tensor, sigma: float, unit: Unit = "features") -> Tensor:
-    r"""Differentiable approximation of the l0 norm.
+def smooth_l0_gradient(delta: Tensor, sigma: float, unit: Unit = "features") -> Tensor:
+    r"""Gradient in δ of the differentiable approximation of the l0 norm.
 
-    .. math:: \hat\ell_0(\delta, \sigma) = \sum_{i=1}^d \frac{\delta_i^2}{\delta_i^2 + \sigma}
+    .. math::
+        \hat\ell_0(\delta, \sigma) = \sum_{i=1}^d \frac{\delta_i^2}{\delta_i^2 + \sigma}, \qquad
+        \frac{\partial\hat\ell_0}{\partial\delta_i} =
+        \frac{2 \sigma \delta_i}{(\delta_i^2 + \sigma)^2}
 
     Counting pixels, :math:`\delta_i^2` is the squared change of pixel i summed over its channels.
 
@@ -42,19 +45,21 @@ def smooth_l0(delta: Tensor, sigma: float, unit: Unit = "features") -> Tensor:
         unit: what to count.
 
     Returns:
-        Shape ``(N,)``, between 0 and the number of units.
+        The shape of ``delta``.
 
     Reference:
-        Eq. 7 of `arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_.
+        Eq. 7 of `arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_, differentiated by hand:
+        backpropagation would pass over δ twice as often.
 
     Example:
-        >>> smooth_l0(torch.tensor([[0.0, 1.0, -1.0]]), sigma=1e-3).round(decimals=2)
-        tensor([2.])
+        >>> smooth_l0_gradient(torch.tensor([[0.0, 1.0, -1.0]]), sigma=1.0)
+        tensor([[ 0.0000,  0.5000, -0.5000]])
     """
     square = delta.square()
     if unit == "pixels":
-        square = square.sum(dim=1)
-    return (square / (square + sigma)).flatten(1).sum(dim=1)
+        square = square.sum(dim=1, keepdim=True)
+    smoothed = square.add_(sigma)
+    return (delta / smoothed).div_(smoothed).mul_(2 * sigma)
 
 
 def trades_kl(clean_logits: Tensor, adv_logits: Tensor) -> Tensor:

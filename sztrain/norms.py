@@ -45,7 +45,10 @@ def l0_norm(delta: Tensor, unit: Unit = "features") -> Tensor:
         >>> l0_norm(delta, "features").item(), l0_norm(delta, "pixels").item()
         (3.0, 1.0)
     """
-    return magnitudes(delta, unit).flatten(1).count_nonzero(dim=1).float()
+    changed = delta != 0
+    if unit == "pixels":
+        changed = changed.any(dim=1)
+    return changed.flatten(1).sum(dim=1).float()
 
 
 def num_units(shape: torch.Size | tuple[int, ...], unit: Unit) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sztrain.attacks.slices import in_slices
 from sztrain.errors import InputError, require_count, require_in
 from sztrain.norms import check_budgets, l0_norm, per_sample
 from sztrain.types import UNITS, Attack, AttackResult, Unit
@@ -88,6 +89,7 @@ def run_attack(
     budget: int | None,
     targeted: bool = False,
     recheck: bool = True,
+    batch_size: int | None = None,
 ) -> AttackResult:
     """Run ``search`` under the contract of an attack and verify what it claims.
 
@@ -104,6 +106,7 @@ def run_attack(
         budget: largest l0 that counts as success; ``None``: any.
         targeted: whether ``labels`` are the classes to reach.
         recheck: whether to work in full precision and spend the verifying forward pass.
+        batch_size: samples at a time, see :func:`~sztrain.attacks.slices.in_slices`.
 
     Raises:
         InputError: inputs, labels or logits that cannot be attacked.
@@ -114,9 +117,13 @@ def run_attack(
         # Tensors made under inference mode cannot be saved for a backward pass; copies can.
         inputs, labels = (t.clone() if t.is_inference() else t for t in (inputs, labels))
         inputs, labels = inputs.detach(), labels.detach()
-        found = search(_checked(net, labels), inputs, labels)
-        with torch.no_grad():
-            return _verified(found, net, inputs, labels, unit, budget, targeted, recheck)
+
+        def attack(inputs: Tensor, labels: Tensor) -> AttackResult:
+            found = search(_checked(net, labels), inputs, labels)
+            with torch.no_grad():
+                return _verified(found, net, inputs, labels, unit, budget, targeted, recheck)
+
+        return in_slices(attack, inputs, labels, batch_size)
 
 
 def validate_batch(inputs: Tensor, labels: Tensor) -> None:

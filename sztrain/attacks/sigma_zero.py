@@ -5,21 +5,29 @@ Adversarial Examples", `arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_, A
 """
 
 import math
-from dataclasses import dataclass, fields, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from sztrain.attacks._search import Outcome, Search
 from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack, validate_attack
-from sztrain.errors import InputError, require_at_least, require_in
-from sztrain.losses import difference_of_logits, smooth_l0
-from sztrain.norms import clamp_to_box, l0_norm, magnitudes, num_units, per_sample
+from sztrain.attacks.cuda_graph import Recorded, require_cuda
+from sztrain.errors import InputError, require_at_least, require_count, require_in
+from sztrain.losses import difference_of_logits, smooth_l0_gradient
+from sztrain.norms import l0_norm, magnitudes, num_units, per_sample
 from sztrain.types import AttackResult, Unit
 
 StepRule = Literal["adam", "sgd"]
 STEP_RULES: tuple[StepRule, ...] = ("adam", "sgd")
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam, arXiv:1412.6980, Algorithm 1
+
+STEPS_BETWEEN_LOOKS = 8
+"""How often an accelerator is asked who is done: each time the host has to wait for the answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +35,8 @@ class SigmaZero:
     r"""The σ-zero attack (`arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_).
 
     A minimal-norm attack: ``AttackResult.l0`` is the smallest l0 found. With a ``budget`` it is a
-    fixed-budget attack: a sample leaves the batch as soon as it is broken within the budget.
+    fixed-budget attack: a sample leaves the batch as soon as it is broken within the budget. What
+    left early has ended at its best: ``last_inputs`` is ``best_inputs`` there.
 
     Args:
         num_steps: N, forward and backward pairs.
@@ -41,8 +50,15 @@ class SigmaZero:
         unit: count single values (``"features"``, as the paper) or positions (``"pixels"``); with
             pixels, the channels of a position move, vanish and count together.
         budget: largest l0 that counts as success, and the early stop; ``None``: none.
+        patience: a sample that is broken leaves the batch after this many steps without a sparser
+            example; ``None``: never, as in the paper.
         recheck: work in full precision, whatever the caller's autocast, and verify the claims with
             one forward pass; training does without.
+        autocast: pass the net in bfloat16; an example counts once full precision confirms it, at
+            the cost of one more forward pass for a sample at each step that improves on it.
+        batch_size: how many samples are under attack at a time; ``None``: what is fastest on a
+            CPU, everything at once elsewhere. Halved where the memory does not suffice.
+        cuda_graph: record a step and replay it; for small nets and many steps on a CUDA device.
 
     Raises:
         InputError: a value out of its range.
@@ -67,17 +83,34 @@ class SigmaZero:
     targeted: bool = False
     unit: Unit = "features"
     budget: int | None = None
+    patience: int | None = None
     recheck: bool = True
+    autocast: bool = False
+    batch_size: int | None = None
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         validate_attack(self.unit, self.num_steps, self.budget)
         require_in("step_rule", self.step_rule, STEP_RULES)
         require_at_least("tau_factor", self.tau_factor, 0)
+        for name in ("patience", "batch_size"):
+            if getattr(self, name) is not None:
+                require_count(name, getattr(self, name), 1)
         for name in ("eta", "sigma"):
             if not getattr(self, name) > 0:
                 raise InputError(f"expected `{name}` to be positive, got {getattr(self, name)}")
         if not 0 <= self.tau <= 1:
             raise InputError(f"expected `tau` to be in [0, 1], got {self.tau}")
+        if self.autocast and self.cuda_graph:
+            raise InputError(
+                "expected one of `autocast` and `cuda_graph`, got both: a graph has a fixed size, "
+                "and how many samples full precision has to confirm changes from step to step"
+            )
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether samples may leave the batch before the last step."""
+        return self.budget is not None or self.patience is not None
 
     def __call__(self, net: nn.Module, inputs: Tensor, labels: Tensor) -> AttackResult:
         """Attack ``inputs``, shape ``(N, ...)`` in [0, 1], with int64 ``labels``, shape ``(N,)``.
@@ -95,6 +128,7 @@ class SigmaZero:
             budget=self.budget,
             targeted=self.targeted,
             recheck=self.recheck,
+            batch_size=self.batch_size,
         )
 
 
@@ -104,8 +138,6 @@ def sigma_zero(logits_of: Logits, inputs: Tensor, labels: Tensor, attack: SigmaZ
     The forward pass that lines 8-10 need at the new δ is also the one of line 3 in the next
     iteration, so an iteration costs one forward and one backward; the last iterate costs one
     forward more. Every sum runs over the batch, never a mean: samples do not see each other.
-    A sample whose best l0 is within the budget leaves the batch, and so does one that is
-    misclassified from the start, whose minimum is 0.
 
     Args:
         logits_of: the net.
@@ -115,35 +147,32 @@ def sigma_zero(logits_of: Logits, inputs: Tensor, labels: Tensor, attack: SigmaZ
 
     Returns:
         The claims, which :func:`~sztrain.attacks.base.run_attack` verifies.
+
+    Raises:
+        InputError: a CUDA graph was asked for on another device.
     """
-    unit, budget, num_steps = attack.unit, attack.budget, attack.num_steps
-    search, done, eta = _Rows.start(inputs, labels, attack.tau), _Outcome(inputs), attack.eta  # 1
-    gradient, adversarial = _objective_gradient(logits_of, search, attack)
-    search = search.with_best(adversarial, unit)
-    for i in range(1, num_steps + 1):  # line 2; line 3 was computed with the forward of line 8
-        if i == 1 or budget is not None:
-            stop = search.best_l0 <= (budget or 0)
-            search, gradient = done.collect(search, gradient, stop, forwards=i, backwards=i)
-            if len(search.delta) == 0:
-                return done.found()
-        largest = gradient.abs().flatten(1).amax(dim=1).clamp(min=1e-12)
-        # A gradient that overflowed says nothing: it moves nothing.
-        gradient = (gradient / per_sample(largest, gradient)).nan_to_num(0, 0, 0)  # line 4
-        step = search.adam(gradient, i) if attack.step_rule == "adam" else gradient
-        delta = clamp_to_box(search.delta - eta * step, search.inputs)  # line 5
-        small = magnitudes(delta, unit) < per_sample(search.tau, delta)
-        search = replace(search, delta=delta.masked_fill(small, 0))  # line 6
-        eta = cosine_annealing(attack.eta, i, num_steps)  # line 7
-        gradient, adversarial = _objective_gradient(
-            logits_of, search, attack, with_gradient=i < num_steps
-        )
-        move = attack.tau_factor * eta
-        tau = torch.where(adversarial, search.tau + move, search.tau - move).clamp(0, 1)
-        search = replace(search, tau=tau)  # line 8
-        search = search.with_best(adversarial, unit)  # lines 9, 10
-    everyone = torch.ones_like(search.best_l0, dtype=torch.bool)
-    done.collect(search, gradient, everyone, forwards=num_steps + 1, backwards=num_steps)
-    return done.found()  # lines 11, 12
+    iterate = partial(_iterate, logits_of, attack)
+    if attack.cuda_graph:
+        require_cuda(inputs.device)
+    advance = Recorded(iterate) if attack.cuda_graph else iterate
+    interval = 1 if inputs.device.type == "cpu" else STEPS_BETWEEN_LOOKS
+    search, outcome = Search.start(inputs, labels, attack.tau), Outcome(inputs)  # line 1
+    schedule = _schedule(attack, search)
+    _look(logits_of, attack, search, schedule.new_zeros(()))  # line 3
+    for i, now in enumerate(schedule, start=1):  # line 2
+        if i == 1 or (attack.stops_early and i % interval == 0):
+            # Another number of rows is another graph, which has to pay for its recording.
+            search = outcome.without_closed(
+                search, at_most=0.5 if attack.cuda_graph and i > 1 else 1
+            )
+        if len(search.index) == 0:
+            break
+        if i < attack.num_steps:
+            advance(search, now)
+        else:
+            iterate(search, now, with_gradient=False)
+    outcome.collect(search)
+    return outcome.found  # lines 11, 12
 
 
 def cosine_annealing(eta: float, step: int, num_steps: int) -> float:
@@ -156,111 +185,111 @@ def cosine_annealing(eta: float, step: int, num_steps: int) -> float:
     return eta * (0.1 + 0.9 * (1 + math.cos(math.pi * step / num_steps)) / 2)
 
 
-def _objective_gradient(
-    logits_of: Logits, search: "_Rows", attack: SigmaZero, *, with_gradient: bool = True
-) -> tuple[Tensor, Tensor]:
-    r"""Gradient of the objective in δ, and whether x + δ is adversarial.
+def _schedule(attack: SigmaZero, search: Search) -> Tensor:
+    """Step size, Adam's ε and step of the threshold for every iteration, shape ``(num_steps, 3)``.
+
+    The corrections of Adam's bias are in the first two: "the order of computation" at the end of
+    Section 2 of arXiv:1412.6980. A tensor, since a recorded step reads it from the device.
+    """
+    smallest = max(EPSILON, torch.finfo(search.mean.dtype).tiny)  # half precision has no 1e-8
+    rows = []
+    for i in range(1, attack.num_steps + 1):
+        eta = cosine_annealing(attack.eta, i - 1, attack.num_steps)
+        tau_step = attack.tau_factor * cosine_annealing(attack.eta, i, attack.num_steps)  # line 7
+        if attack.step_rule == "adam":
+            root = math.sqrt(1 - BETA2**i)
+            rows.append((eta * root / (1 - BETA1**i), smallest * root, tau_step))
+        else:
+            rows.append((eta, 0.0, tau_step))
+    return torch.tensor(rows, dtype=search.tau.dtype, device=search.tau.device)
+
+
+def _iterate(
+    logits_of: Logits, attack: SigmaZero, search: Search, now: Tensor, *, with_gradient: bool = True
+) -> None:
+    """One iteration in place, on tensors that stay where they are: it can be recorded."""
+    step_size, epsilon, tau_step = now.unbind()
+    _move(attack, search, step_size, epsilon)
+    _look(logits_of, attack, search, tau_step, with_gradient=with_gradient)
+
+
+def _move(attack: SigmaZero, search: Search, step_size: Tensor, epsilon: Tensor) -> None:
+    """Lines 4 to 6."""
+    gradient, delta = search.gradient, search.delta
+    largest = gradient.abs().amax(dim=tuple(range(1, gradient.ndim)), keepdim=True)
+    gradient.div_(largest.clamp_(min=1e-12))  # line 4
+    # A gradient that overflowed says nothing: it moves nothing.
+    torch.nan_to_num(gradient, 0, 0, 0, out=gradient)
+    if attack.step_rule == "adam":
+        search.mean.lerp_(gradient, 1 - BETA1)
+        search.mean_square.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+        scale = torch.sqrt(search.mean_square, out=gradient).add_(epsilon)
+        torch.div(search.mean, scale, out=gradient)
+    delta.sub_(gradient.mul_(step_size))
+    delta.add_(search.inputs).clamp_(0, 1).sub_(search.inputs)  # line 5
+    small = magnitudes(delta, attack.unit) < per_sample(search.tau, delta)
+    delta.masked_fill_(small, 0)  # line 6
+
+
+def _look(
+    logits_of: Logits,
+    attack: SigmaZero,
+    search: Search,
+    tau_step: Tensor,
+    *,
+    with_gradient: bool = True,
+) -> None:
+    """Lines 8 to 10 at the present δ, and line 3 of the next iteration by the same forward pass."""
+    # Rounding is monotone, so x + (clip(x + δ) - x) stays in [0, 1] without another clip.
+    delta = search.delta.detach().requires_grad_(with_gradient)
+    with torch.set_grad_enabled(with_gradient), _half(attack, delta.device):
+        logits = logits_of(search.inputs + delta)
+    search.num_forwards.add_(search.open)
+    adversarial = is_adversarial(logits, search.labels, attack.targeted)
+    l0 = l0_norm(search.delta, attack.unit)
+    better = adversarial & search.open & (l0 < search.best_l0)
+    if attack.autocast and attack.recheck:
+        better = _confirmed(logits_of, attack, search, better)
+    tau_steps = torch.where(adversarial, tau_step, -tau_step)
+    search.tau.add_(tau_steps).clamp_(0, 1)  # line 8
+    search.keep_best(better, l0)  # lines 9, 10
+    if with_gradient:
+        search.num_backwards.add_(search.open)
+        _differentiate(attack, search, logits, delta)
+    over = search.best_l0 <= (attack.budget or 0)
+    if attack.patience is not None:
+        over |= search.best_l0.isfinite() & (search.num_stale >= attack.patience)
+    search.open.logical_and_(~over)
+
+
+def _differentiate(attack: SigmaZero, search: Search, logits: Tensor, delta: Tensor) -> None:
+    r"""Gradient of the objective in δ.
 
     .. math:: \nabla_\delta [\mathcal{L}(x+\delta, y) + \hat\ell_0(\delta, \sigma) / d]
 
     (Eqs. 4 and 6; the indicator in :math:`\mathcal{L}` has no gradient.)
     """
-    with torch.set_grad_enabled(with_gradient):
-        delta = search.delta.detach().requires_grad_(with_gradient)
-        # Rounding is monotone, so x + (clip(x + δ) - x) stays in [0, 1] without another clip.
-        logits = logits_of(search.inputs + delta)
-        adversarial = is_adversarial(logits, search.labels, attack.targeted)
-        if not with_gradient:
-            return torch.zeros_like(delta), adversarial
-        margin = difference_of_logits(logits, search.labels)
-        loss = (-margin if attack.targeted else margin).clamp(min=0)
-        penalty = smooth_l0(delta, attack.sigma, attack.unit) / num_units(
-            delta.shape[1:], attack.unit
-        )
-        (gradient,) = torch.autograd.grad(loss.sum() + penalty.sum(), delta)
-    return gradient, adversarial
+    margin = difference_of_logits(logits, search.labels)
+    loss = (-margin if attack.targeted else margin).clamp(min=0)
+    (gradient,) = torch.autograd.grad(loss.sum(), delta)
+    penalty = smooth_l0_gradient(search.delta, attack.sigma, attack.unit)
+    penalty.div_(num_units(search.delta.shape[1:], attack.unit))
+    torch.add(gradient, penalty, out=search.gradient)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Rows:
-    """State of the samples still under attack; every field is a tensor with one row a sample."""
-
-    index: Tensor
-    inputs: Tensor
-    labels: Tensor
-    delta: Tensor
-    tau: Tensor
-    best_delta: Tensor
-    best_l0: Tensor
-    mean: Tensor
-    mean_square: Tensor
-
-    @classmethod
-    def start(cls, inputs: Tensor, labels: Tensor, tau: float) -> Self:
-        # Neither thresholds nor counts can do with half precision.
-        precise = torch.promote_types(inputs.dtype, torch.float32)
-        return cls(
-            index=torch.arange(len(inputs), device=inputs.device),
-            inputs=inputs,
-            labels=labels,
-            delta=torch.zeros_like(inputs),
-            tau=inputs.new_full((len(inputs),), tau, dtype=precise),
-            best_delta=torch.zeros_like(inputs),
-            best_l0=inputs.new_full((len(inputs),), torch.inf, dtype=torch.float32),
-            mean=torch.zeros_like(inputs),
-            mean_square=torch.zeros_like(inputs),
-        )
-
-    def adam(self, gradient: Tensor, step: int, beta1: float = 0.9, beta2: float = 0.999) -> Tensor:
-        """The direction of Adam (arXiv:1412.6980, Algorithm 1), moments updated in place."""
-        self.mean.lerp_(gradient, 1 - beta1)
-        self.mean_square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        epsilon = max(1e-8, torch.finfo(gradient.dtype).tiny)  # in half precision 1e-8 is zero
-        scale = (self.mean_square / (1 - beta2**step)).sqrt_().add_(epsilon)
-        return self.mean / (1 - beta1**step) / scale
-
-    def with_best(self, adversarial: Tensor, unit: Unit) -> Self:
-        """Keep δ where it is adversarial with fewer changes than the best so far."""
-        l0 = l0_norm(self.delta, unit)
-        better = adversarial & (l0 < self.best_l0)
-        best_delta = torch.where(per_sample(better, self.delta), self.delta, self.best_delta)
-        best_l0 = torch.where(better, l0, self.best_l0)
-        return replace(self, best_delta=best_delta, best_l0=best_l0)
-
-    def where(self, mask: Tensor) -> Self:
-        """The rows where ``mask`` holds."""
-        return replace(self, **{f.name: getattr(self, f.name)[mask] for f in fields(self)})
+def _half(attack: SigmaZero, device: torch.device) -> AbstractContextManager[None]:
+    if not attack.autocast:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-class _Outcome:
-    """Collects, in the order of the batch, the samples whose search is over."""
-
-    def __init__(self, inputs: Tensor) -> None:
-        self.best_inputs = inputs.clone()
-        self.last_inputs = inputs.clone()
-        self.best_l0 = inputs.new_full((len(inputs),), torch.inf, dtype=torch.float32)
-        self.num_forwards = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
-        self.num_backwards = torch.zeros_like(self.num_forwards)
-
-    def collect(
-        self, search: _Rows, gradient: Tensor, stop: Tensor, *, forwards: int, backwards: int
-    ) -> tuple[_Rows, Tensor]:
-        """Take over the rows that ``stop``; return the others."""
-        if not bool(stop.any()):
-            return search, gradient
-        over = search.where(stop)
-        self.best_inputs[over.index] = over.inputs + over.best_delta
-        self.best_l0[over.index] = over.best_l0
-        self.last_inputs[over.index] = over.inputs + over.delta
-        self.num_forwards[over.index] = forwards
-        self.num_backwards[over.index] = backwards
-        return search.where(~stop), gradient[~stop]
-
-    def found(self) -> Found:
-        return Found(
-            best_inputs=self.best_inputs,
-            best_l0=self.best_l0,
-            last_inputs=self.last_inputs,
-            num_forwards=self.num_forwards,
-            num_backwards=self.num_backwards,
-        )
+@torch.no_grad()
+def _confirmed(logits_of: Logits, attack: SigmaZero, search: Search, better: Tensor) -> Tensor:
+    """Those of the ``better`` that full precision finds adversarial as well."""
+    rows = better.nonzero().squeeze(1)
+    if len(rows) == 0:
+        return better
+    logits = logits_of(search.inputs[rows] + search.delta[rows])
+    search.num_forwards[rows] += 1
+    adversarial = is_adversarial(logits, search.labels[rows], attack.targeted)
+    return torch.zeros_like(better).index_put_((rows,), adversarial)

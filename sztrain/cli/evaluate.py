@@ -20,6 +20,7 @@ from sztrain.cli.checks import (
     check_num_samples,
     set_num_threads,
 )
+from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.report import print_results
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError, require_count
@@ -62,6 +63,7 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
         InputError: what a person has to mend; raised before the first attack.
     """
     quieten()
+    keep_freed_memory()
     set_num_threads(cfg.num_threads)
     require_count("batch_size", cfg.batch_size, 1)
     attack: Attack = make(cfg.attack, "attack")

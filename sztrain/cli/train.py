@@ -32,6 +32,7 @@ from sztrain.cli.checks import (
     check_wandb,
     set_num_threads,
 )
+from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.report import print_verdict
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError
@@ -56,6 +57,7 @@ def train(cfg: DictConfig) -> float | None:
         KeyboardInterrupt: the training was interrupted; ``last.ckpt`` is of the last whole epoch.
     """
     quieten()
+    keep_freed_memory()
     check_seed(cfg.seed)
     set_num_threads(cfg.num_threads)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)

@@ -229,7 +229,7 @@ def test_linear_nets_are_broken_with_the_fewest_changes(shape, unit, record_prop
         net = LinearNets(160, num_classes, 48, generator)
         inputs = torch.rand(160, *shape, generator=generator, dtype=torch.float64)
         labels = net(inputs).argmax(dim=1)
-        result = SigmaZero(num_steps=1000, unit=unit)(net, inputs, labels)
+        result = SigmaZero(num_steps=1000, unit=unit, batch_size=160)(net, inputs, labels)
         rows = zip(net.weight, net.bias, inputs, labels, strict=True)
         optima = torch.tensor([float(fewest_changes(*row, unit)) for row in rows])
         assert (result.l0 >= optima).all()

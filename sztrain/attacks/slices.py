@@ -1,0 +1,89 @@
+"""How many samples an attack works on at a time: few on a CPU, elsewhere what the memory holds."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from sztrain.types import AttackResult
+
+CPU_ROWS, CPU_VALUES = 32, 25_600
+"""On a CPU a slice has as many rows as these values allow, but at least so many. The activations of
+larger slices are so large that the C library gives their memory back to the system after each use,
+and the system has to clear it again for the next: with glibc, M1 takes twice as long for a sample
+in a batch of 512 as in one of 32."""
+
+
+def in_slices(
+    attack: Callable[[Tensor, Tensor], AttackResult],
+    inputs: Tensor,
+    labels: Tensor,
+    batch_size: int | None,
+) -> AttackResult:
+    """Attack a batch a slice at a time, and put the answers together.
+
+    A slice that the memory does not suffice for is attacked again in halves; the slices before it
+    stand.
+
+    Args:
+        attack: called with inputs and labels of a slice.
+        inputs: shape ``(N, ...)``.
+        labels: shape ``(N,)``.
+        batch_size: largest slice; ``None``: what is fast on a CPU, the whole batch elsewhere.
+
+    Raises:
+        torch.OutOfMemoryError: there is no room for a single sample.
+    """
+    if batch_size is None:
+        on_cpu = inputs.device.type == "cpu"
+        batch_size = max(CPU_ROWS, CPU_VALUES // inputs[0].numel()) if on_cpu else len(inputs)
+    results: list[AttackResult] = []
+    waiting = list(_even_slices(0, len(inputs), batch_size))
+    while waiting:
+        rows = waiting.pop(0)
+        result = _unless_out_of_memory(attack, inputs[rows], labels[rows])
+        if result is not None:
+            results.append(result)
+            continue
+        batch_size = (rows.stop - rows.start) // 2
+        waiting = list(_even_slices(rows.start, len(inputs), batch_size))
+    return results[0] if len(results) == 1 else _joined(results)
+
+
+def _even_slices(start: int, stop: int, batch_size: int) -> Iterator[slice]:
+    """As few slices of at most ``batch_size`` as will do, of sizes that differ by at most one."""
+    num_slices = -(-(stop - start) // batch_size)
+    size, larger = divmod(stop - start, num_slices)
+    for i in range(num_slices):
+        end = start + size + (i < larger)
+        yield slice(start, end)
+        start = end
+
+
+def _unless_out_of_memory(
+    attack: Callable[[Tensor, Tensor], AttackResult], inputs: Tensor, labels: Tensor
+) -> AttackResult | None:
+    """The answer, or ``None`` if there was no memory for it and less could be asked for."""
+    try:
+        return attack(inputs, labels)
+    except RuntimeError as error:
+        if len(inputs) == 1 or not _is_out_of_memory(error):
+            raise
+    # The error holds the tensors of the frames it came through: only here are they free.
+    if inputs.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # The allocator of the CPU has no exception of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _joined(results: list[AttackResult]) -> AttackResult:
+    columns = {
+        field.name: torch.cat([getattr(result, field.name) for result in results])
+        for field in fields(AttackResult)
+    }
+    return AttackResult(**columns)
