@@ -26,9 +26,6 @@ STEP_RULES: tuple[StepRule, ...] = ("adam", "sgd")
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam, arXiv:1412.6980, Algorithm 1
 
-STEPS_BETWEEN_LOOKS = 8
-"""How often an accelerator is asked who is done: each time the host has to wait for the answer."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class SigmaZero:
@@ -155,7 +152,7 @@ def sigma_zero(logits_of: Logits, inputs: Tensor, labels: Tensor, attack: SigmaZ
     if attack.cuda_graph:
         require_cuda(inputs.device)
     advance = Recorded(iterate) if attack.cuda_graph else iterate
-    interval = 1 if inputs.device.type == "cpu" else STEPS_BETWEEN_LOOKS
+    interval = _steps_between_looks(inputs.device)
     search, outcome = Search.start(inputs, labels, attack.tau), Outcome(inputs)  # line 1
     schedule = _schedule(attack, search)
     _look(logits_of, attack, search, schedule.new_zeros(()))  # line 3
@@ -183,6 +180,11 @@ def cosine_annealing(eta: float, step: int, num_steps: int) -> float:
         (1.0, 0.1)
     """
     return eta * (0.1 + 0.9 * (1 + math.cos(math.pi * step / num_steps)) / 2)
+
+
+def _steps_between_looks(device: torch.device) -> int:
+    """How often to ask who is done: an accelerator makes the host wait for the answer."""
+    return 1 if device.type == "cpu" else 8
 
 
 def _schedule(attack: SigmaZero, search: Search) -> Tensor:

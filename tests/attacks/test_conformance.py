@@ -34,6 +34,8 @@ def variants(name):
     yield {"budget": 6}
     yield {"unit": "pixels"}
     yield {"unit": "pixels", "budget": 3}
+    if "patience" in known:
+        yield {"patience": 3}
     if "targeted" in known:
         yield {"targeted": True}
         yield {"targeted": True, "budget": 6}
@@ -163,6 +165,8 @@ SIGMA_ZERO_SETTINGS = st.fixed_dictionaries(
         "targeted": st.booleans(),
         "unit": st.sampled_from(["features", "pixels"]),
         "budget": st.none() | st.integers(1, 25),
+        "patience": st.none() | st.integers(1, 10),
+        "batch_size": st.none() | st.integers(1, 3),
     }
 )
 

@@ -531,6 +531,8 @@ def test_defaults_are_those_of_the_paper():
     assert (attack.num_steps, attack.eta, attack.sigma, attack.tau) == (1000, 1.0, 1e-3, 0.3)
     assert (attack.tau_factor, attack.unit, attack.budget) == (0.01, "features", None)
     assert (attack.targeted, attack.recheck, attack.step_rule) == (False, True, "adam")
+    assert (attack.patience, attack.autocast, attack.batch_size) == (None, False, None)
+    assert not attack.cuda_graph
 
 
 @pytest.mark.parametrize(
@@ -541,6 +543,9 @@ def test_defaults_are_those_of_the_paper():
         ({"budget": 0}, "expected `budget` to be at least 1, got 0"),
         ({"budget": -3}, "expected `budget` to be at least 1, got -3"),
         ({"budget": 2.5}, "expected `budget` to be a whole number, got 2.5"),
+        ({"patience": 0}, "expected `patience` to be at least 1, got 0"),
+        ({"patience": 1.5}, r"expected `patience` to be a whole number, got 1\.5"),
+        ({"batch_size": 0}, "expected `batch_size` to be at least 1, got 0"),
         ({"unit": "pixel"}, "expected `unit` to be one of features, pixels, got pixel"),
         ({"step_rule": "Adam"}, "expected `step_rule` to be one of adam, sgd, got Adam"),
         ({"tau_factor": -0.1}, "expected `tau_factor` to be at least 0, got -0.1"),
@@ -561,7 +566,16 @@ def test_hyper_parameters_out_of_range_are_refused(options, message):
 
 @pytest.mark.parametrize(
     "options",
-    [{"tau": 0}, {"tau": 1}, {"tau_factor": 0}, {"num_steps": 1}, {"budget": 1}, {"eta": 1e-9}],
+    [
+        {"tau": 0},
+        {"tau": 1},
+        {"tau_factor": 0},
+        {"num_steps": 1},
+        {"budget": 1},
+        {"eta": 1e-9},
+        {"patience": 1},
+        {"batch_size": 1},
+    ],
 )
 def test_bounds_themselves_are_accepted(make_batch, options):
     batch = make_batch()
