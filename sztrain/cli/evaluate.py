@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,16 @@ from sztrain.evaluation.figures import (
     save_figure,
 )
 from sztrain.evaluation.measurement import Measurement, Tally
-from sztrain.evaluation.runner import AttackedBatch, attack_batches
+from sztrain.evaluation.recording import record_attack
+from sztrain.evaluation.records import (
+    Cost,
+    Record,
+    Records,
+    batch_spans,
+    data_digest,
+    net_digest,
+    total_cost,
+)
 from sztrain.evaluation.tables import PAPER_BUDGETS, paper_row, write_csv
 from sztrain.models import load_net
 from sztrain.norms import check_budgets, num_units
@@ -85,20 +94,27 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
     OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
     rows, curves = [], {}
     for name, net in nets.items():
-        samples = Subset(part, range(num_samples))
-        loader = DataLoader(samples, cfg.batch_size, num_workers=data.num_workers)
-        measurement, queries = _attack_net(
-            labels[name], net.to(device), attack, data, loader, budgets, device, output_dir
+        job = _Job(
+            label=labels[name],
+            net=net.to(device),
+            attack=attack,
+            data=data,
+            samples=Subset(part, range(num_samples)),
+            batch_size=cfg.batch_size,
+            device=device,
+            budgets=budgets,
+            output_dir=output_dir,
         )
+        measurement, cost = _attack_net(job)
         rows.append(
             paper_row(
                 measurement,
+                cost,
                 model=name,
                 dataset=data.name,
                 attack=attack,
-                mean_queries=queries,
                 batch_size=cfg.batch_size,
-                **_hardware(device),
+                device=_device_name(device),
             )
         )
         curves[labels[name]] = measurement.curve
@@ -143,68 +159,65 @@ def _device(name: str) -> torch.device:
         ) from error
 
 
-def _hardware(device: torch.device) -> dict[str, Any]:
-    if device.type != "cuda":
-        return {"device": "cpu", "vram_gb": None}
-    return {
-        "device": torch.cuda.get_device_name(device),
-        "vram_gb": torch.cuda.max_memory_allocated(device) / 2**30,
-    }
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def _attack_net(
-    label: str,
-    net: nn.Module,
-    attack: Attack,
-    data: ImageDataModule,
-    batches: "DataLoader[Any]",
-    budgets: list[int],
-    device: torch.device,
-    output_dir: Path,
-) -> tuple[Measurement, float]:
-    """Attack all batches and write records and examples; also the mean queries of a sample."""
-    tally = Tally(data.image_shape, attack.unit, budgets, device, num_examples=8)
-    records: list[dict[str, Any]] = []
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    with Progress() as progress:
-        task = progress.add_task(label, total=len(batches.dataset))  # type: ignore[arg-type]
-        for batch in attack_batches(net, attack, batches, device):
-            tally.add(net, batch)
-            records.extend(_records(batch, start=len(records)))
-            progress.update(
-                task,
-                advance=len(batch.labels),
-                description=f"{label}, median ℓ0 {tally.running_median:g}",
-            )
-    measurement = tally.measurement()
-    write_csv(records, output_dir / "records" / f"{label}.csv")
-    shown = measurement.examples
-    if shown is not None and data.in_channels in (1, 3):
-        figure = adversarial_examples_figure(
-            shown.inputs,
-            shown.adv_inputs,
-            shown.labels,
-            shown.clean_predictions,
-            shown.adv_predictions,
-            shown.l0,
-            attack.unit,
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One net under one attack."""
+
+    label: str
+    net: nn.Module
+    attack: Attack
+    data: ImageDataModule
+    samples: "Subset[tuple[Tensor, Tensor]]"
+    batch_size: int
+    device: torch.device
+    budgets: list[int]
+    output_dir: Path
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the records depend on."""
+        loader: DataLoader[Any] = DataLoader(
+            self.samples, self.batch_size, num_workers=self.data.num_workers
         )
-        save_figure(figure, output_dir / "examples" / f"{label}.png")
-    queries = sum(record["num_forwards"] + record["num_backwards"] for record in records)
-    return measurement, queries / len(records)
+        return {
+            "attack": {"name": type(self.attack).__name__, **vars(self.attack)},
+            "net": net_digest(self.net),
+            "data": data_digest(loader),
+            "num_samples": len(self.samples),
+            "batch_size": self.batch_size,
+        }
 
 
-def _records(batch: AttackedBatch, start: int) -> Iterator[dict[str, Any]]:
-    """One row a sample."""
-    columns: dict[str, Tensor] = {
-        "label": batch.labels,
-        "clean_prediction": batch.clean_predictions,
-        "l0": batch.result.l0,
-        "success": batch.result.success,
-        "num_forwards": batch.result.num_forwards,
-        "num_backwards": batch.result.num_backwards,
-    }
-    values = zip(*(column.tolist() for column in columns.values()), strict=True)
-    for index, row in enumerate(values, start=start):
-        yield {"index": index, **dict(zip(columns, row, strict=True))}
+def _attack_net(job: _Job) -> tuple[Measurement, Cost]:
+    """Attack what has not been attacked yet; everything else follows from the records."""
+    records = Records(job.output_dir / "batches" / job.label, job.identity())
+    spans = batch_spans(len(job.samples), job.batch_size)
+    tally = Tally(job.data.image_shape, job.attack.unit, job.budgets)
+    with Progress() as progress:
+        task = progress.add_task(job.label, total=len(job.samples))
+
+        def count(rows: list[Record], seconds: float) -> None:
+            tally.count(torch.tensor([row.l0 for row in rows]), seconds)
+            text = f"{job.label}, median ℓ0 {tally.running_median:g}"
+            progress.update(task, advance=len(rows), description=text)
+
+        done = [span for span in spans if records.has(span)]
+        for span in done:
+            count(records.read(span), records.cost(span).seconds)
+        waiting = [span for span in spans if span not in done]
+        for span in record_attack(
+            job.net, job.attack, job.samples, records, waiting, job.device, job.data.num_workers
+        ):
+            count(records.read(span), records.cost(span).seconds)
+    write_csv(
+        [asdict(row) for span in spans for row in records.read(span)],
+        job.output_dir / "records" / f"{job.label}.csv",
+    )
+    examples = records.read_examples()
+    if job.data.in_channels in (1, 3):
+        figure = adversarial_examples_figure(**vars(examples), unit=job.attack.unit)
+        save_figure(figure, job.output_dir / "examples" / f"{job.label}.png")
+    return tally.measurement(), total_cost(records.cost(span) for span in spans)

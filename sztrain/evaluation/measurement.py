@@ -87,12 +87,16 @@ class Tally:
 
     def add(self, net: nn.Module, batch: AttackedBatch) -> None:
         """Count one batch and keep examples of it while more are wanted."""
-        self.metrics.update(batch.result.l0)
-        self.histogram.update(batch.result.l0)
-        self.seconds += batch.seconds
+        self.count(batch.result.l0, batch.seconds)
         wanted = self.num_examples - sum(len(kept.labels) for kept in self._kept)
         if wanted > 0:
-            self._kept.append(_examples(net, batch, wanted))
+            self._kept.append(examples_of(net, batch, wanted))
+
+    def count(self, l0: Tensor, seconds: float) -> None:
+        """Count samples of which no more than the l0 is known, float ``(N,)``."""
+        self.metrics.update(l0)
+        self.histogram.update(l0)
+        self.seconds += seconds
 
     @property
     def running_median(self) -> float:
@@ -112,8 +116,8 @@ class Tally:
         )
 
 
-def _examples(net: nn.Module, batch: AttackedBatch, wanted: int) -> Examples:
-    """Correctly classified samples first: only these show an attack at work."""
+def examples_of(net: nn.Module, batch: AttackedBatch, wanted: int) -> Examples:
+    """A few samples of a batch, correctly classified ones first: these show an attack at work."""
     order = (batch.clean_predictions != batch.labels).int().argsort(stable=True)[:wanted]
     adv_inputs = batch.result.adv_inputs[order]
     return Examples(

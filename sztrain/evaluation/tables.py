@@ -9,6 +9,7 @@ import pandas as pd
 
 from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.published import find_row
+from sztrain.evaluation.records import Cost
 from sztrain.types import Attack
 
 PAPER_NAMES = {"SigmaZero": "sigma-zero"}
@@ -23,14 +24,13 @@ PAPER_BUDGETS = (10, 50)
 
 def paper_row(
     measurement: Measurement,
+    cost: Cost,
     *,
     model: str,
     dataset: str,
     attack: Attack,
-    mean_queries: float,
     batch_size: int,
     device: str,
-    vram_gb: float | None,
 ) -> dict[str, Any]:
     """One row of ``results.csv``: the paper's columns, our setting, the paper's figures.
 
@@ -41,13 +41,12 @@ def paper_row(
 
     Args:
         measurement: taken with the budgets of the paper among others.
+        cost: what the attack cost in all.
         model: the net's name.
         dataset: name of the data set.
         attack: the attack.
-        mean_queries: forward and backward passes a sample.
         batch_size: samples attacked at once.
-        device: what it ran on.
-        vram_gb: peak GPU memory in GB; ``None`` on a CPU.
+        device: what it ran on: ``cpu``, or a GPU's name.
     """
     name = PAPER_NAMES.get(type(attack).__name__, type(attack).__name__)
     suffix = "_px" if measurement.unit == "pixels" else ""
@@ -66,9 +65,9 @@ def paper_row(
         },
         "asr_inf": 100 * values["asr_inf"],
         "median_l0": values[f"median_l0{suffix}"],
-        "time_s": measurement.attack_seconds / measurement.num_samples,
-        "queries_k": mean_queries / 1000,
-        "vram_gb": vram_gb,
+        "time_s": cost.seconds / cost.num_samples,
+        "queries_k": (cost.num_forwards + cost.num_backwards) / cost.num_samples / 1000,
+        "vram_gb": None if device == "cpu" else cost.peak_memory / 2**30,
         "notes": "",
         "num_samples": measurement.num_samples,
         "unit": measurement.unit,
@@ -76,6 +75,7 @@ def paper_row(
         "batch_size": batch_size,
         "clean_acc": 100 * float(measurement.curve[0]),
         "mean_l0": values[f"mean_l0{suffix}"],
+        "resident_gb": cost.peak_memory / 2**30 if device == "cpu" else None,
     }
     for column in COMPARED:
         printed = getattr(published, column) if published else None

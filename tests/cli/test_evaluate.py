@@ -10,10 +10,12 @@ import torch
 import yaml
 from PIL import Image
 
+from sztrain.cli import evaluate
 from sztrain.cli.entry import with_data_of_net
 from sztrain.data import Digits
 from sztrain.errors import InputError
 from sztrain.evaluation.published import find_row
+from sztrain.evaluation.recording import record_attack
 
 COMPARED = ["asr_10", "asr_50", "asr_inf", "median_l0", "time_s", "queries_k", "vram_gb"]
 
@@ -95,6 +97,61 @@ def test_the_same_command_has_the_same_place_and_another_another(call, trained, 
     assert len(list((tmp_path / "outputs" / "evaluate").iterdir())) == 2
 
 
+# --- stopped and started again ---
+
+TIMED = {"time_s", "delta_time_s", "vram_gb", "delta_vram_gb", "resident_gb"}
+
+
+def test_an_evaluation_that_was_stopped_goes_on_to_the_same_end(
+    call, trained, table, tmp_path, monkeypatch
+):
+    command = f"evaluate net={trained.best} attack.num_steps=4 num_samples=40 batch_size=8"
+    assert call(f"{command} hydra.run.dir=undisturbed").status == 0
+
+    def stopped(*args):
+        for number, span in enumerate(record_attack(*args)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield span
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "record_attack", stopped)
+        assert call(f"{command} hydra.run.dir=out").status == 130
+    batches = tmp_path / "out" / "batches" / "best"
+    done = {path: path.stat().st_mtime_ns for path in batches.glob("*.csv")}
+    assert len(done) == 3
+    assert call(f"{command} hydra.run.dir=out").status == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in done.items())
+
+    ends = [tmp_path / name for name in ("undisturbed", "out")]
+    for name in ("records/best.csv", "examples/best.png", "curves/features.png"):
+        first, second = ((end / name).read_bytes() for end in ends)
+        assert first == second, name
+    first, second = (table(end / "results.csv")[0] for end in ends)
+    assert {key for key in first if first[key] != second[key]} <= TIMED
+
+
+def test_a_folder_with_other_records_is_refused_and_kept(call, trained, tmp_path):
+    command = f"evaluate net={trained.best} num_samples=8 hydra.run.dir=out"
+    assert call(f"{command} attack.num_steps=2").status == 0
+    kept = (tmp_path / "out/batches/best/000000.csv").read_bytes()
+    outcome = call(f"{command} attack.num_steps=3")
+    assert outcome.status == 2
+    assert "attack.num_steps is 2 there and 3 here" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert (tmp_path / "out/batches/best/000000.csv").read_bytes() == kept
+
+
+def test_a_record_cut_in_half_is_refused(call, trained, tmp_path):
+    command = f"evaluate net={trained.best} {QUICK}"
+    assert call(command).status == 0
+    path = tmp_path / "out/batches/best/000000.csv"
+    path.write_bytes(path.read_bytes()[:-20])
+    outcome = call(command)
+    assert outcome.status == 2
+    assert "000000.csv is damaged" in outcome.err
+
+
 # --- which nets, on which data ---
 
 
@@ -126,9 +183,10 @@ def test_a_checkpoint_brings_the_options_of_its_data(call, trained, table, tmp_p
     torch.save(checkpoint, tmp_path / "moved.ckpt")
 
     def labels(*options):
-        command = f"evaluate net=moved.ckpt {QUICK} num_samples=12 split=val"
+        out = f"out{len(list(tmp_path.glob('out*')))}"
+        command = f"evaluate net=moved.ckpt {QUICK} num_samples=12 split=val hydra.run.dir={out}"
         assert call(" ".join([command, *options])).status == 0
-        return [int(record["label"]) for record in table("out/records/moved.csv")]
+        return [int(record["label"]) for record in table(f"{out}/records/moved.csv")]
 
     def expected(**options):
         part = Digits(**options).part("val")

@@ -11,6 +11,7 @@ import torch
 
 from sztrain.attacks import SigmaZero
 from sztrain.evaluation.measurement import Measurement
+from sztrain.evaluation.records import Cost
 from sztrain.evaluation.tables import paper_row, write_csv
 
 INF = math.inf
@@ -43,17 +44,26 @@ def measured(unit="features", budgets=(10, 50), median=17.0):
     )
 
 
-def row(measurement=None, **options):
+def cost(peak_memory=2**31):
+    return Cost(
+        num_samples=64,
+        seconds=16.0,
+        num_forwards=64 * 800,
+        num_backwards=64 * 700,
+        peak_memory=peak_memory,
+    )
+
+
+def row(measurement=None, spent=None, **options):
     return paper_row(
         measured() if measurement is None else measurement,
+        cost() if spent is None else spent,
         **{
             "model": "M1",
             "dataset": "mnist",
             "attack": SigmaZero(num_steps=1000),
-            "mean_queries": 1500.0,
             "batch_size": 32,
             "device": "cpu",
-            "vram_gb": None,
         }
         | options,
     )
@@ -65,6 +75,7 @@ def test_columns_begin_with_those_of_the_paper():
     found = list(row())
     assert found[: len(header)] == header
     ours = ["num_samples", "unit", "device", "batch_size", "clean_acc", "mean_l0"]
+    ours.append("resident_gb")
     assert found[len(header) : len(header) + len(ours)] == ours
     compared = header[header.index("asr_10") : header.index("notes")]
     pairs = [f"{kind}_{column}" for column in compared for kind in ("paper", "delta")]
@@ -74,22 +85,22 @@ def test_columns_begin_with_those_of_the_paper():
 
 
 def test_figures_are_in_the_units_of_the_paper():
-    found = row(vram_gb=1.5)
+    found = row(spent=cost(3 * 2**29), device="some GPU")
     assert (found["table"], found["dataset"], found["model"]) == ("I", "mnist", "M1")
     assert (found["steps"], found["attack"]) == (1000, "sigma-zero")
     assert (found["asr_10"], found["asr_50"], found["asr_inf"]) == (25, 75, 87.5)
     assert (found["median_l0"], found["mean_l0"]) == (17, 18.5)
     assert found["time_s"] == 0.25
     assert found["queries_k"] == 1.5
-    assert found["vram_gb"] == 1.5
+    assert (found["vram_gb"], found["resident_gb"]) == (1.5, None)
     assert found["clean_acc"] == 96.875
     assert (found["num_samples"], found["unit"]) == (64, "features")
-    assert (found["device"], found["batch_size"]) == ("cpu", 32)
+    assert (found["device"], found["batch_size"]) == ("some GPU", 32)
 
 
 @pytest.mark.parametrize(("model", "steps"), [("M1", 1000), ("M2", 100), ("C1", 1000)])
 def test_the_papers_figures_stand_beside_ours(model, steps):
-    found = row(model=model, attack=SigmaZero(num_steps=steps), vram_gb=0.5)
+    found = row(model=model, attack=SigmaZero(num_steps=steps), device="some GPU")
     printed = published(model, "sigma-zero", steps)
     assert found["table"] == printed["table"]
     for column in ("asr_10", "asr_50", "asr_inf", "median_l0", "time_s", "queries_k", "vram_gb"):
@@ -102,6 +113,7 @@ def test_memory_of_a_cpu_is_compared_with_nothing():
     found = row()
     assert found["paper_vram_gb"] == 0.04
     assert found["delta_vram_gb"] is None
+    assert (found["vram_gb"], found["resident_gb"]) == (None, 2)
 
 
 @pytest.mark.parametrize(

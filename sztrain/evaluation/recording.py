@@ -1,0 +1,137 @@
+"""Attacks a data set and keeps records of it, going on where an earlier run was stopped."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from sztrain.evaluation.measurement import examples_of
+from sztrain.evaluation.records import Cost, Record, Records
+from sztrain.evaluation.runner import AttackedBatch, attack_batches
+from sztrain.types import Attack
+
+NUM_EXAMPLES = 8
+
+
+class PassCounter:
+    """Samples that passed a net."""
+
+    def __init__(self) -> None:
+        self.num_forwards = 0
+        self.num_backwards = 0
+
+
+@contextmanager
+def counted_passes(net: nn.Module) -> Iterator[PassCounter]:
+    """Count what passes ``net`` forwards and backwards, whoever sends it.
+
+    Example:
+        >>> net, inputs = nn.Linear(2, 2), torch.rand(3, 2, requires_grad=True)
+        >>> with counted_passes(net) as counter:
+        ...     _ = net(inputs)
+        ...     net(inputs).sum().backward()
+        >>> counter.num_forwards, counter.num_backwards
+        (6, 3)
+    """
+    counter = PassCounter()
+
+    def backward(gradient: Tensor) -> None:
+        counter.num_backwards += len(gradient)
+
+    def forward(_net: nn.Module, _inputs: Any, logits: Tensor) -> None:
+        counter.num_forwards += len(logits)
+        if logits.requires_grad:
+            logits.register_hook(backward)  # type: ignore[no-untyped-call]
+
+    hook = net.register_forward_hook(forward)
+    try:
+        yield counter
+    finally:
+        hook.remove()
+
+
+def record_attack(
+    net: nn.Module,
+    attack: Attack,
+    samples: "Dataset[tuple[Tensor, Tensor]]",
+    records: Records,
+    spans: Sequence[range],
+    device: torch.device | str = "cpu",
+    num_workers: int = 0,
+) -> Iterator[range]:
+    """Attack batches of a data set and keep the records of each before the next begins.
+
+    Args:
+        net: maps images to logits, on ``device``.
+        attack: the attack.
+        samples: pairs of an image and its label.
+        records: where the records go, and from sample 0 on some examples.
+        spans: the samples of each batch.
+        device: where the batches go.
+        num_workers: processes that load samples.
+
+    Yields:
+        The samples of every batch, once its records are written.
+
+    Raises:
+        InputError: what the attack refuses, or a disk that has no room.
+    """
+    device = torch.device(device)
+    loader: DataLoader[Any] = DataLoader(
+        samples, batch_sampler=[list(span) for span in spans], num_workers=num_workers
+    )
+    batches = attack_batches(net, attack, loader, device)
+    for span in spans:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        with counted_passes(net) as counter:
+            batch = next(batches)
+        cost = Cost(
+            num_samples=len(span),
+            seconds=batch.seconds,
+            num_forwards=counter.num_forwards - len(span),  # the clean prediction
+            num_backwards=counter.num_backwards,
+            peak_memory=peak_memory(device),
+        )
+        if span.start == 0:
+            records.write_examples(examples_of(net, batch, NUM_EXAMPLES))
+        records.write(span, list(_rows(batch, span)), cost)
+        yield span
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that was allocated on a GPU, or resident in this process on a CPU.
+
+    Example:
+        >>> peak_memory(torch.device("cpu")) > 10_000_000 or sys.platform == "win32"
+        True
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource  # which Windows does not have
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _rows(batch: AttackedBatch, span: range) -> Iterator[Record]:
+    result = batch.result
+    columns = (
+        batch.labels,
+        batch.clean_predictions,
+        result.l0,
+        result.success,
+        result.num_forwards,
+        result.num_backwards,
+    )
+    values = zip(span, *(column.tolist() for column in columns), strict=True)
+    names = [field.name for field in fields(Record)]
+    for row in values:
+        yield Record(**dict(zip(names, row, strict=True)))

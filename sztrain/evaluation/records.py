@@ -1,0 +1,301 @@
+"""Records of an attack: one row a sample, kept batch by batch, so that a killed run can go on."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from sztrain.errors import InputError
+from sztrain.evaluation.measurement import Examples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What an attack did to one sample: a row of ``records/<net>.csv``.
+
+    Attributes:
+        index: of the sample in its split.
+        label: true class.
+        clean_prediction: class predicted for the clean sample.
+        l0: changes of the sparsest adversarial example; inf where there was none.
+        success: whether the sample was broken.
+        num_forwards: forward passes, as the attack counts them.
+        num_backwards: backward passes, alike.
+    """
+
+    index: int
+    label: int
+    clean_prediction: int
+    l0: float
+    success: bool
+    num_forwards: int
+    num_backwards: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a batch cost: not the same in every run, so it stands beside the records.
+
+    Attributes:
+        num_samples: size of the batch.
+        seconds: wall time of the attack.
+        num_forwards: samples that passed the net forwards, counted at the net.
+        num_backwards: samples that passed it backwards, alike.
+        peak_memory: bytes; allocated on a GPU, resident in the process on a CPU.
+    """
+
+    num_samples: int
+    seconds: float
+    num_forwards: int
+    num_backwards: int
+    peak_memory: int
+
+
+class Records:
+    """A folder with the records of one net under one attack, a file for each batch.
+
+    A batch is written whole or not at all, its records after its cost: where the records are, the
+    batch is done. Processes that share the folder write different batches of it.
+
+    Args:
+        folder: made if it is not there.
+        identity: everything that the records depend on, as plain containers.
+
+    Raises:
+        InputError: the folder has the records of something else.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp()) / "M1"
+        >>> records = Records(folder, {"attack": {"num_steps": 10}})
+        >>> Records(folder, {"attack": {"num_steps": 100}})
+        Traceback (most recent call last):
+        ...
+        sztrain.errors.InputError: ...M1 has records of another run: attack.num_steps is 10 there \
+and 100 here; choose another folder or remove that one
+    """
+
+    def __init__(self, folder: str | Path, identity: Mapping[str, Any]) -> None:
+        self.folder = Path(folder)
+        path = self.folder / "identity.json"
+        wanted = json.loads(json.dumps(identity))
+        if path.is_file():
+            _require_same(_read_json(path), wanted, self.folder)
+        elif any(self.folder.glob("*.csv")):
+            raise InputError(
+                f"{self.folder} has records of which {path.name} is missing, so nobody knows what "
+                "they are of; choose another folder or remove that one"
+            )
+        else:
+            write_whole(path, json.dumps(wanted, indent=1) + "\n")
+
+    def has(self, span: range) -> bool:
+        """Whether the batch of the samples ``span`` is done."""
+        return self._records_path(span).is_file()
+
+    def write(self, span: range, rows: Sequence[Record], cost: Cost) -> None:
+        """Keep a batch.
+
+        Raises:
+            InputError: there is no room for it.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(field.name for field in fields(Record))
+        writer.writerows(asdict(row).values() for row in rows)
+        write_whole(self._cost_path(span), json.dumps(asdict(cost)) + "\n")
+        write_whole(self._records_path(span), text.getvalue())
+
+    def read(self, span: range) -> list[Record]:
+        """The records of a batch.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self._records_path(span)
+        try:
+            text = path.read_text(encoding="utf-8")
+            rows = [_parse(row) for row in csv.DictReader(io.StringIO(text))]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(_damaged(path, f"it cannot be read ({error})")) from error
+        whole = [row.index for row in rows] == list(span)
+        if not (whole and text.endswith("\n")):  # half a number may be a number
+            found = f"it does not hold the samples {span[0]} to {span[-1]}, each whole"
+            raise InputError(_damaged(path, found))
+        return rows
+
+    def cost(self, span: range) -> Cost:
+        """What a batch cost.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self._cost_path(span)
+        try:
+            return Cost(**_read_json(path))
+        except TypeError as error:
+            raise InputError(_damaged(path, f"it cannot be read ({error})")) from error
+
+    def write_examples(self, examples: Examples) -> None:
+        """Keep a few samples to look at."""
+        write_whole(
+            self._examples_path, save({k: v.contiguous() for k, v in vars(examples).items()})
+        )
+
+    def read_examples(self) -> Examples:
+        """The samples that were kept to look at.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            return Examples(**load(self._examples_path.read_bytes()))
+        except (OSError, ValueError, TypeError, SafetensorError) as error:
+            raise InputError(
+                _damaged(self._examples_path, f"it cannot be read ({error})")
+            ) from error
+
+    @property
+    def _examples_path(self) -> Path:
+        return self.folder / "examples.safetensors"
+
+    def _records_path(self, span: range) -> Path:
+        return self.folder / f"{span.start:06d}.csv"
+
+    def _cost_path(self, span: range) -> Path:
+        return self.folder / f"{span.start:06d}.json"
+
+
+def batch_spans(num_samples: int, batch_size: int) -> list[range]:
+    """The samples of every batch.
+
+    Example:
+        >>> batch_spans(10, 4)
+        [range(0, 4), range(4, 8), range(8, 10)]
+    """
+    starts = range(0, num_samples, batch_size)
+    return [range(start, min(start + batch_size, num_samples)) for start in starts]
+
+
+def total_cost(costs: Iterable[Cost]) -> Cost:
+    """The sum of what batches cost, with the largest peak.
+
+    Example:
+        >>> batch = Cost(num_samples=2, seconds=1, num_forwards=5, num_backwards=4, peak_memory=9)
+        >>> total_cost([batch, batch])
+        Cost(num_samples=4, seconds=2, num_forwards=10, num_backwards=8, peak_memory=9)
+    """
+    costs = list(costs)
+    return Cost(
+        num_samples=sum(cost.num_samples for cost in costs),
+        seconds=sum(cost.seconds for cost in costs),
+        num_forwards=sum(cost.num_forwards for cost in costs),
+        num_backwards=sum(cost.num_backwards for cost in costs),
+        peak_memory=max((cost.peak_memory for cost in costs), default=0),
+    )
+
+
+def net_digest(net: nn.Module) -> str:
+    """Checksum of a net's weights and buffers.
+
+    Example:
+        >>> net_digest(nn.Linear(2, 2)) == net_digest(nn.Linear(2, 2))
+        False
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(name.encode())
+        _update(digest, tensor)
+    return digest.hexdigest()
+
+
+def data_digest(batches: Iterable[tuple[Tensor, Tensor]]) -> str:
+    """Checksum of samples and their labels, whatever batches they come in.
+
+    Example:
+        >>> x, y = torch.rand(4, 2), torch.arange(4)
+        >>> data_digest([(x, y)]) == data_digest([(x[:1], y[:1]), (x[1:], y[1:])])
+        True
+    """
+    samples, classes = hashlib.sha256(), hashlib.sha256()
+    for inputs, labels in batches:
+        _update(samples, inputs)
+        _update(classes, labels)
+    return hashlib.sha256(samples.digest() + classes.digest()).hexdigest()
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all, and its folder if need be.
+
+    Raises:
+        InputError: it cannot be written; a full disk, say.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(draft, path)  # noqa: PTH105  (atomic, unlike a rename over an existing file)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}); what was written before stands, and the "
+            "same command goes on from there"
+        ) from error
+
+
+def _update(digest: "hashlib._Hash", tensor: Tensor) -> None:
+    digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+
+
+def _parse(row: Mapping[str, str]) -> Record:
+    return Record(
+        index=int(row["index"]),
+        label=int(row["label"]),
+        clean_prediction=int(row["clean_prediction"]),
+        l0=float(row["l0"]),
+        success={"True": True, "False": False}[row["success"]],
+        num_forwards=int(row["num_forwards"]),
+        num_backwards=int(row["num_backwards"]),
+    )
+
+
+def _damaged(path: Path, what: str) -> str:
+    return f"{path} is damaged: {what}; remove it, and the same command makes it again"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(_damaged(path, f"it cannot be read ({error})")) from error
+    if not isinstance(values, dict):
+        raise InputError(_damaged(path, "it is no JSON object"))
+    return values
+
+
+def _require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+    there, here = dict(_flat(found)), dict(_flat(wanted))
+    for key in sorted(there.keys() | here.keys()):
+        if there.get(key) != here.get(key):
+            raise InputError(
+                f"{folder} has records of another run: {key} is {there.get(key)} there and "
+                f"{here.get(key)} here; choose another folder or remove that one"
+            )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

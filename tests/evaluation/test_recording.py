@@ -1,0 +1,71 @@
+"""A data set under attack, with every pass counted at the net."""
+
+import pytest
+import torch
+from torch import nn
+from toy_training import toy_data, toy_net
+
+from sztrain.attacks import SigmaZero
+from sztrain.evaluation.recording import counted_passes, record_attack
+from sztrain.evaluation.records import Records, batch_spans
+
+SPANS = batch_spans(10, 4)
+
+
+@pytest.fixture
+def records(tmp_path):
+    return Records(tmp_path / "records", {})
+
+
+def test_every_batch_is_recorded_with_what_the_attack_found(records):
+    net, data, attack = toy_net(), toy_data(10), SigmaZero(num_steps=12)
+    assert list(record_attack(net, attack, data, records, SPANS)) == SPANS
+    inputs, labels = data.tensors
+    for span in SPANS:
+        x, y = inputs[span.start : span.stop], labels[span.start : span.stop]
+        expected, rows, cost = attack(net, x, y), records.read(span), records.cost(span)
+        assert [row.index for row in rows] == list(span)
+        assert [row.label for row in rows] == y.tolist()
+        assert [row.clean_prediction for row in rows] == net(x).argmax(dim=1).tolist()
+        assert [row.l0 for row in rows] == expected.l0.tolist()
+        assert [row.success for row in rows] == expected.success.tolist()
+        # The attack's own counts are those of the net.
+        assert cost.num_forwards == sum(row.num_forwards for row in rows)
+        assert cost.num_backwards == sum(row.num_backwards for row in rows)
+        assert cost.num_samples == len(span)
+        assert cost.seconds > 0
+    examples = records.read_examples()
+    assert torch.isin(examples.labels, labels[:4]).all()
+
+
+def test_a_batch_is_on_disk_before_the_next_one_begins(records):
+    running = record_attack(toy_net(), SigmaZero(num_steps=2), toy_data(10), records, SPANS)
+    next(running)
+    assert [records.has(span) for span in SPANS] == [True, False, False]
+    running.close()
+    list(record_attack(toy_net(), SigmaZero(num_steps=2), toy_data(10), records, SPANS[1:]))
+    assert all(records.has(span) for span in SPANS)
+
+
+def test_an_attack_that_miscounts_is_not_believed(records):
+    class Miscounting(SigmaZero):
+        def __call__(self, net, inputs, labels):
+            result = super().__call__(net, inputs, labels)
+            result.num_forwards.zero_()
+            return result
+
+    list(record_attack(toy_net(), Miscounting(num_steps=3), toy_data(4), records, [range(4)]))
+    assert records.cost(range(4)).num_forwards > 0
+
+
+def test_passes_are_counted_whoever_sends_them_and_the_net_is_left_as_it_was():
+    net = nn.Linear(3, 2)
+    inputs = torch.rand(5, 3, requires_grad=True)
+    with counted_passes(net) as counter:
+        torch.autograd.grad(net(inputs).sum(), inputs)
+        with torch.no_grad():
+            net(inputs[:2])
+        net(inputs)  # nobody asks for its gradient
+    net(inputs).sum().backward()
+    assert (counter.num_forwards, counter.num_backwards) == (12, 5)
+    assert not net._forward_hooks

@@ -1,0 +1,199 @@
+"""Records on disk: whole or not at all, of one run alone, and read as they were written."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sztrain.errors import InputError
+from sztrain.evaluation import records as module
+from sztrain.evaluation.measurement import Examples
+from sztrain.evaluation.records import (
+    Cost,
+    Record,
+    Records,
+    batch_spans,
+    data_digest,
+    net_digest,
+    total_cost,
+    write_whole,
+)
+
+IDENTITY = {"attack": {"name": "SigmaZero", "num_steps": 10, "budget": None}, "num_samples": 10}
+COST = Cost(num_samples=4, seconds=0.1, num_forwards=44, num_backwards=40, peak_memory=7)
+
+
+def rows(span):
+    return [
+        Record(
+            index=i,
+            label=i % 3,
+            clean_prediction=i % 2,
+            l0=float("inf") if i % 4 == 3 else i + 0.0,
+            success=i % 4 != 3,
+            num_forwards=100 + i,
+            num_backwards=90 + i,
+        )
+        for i in span
+    ]
+
+
+def test_what_is_read_is_what_was_written(tmp_path):
+    records, span = Records(tmp_path / "M1", IDENTITY), range(4, 8)
+    assert not records.has(span)
+    records.write(span, rows(span), COST)
+    again = Records(tmp_path / "M1", IDENTITY)
+    assert again.has(span)
+    assert not again.has(range(4))
+    assert again.read(span) == rows(span)
+    assert again.cost(span) == COST
+
+
+def test_the_file_of_a_batch_is_plain_csv(tmp_path):
+    records, span = Records(tmp_path, IDENTITY), range(2, 4)
+    records.write(span, rows(span), COST)
+    assert (tmp_path / "000002.csv").read_text() == (
+        "index,label,clean_prediction,l0,success,num_forwards,num_backwards\n"
+        "2,2,0,2.0,True,102,92\n"
+        "3,0,1,inf,False,103,93\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"num_samples": 11}, "num_samples is 10 there and 11 here"),
+        ({"attack": {"name": "FMN", "num_steps": 10}}, "attack.budget is None there|attack.name"),
+        ({"data": "x"}, "data is None there and x here"),
+    ],
+)
+def test_records_of_another_run_are_refused_and_left_alone(tmp_path, other, message):
+    records, span = Records(tmp_path, IDENTITY), range(4)
+    records.write(span, rows(span), COST)
+    kept = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=message):
+        Records(tmp_path, IDENTITY | other)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
+
+
+def test_records_without_an_identity_are_refused(tmp_path):
+    records, span = Records(tmp_path, IDENTITY), range(4)
+    records.write(span, rows(span), COST)
+    (tmp_path / "identity.json").unlink()
+    with pytest.raises(InputError, match=r"identity\.json is missing"):
+        Records(tmp_path, IDENTITY)
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.99])
+def test_a_file_cut_short_is_refused_in_one_line(tmp_path, keep):
+    records, span = Records(tmp_path, IDENTITY), range(40)
+    records.write(span, rows(span), COST)
+    path = tmp_path / "000000.csv"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(InputError, match=r"000000\.csv is damaged: .*; remove it") as raised:
+        records.read(span)
+    assert "\n" not in str(raised.value)
+
+
+def test_every_cut_is_noticed(tmp_path):
+    records, span = Records(tmp_path, IDENTITY), range(3)
+    records.write(span, rows(span), COST)
+    path = tmp_path / "000000.csv"
+    content = path.read_bytes()
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(InputError, match="is damaged"):
+            records.read(span)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"seconds": 1}'])
+def test_a_damaged_cost_is_refused(tmp_path, text):
+    records, span = Records(tmp_path, IDENTITY), range(4)
+    records.write(span, rows(span), COST)
+    (tmp_path / "000000.json").write_text(text)
+    with pytest.raises(InputError, match=r"000000\.json is damaged"):
+        records.cost(span)
+
+
+def test_examples_come_back_and_damaged_ones_are_refused(tmp_path):
+    records = Records(tmp_path, IDENTITY)
+    classes = torch.arange(3)
+    examples = Examples(
+        inputs=torch.rand(3, 1, 4, 4),
+        adv_inputs=torch.rand(3, 4, 4, 1).permute(0, 3, 1, 2),
+        labels=classes,
+        clean_predictions=classes + 1,
+        adv_predictions=classes + 2,
+        l0=torch.tensor([1.0, torch.inf, 0.0]),
+    )
+    records.write_examples(examples)
+    for name, value in vars(records.read_examples()).items():
+        assert torch.equal(value, getattr(examples, name)), name
+    path = tmp_path / "examples.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"examples\.safetensors is damaged"):
+        records.read_examples()
+
+
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "file.csv"
+    write_whole(path, "old\n")
+
+    def full(self, content):
+        path_of_draft = os.open(self, os.O_CREAT | os.O_WRONLY)
+        os.write(path_of_draft, content[:2])
+        os.close(path_of_draft)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(
+        InputError, match=r"file\.csv cannot be written \(No space left on device\)"
+    ):
+        write_whole(path, "new\n")
+    monkeypatch.undo()
+    assert path.read_text() == "old\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_batch_counts_once_its_records_are_there(tmp_path, monkeypatch):
+    """Killed between the two files of a batch, a run attacks it again."""
+    records, span = Records(tmp_path, IDENTITY), range(4)
+
+    def killed_at_records(path, content):
+        if path.suffix == ".csv":
+            raise KeyboardInterrupt
+        write_whole(path, content)
+
+    monkeypatch.setattr(module, "write_whole", killed_at_records)
+    with pytest.raises(KeyboardInterrupt):
+        records.write(span, rows(span), COST)
+    assert not records.has(span)
+
+
+def test_spans_cover_every_sample_once():
+    assert [i for span in batch_spans(11, 4) for i in span] == list(range(11))
+    assert [len(span) for span in batch_spans(8, 4)] == [4, 4]
+
+
+def test_costs_add_up():
+    other = Cost(num_samples=1, seconds=2, num_forwards=3, num_backwards=4, peak_memory=5)
+    assert total_cost([COST, other]) == Cost(
+        num_samples=5, seconds=2.1, num_forwards=47, num_backwards=44, peak_memory=7
+    )
+
+
+def test_digests_tell_nets_and_data_apart():
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    before = net_digest(net)
+    assert net_digest(net) == before
+    net[1].running_mean[0] += 1e-6
+    assert net_digest(net) != before
+    inputs, labels = torch.rand(4, 3), torch.arange(4)
+    whole = data_digest([(inputs, labels)])
+    assert data_digest([(inputs[:3], labels[:3]), (inputs[3:], labels[3:])]) == whole
+    assert data_digest([(inputs, labels.flip(0))]) != whole
+    assert data_digest([(inputs.flip(0), labels)]) != whole
