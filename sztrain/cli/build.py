@@ -174,7 +174,8 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], run_id: str) -> pl
 def quieten() -> None:
     """Drop messages of the libraries that nobody who runs sztrain can act on."""
     os.environ.setdefault("WANDB_SILENT", "true")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for library in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     for pattern in (
         r".*does not have many workers.*",
         r".*smaller than the logging interval.*",

@@ -3,10 +3,13 @@
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 from torch import Tensor, nn
@@ -33,7 +36,6 @@ from sztrain.evaluation.measurement import Measurement, Tally
 from sztrain.evaluation.recording import record_attack
 from sztrain.evaluation.records import (
     Cost,
-    Record,
     Records,
     batch_spans,
     data_digest,
@@ -90,22 +92,33 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
     size = num_units(data.image_shape, attack.unit)
     budgets = sorted({k for k in (*PAPER_BUDGETS, *plain(cfg.budgets)) if k <= size})
     output_dir = Path(cfg.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
-    rows, curves = [], {}
-    for name, net in nets.items():
-        job = _Job(
+    team = _team(device, cfg.devices)
+    if team.global_rank == 0:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
+    jobs = {
+        name: _Job(
             label=labels[name],
-            net=net.to(device),
+            net=net,
             attack=attack,
             data=data,
             samples=Subset(part, range(num_samples)),
             batch_size=cfg.batch_size,
-            device=device,
             budgets=budgets,
             output_dir=output_dir,
         )
-        measurement, cost = _attack_net(job)
+        for name, net in nets.items()
+    }
+    for job in jobs.values():
+        _attack_net(job, team)
+    team.barrier()
+    if dist.is_initialized():  # from here on one process works alone
+        dist.destroy_process_group()
+    if team.global_rank > 0:
+        return []
+    rows, curves = [], {}
+    for name, job in jobs.items():
+        measurement, cost = _conclude(job)
         rows.append(
             paper_row(
                 measurement,
@@ -114,7 +127,7 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
                 dataset=data.name,
                 attack=attack,
                 batch_size=cfg.batch_size,
-                device=_device_name(device),
+                device=_device_name(team.device),
             )
         )
         curves[labels[name]] = measurement.curve
@@ -152,7 +165,8 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
+        torch.empty(0, device=name)
+        return torch.device(name)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"expected device to be auto or a device this machine has, got {name}"
@@ -173,7 +187,6 @@ class _Job:
     data: ImageDataModule
     samples: "Subset[tuple[Tensor, Tensor]]"
     batch_size: int
-    device: torch.device
     budgets: list[int]
     output_dir: Path
 
@@ -190,34 +203,68 @@ class _Job:
             "batch_size": self.batch_size,
         }
 
+    @cached_property
+    def records(self) -> Records:
+        """Where they are kept; made or found."""
+        return Records(self.output_dir / "batches" / self.label, self.identity())
 
-def _attack_net(job: _Job) -> tuple[Measurement, Cost]:
-    """Attack what has not been attacked yet; everything else follows from the records."""
-    records = Records(job.output_dir / "batches" / job.label, job.identity())
-    spans = batch_spans(len(job.samples), job.batch_size)
-    tally = Tally(job.data.image_shape, job.attack.unit, job.budgets)
-    with Progress() as progress:
-        task = progress.add_task(job.label, total=len(job.samples))
+    @property
+    def spans(self) -> list[range]:
+        """The samples of every batch."""
+        return batch_spans(len(self.samples), self.batch_size)
 
-        def count(rows: list[Record], seconds: float) -> None:
-            tally.count(torch.tensor([row.l0 for row in rows]), seconds)
+    def tally(self) -> Tally:
+        """With nothing counted yet."""
+        return Tally(self.data.image_shape, self.attack.unit, self.budgets)
+
+
+def _team(device: torch.device, devices: int) -> Fabric:
+    """The processes that share the work: this one, or one for each of several devices."""
+    require_count("devices", devices, 1)
+    if devices > 1 and device.index is not None:
+        raise InputError(
+            f"expected devices=1 with device={device}, got devices={devices}: "
+            f"several devices are chosen with device={device.type}"
+        )
+    chosen: Any = devices if device.index is None or device.type == "cpu" else [device.index]
+    strategy = "auto" if devices == 1 else "ddp"
+    team = Fabric(accelerator=device.type, devices=chosen, strategy=strategy)
+    team.launch()
+    return team
+
+
+def _attack_net(job: _Job, team: Fabric) -> None:
+    """Attack this process's share of what has not been attacked yet."""
+    records, tally = job.records, job.tally()
+    share = job.spans[team.global_rank :: team.world_size]
+    net = job.net.to(team.device)
+    with Progress(disable=team.global_rank > 0) as progress:
+        task = progress.add_task(job.label, total=sum(len(span) for span in share))
+
+        def count(span: range) -> None:
+            tally.count(torch.tensor([row.l0 for row in records.read(span)]), 0.0)
             text = f"{job.label}, median ℓ0 {tally.running_median:g}"
-            progress.update(task, advance=len(rows), description=text)
+            progress.update(task, advance=len(span), description=text)
 
-        done = [span for span in spans if records.has(span)]
-        for span in done:
-            count(records.read(span), records.cost(span).seconds)
-        waiting = [span for span in spans if span not in done]
+        waiting = [span for span in share if not records.has(span)]
+        for span in share:
+            if span not in waiting:
+                count(span)
+        workers = job.data.num_workers
         for span in record_attack(
-            job.net, job.attack, job.samples, records, waiting, job.device, job.data.num_workers
+            net, job.attack, job.samples, records, waiting, team.device, workers
         ):
-            count(records.read(span), records.cost(span).seconds)
-    write_csv(
-        [asdict(row) for span in spans for row in records.read(span)],
-        job.output_dir / "records" / f"{job.label}.csv",
-    )
-    examples = records.read_examples()
+            count(span)
+
+
+def _conclude(job: _Job) -> tuple[Measurement, Cost]:
+    """What the records say, and nothing else."""
+    records, tally = job.records, job.tally()
+    rows = [row for span in job.spans for row in records.read(span)]
+    cost = total_cost(records.cost(span) for span in job.spans)
+    tally.count(torch.tensor([row.l0 for row in rows]), cost.seconds)
+    write_csv([asdict(row) for row in rows], job.output_dir / "records" / f"{job.label}.csv")
     if job.data.in_channels in (1, 3):
-        figure = adversarial_examples_figure(**vars(examples), unit=job.attack.unit)
+        figure = adversarial_examples_figure(**vars(records.read_examples()), unit=job.attack.unit)
         save_figure(figure, job.output_dir / "examples" / f"{job.label}.png")
-    return tally.measurement(), total_cost(records.cost(span) for span in spans)
+    return tally.measurement(), cost

@@ -131,6 +131,29 @@ def test_an_evaluation_that_was_stopped_goes_on_to_the_same_end(
     assert {key for key in first if first[key] != second[key]} <= TIMED
 
 
+def test_two_processes_leave_the_records_of_one(spawn, trained, tmp_path):
+    command = f"evaluate net={trained.best} attack.num_steps=4 num_samples=40 batch_size=8"
+    for name, devices in (("one", 1), ("two", 2)):
+        outcome = spawn(f"{command} device=cpu devices={devices} hydra.run.dir={name}")
+        assert outcome.status == 0, outcome.err
+    for name in ("records/best.csv", "examples/best.png", "curves/features.png"):
+        first, second = ((tmp_path / run / name).read_bytes() for run in ("one", "two"))
+        assert first == second, name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("devices=0", "expected `devices` to be at least 1, got 0"),
+        ("devices=2 device=cpu:0", "expected devices=1 with device=cpu:0, got devices=2"),
+    ],
+)
+def test_devices_that_make_no_sense_are_refused(call, trained, options, message):
+    outcome = call(f"evaluate net={trained.best} {QUICK} {options}")
+    assert outcome.status == 2
+    assert message in outcome.err
+
+
 def test_a_folder_with_other_records_is_refused_and_kept(call, trained, tmp_path):
     command = f"evaluate net={trained.best} num_samples=8 hydra.run.dir=out"
     assert call(f"{command} attack.num_steps=2").status == 0
