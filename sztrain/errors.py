@@ -15,6 +15,17 @@ class InputError(ValueError):
     """
 
 
+class UnavailableError(InputError):
+    """What was asked for cannot be had on this machine, though nothing is wrong with the asking.
+
+    Example:
+        >>> raise UnavailableError("the weights of C9 are not here")
+        Traceback (most recent call last):
+        ...
+        sztrain.errors.UnavailableError: the weights of C9 are not here
+    """
+
+
 def require_at_least(name: str, value: float, minimum: float) -> None:
     """Refuse a number below ``minimum``.
 

@@ -176,8 +176,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def register_resolvers() -> None:
     """Teach OmegaConf the functions that the configs use; a second call does nothing."""
-    OmegaConf.register_new_resolver("sztrain.slug", slug, replace=True)
-    OmegaConf.register_new_resolver("sztrain.digest", digest, replace=True)
+    OmegaConf.register_new_resolver("sztrain.place", place, replace=True)
     OmegaConf.register_new_resolver("sztrain.last_part", last_part, replace=True)
     OmegaConf.register_new_resolver("sztrain.unit_suffix", unit_suffix, replace=True)
 
@@ -205,6 +204,20 @@ def digest(*values: Any) -> str:
         for value in values
     ]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def place(suite_name: str | None, suite: Any, net: Any, *options: Any) -> str:
+    """The folder of an evaluation: another one for other parameters, the same for the same.
+
+    Example:
+        >>> place(None, None, "M1", {"num_steps": 10}) == place(None, None, "M1", {"num_steps": 11})
+        False
+        >>> place("paper_mnist", {"models": ["M1"]}, "digits_standard").split("-")[0]
+        'paper_mnist'
+    """
+    if suite is None:
+        return f"{slug(net)}-{digest(net, *options)}"
+    return f"{suite_name}-{digest(suite)}"
 
 
 def last_part(dotted: str) -> str:

@@ -64,6 +64,7 @@ class Tally:
         budgets: budgets at which success rate and robust accuracy are wanted.
         device: where the counts live; the process group's device where there are processes.
         num_examples: how many samples to keep to look at.
+        alone: count for this process only, whatever others there are.
 
     Raises:
         InputError: a budget below 0, or pixels of samples that are no images.
@@ -76,10 +77,15 @@ class Tally:
         budgets: Sequence[int],
         device: torch.device | str = "cpu",
         num_examples: int = 0,
+        *,
+        alone: bool = False,
     ) -> None:
         size = num_units(torch.Size(input_shape), unit)
         self.metrics = l0_metrics(size, budgets, unit).to(device)
         self.histogram = L0Histogram(size).to(device)
+        if alone:
+            for metric in (*self.metrics.values(), self.histogram):
+                metric.distributed_available_fn = _never
         self.unit: Unit = unit
         self.seconds = 0.0
         self.num_examples = num_examples
@@ -114,6 +120,10 @@ class Tally:
             attack_seconds=self.seconds,
             examples=_joined(self._kept),
         )
+
+
+def _never() -> bool:
+    return False
 
 
 def examples_of(net: nn.Module, batch: AttackedBatch, wanted: int) -> Examples:

@@ -1,6 +1,5 @@
 """Results in the columns of the paper's tables, with the paper's figures beside them."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from sztrain.evaluation.measurement import Measurement
-from sztrain.evaluation.published import find_row
-from sztrain.evaluation.records import Cost
+from sztrain.evaluation.published import find_row, fixed_budget_rows
+from sztrain.evaluation.records import Cost, write_whole
 from sztrain.types import Attack
 
 PAPER_NAMES = {"SigmaZero": "sigma-zero"}
@@ -17,6 +16,24 @@ PAPER_NAMES = {"SigmaZero": "sigma-zero"}
 
 COMPARED = ("asr_10", "asr_50", "asr_inf", "median_l0", "time_s", "queries_k", "vram_gb")
 """Columns that the paper prints a figure in."""
+
+TOLERANCES = {"median_l0": 1, "asr_10": 2, "asr_50": 2}
+"""How far from the paper's figure ours may be: features, and points of percent."""
+
+HEADINGS = {
+    "model": "net",
+    "attack": "attack",
+    "steps": "N",
+    "asr_10": "ASR10",
+    "asr_50": "ASR50",
+    "asr_inf": "ASR∞",
+    "median_l0": "median",
+    "time_s": "t",
+    "queries_k": "q",
+    "vram_gb": "VRAM",
+    "verdict": "verdict",
+}
+"""Columns of the printed tables, in the order of the paper's, and their headings."""
 
 PAPER_BUDGETS = (10, 50)
 """Budgets k of the paper's columns ASR_k."""
@@ -60,10 +77,10 @@ def paper_row(
         "attack": name,
         # A budget larger than the sample is no restriction.
         **{
-            f"asr_{k}": 100 * values.get(f"asr{suffix}@{k}", values["asr_inf"])
+            f"asr_{k}": _percent(values.get(f"asr{suffix}@{k}", values["asr_inf"]), measurement)
             for k in PAPER_BUDGETS
         },
-        "asr_inf": 100 * values["asr_inf"],
+        "asr_inf": _percent(values["asr_inf"], measurement),
         "median_l0": values[f"median_l0{suffix}"],
         "time_s": cost.seconds / cost.num_samples,
         "queries_k": (cost.num_forwards + cost.num_backwards) / cost.num_samples / 1000,
@@ -73,7 +90,7 @@ def paper_row(
         "unit": measurement.unit,
         "device": device,
         "batch_size": batch_size,
-        "clean_acc": 100 * float(measurement.curve[0]),
+        "clean_acc": _percent(float(measurement.curve[0]), measurement),
         "mean_l0": values[f"mean_l0{suffix}"],
         "resident_gb": cost.peak_memory / 2**30 if device == "cpu" else None,
     }
@@ -82,6 +99,101 @@ def paper_row(
         row[f"paper_{column}"] = printed
         row[f"delta_{column}"] = _difference(row[column], printed)
     return row
+
+
+def missing_row(model: str, attack: Attack, reason: str) -> dict[str, Any]:
+    """The row of a net that cannot be had: the paper's figures, and why ours are missing.
+
+    Example:
+        >>> from sztrain.attacks import SigmaZero
+        >>> row = missing_row("C9", SigmaZero(num_steps=100), "no weights")
+        >>> row["notes"], row["paper_median_l0"]
+        ('not available: no weights', 18.0)
+    """
+    name = PAPER_NAMES.get(type(attack).__name__, type(attack).__name__)
+    published = find_row(model, name, attack.num_steps)
+    row: dict[str, Any] = {
+        "table": published.table if published else "",
+        "dataset": published.dataset if published else "",
+        "model": model,
+        "steps": attack.num_steps,
+        "attack": name,
+        "notes": f"not available: {reason}",
+    }
+    return row | {f"paper_{c}": getattr(published, c) if published else None for c in COMPARED}
+
+
+def budget_rows(
+    measurement: Measurement,
+    cost: Cost,
+    budgets: Sequence[int],
+    *,
+    model: str,
+    dataset: str,
+    attack: Attack,
+) -> list[dict[str, Any]]:
+    """Rows of ``results_fixed_budget.csv``: success within each budget of one minimal-norm run.
+
+    The paper's Tables VIII to XI read σ-zero's figures off one minimal-norm run as well.
+
+    Args:
+        measurement: taken with these budgets among others.
+        cost: what the attack cost in all.
+        budgets: budgets k.
+        model: the net's name.
+        dataset: name of the data set.
+        attack: the attack.
+    """
+    name = PAPER_NAMES.get(type(attack).__name__, type(attack).__name__)
+    printed = {(row.model, row.attack, row.steps, row.budget): row for row in fixed_budget_rows()}
+    rows = []
+    for budget in budgets:
+        published = printed.get((model, name, attack.num_steps, budget))
+        robust = float(measurement.curve[min(budget, len(measurement.curve) - 1)])
+        asr = _percent(1 - robust, measurement)
+        rows.append(
+            {
+                "table": published.table if published else "",
+                "dataset": dataset,
+                "model": model,
+                "steps": attack.num_steps,
+                "attack": name,
+                "budget": budget,
+                "asr": asr,
+                "time_s": cost.seconds / cost.num_samples,
+                "queries_k": (cost.num_forwards + cost.num_backwards) / cost.num_samples / 1000,
+                "unit": measurement.unit,
+                "num_samples": measurement.num_samples,
+                "paper_asr": published.asr if published else None,
+                "delta_asr": _difference(asr, published.asr if published else None),
+            }
+        )
+    return rows
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """Whether a row agrees with the paper's: the median within 1 feature, ASRs within 2 points.
+
+    Example:
+        >>> verdict({"delta_median_l0": 0.5, "delta_asr_10": -1.2, "delta_asr_50": 0.1})
+        'reproduced'
+        >>> verdict({"delta_median_l0": -2.0, "delta_asr_10": 6.5, "delta_asr_50": 0.1})
+        'not reproduced: median -2, ASR10 +6.5'
+    """
+    deltas = {key: row.get(f"delta_{key}") for key in TOLERANCES}
+    if all(delta is None for delta in deltas.values()):
+        return ""
+    beyond = [
+        f"{HEADINGS[key]} {delta:+.4g}"
+        for key, delta in deltas.items()
+        if delta is not None and not abs(delta) <= TOLERANCES[key]
+    ]
+    return f"not reproduced: {', '.join(beyond)}" if beyond else "reproduced"
+
+
+def _percent(share: float, measurement: Measurement) -> float:
+    """Percent of the samples, without the rounding of metrics in single precision."""
+    return 100 * round(share * measurement.num_samples) / measurement.num_samples
 
 
 def _difference(ours: float | None, printed: float | None) -> float | None:
@@ -100,8 +212,82 @@ def write_csv(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
         >>> path.read_text().split()
         ['model,median_l0', 'M1,inf']
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    pd.DataFrame(list(rows)).to_csv(draft, index=False)
-    os.replace(draft, path)  # noqa: PTH105  (atomic, unlike a rename over an existing file)
+    write_whole(Path(path), pd.DataFrame(list(rows)).to_csv(index=False))
+
+
+def write_markdown(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
+    """Write rows as a table in Markdown; the paper's figure follows ours in brackets.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "results.md"
+        >>> write_markdown([{"model": "M1", "median_l0": 15.0, "paper_median_l0": 16.0}], path)
+        >>> print(path.read_text().strip())
+        | net | median |
+        |---|---|
+        | M1 | 15 (paper 16, -1) |
+    """
+    table = _printed(rows, "{} (paper {}, {})")
+    lines = ["| " + " | ".join(row) + " |" for row in table]
+    lines.insert(1, "|" + "---|" * len(table[0]))
+    write_whole(Path(path), "\n".join(lines) + "\n")
+
+
+def write_latex(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
+    r"""Write rows as a LaTeX table (package booktabs); the paper's figure follows in brackets.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "results.tex"
+        >>> write_latex([{"model": "M_1", "asr_inf": 100.0}], path)
+        >>> print(path.read_text().splitlines()[4])
+        M\_1 & 100 \\
+    """
+    head, *body = _printed(rows, "{} ({}, {})")
+    lines = [
+        f"\\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}",
+        "\\toprule",
+        _latex_line(head),
+        "\\midrule",
+        *map(_latex_line, body),
+        "\\bottomrule",
+        "\\end{tabular}",
+    ]
+    write_whole(Path(path), "\n".join(lines) + "\n")
+
+
+def _latex_line(cells: Sequence[str]) -> str:
+    escaped = (
+        cell.replace("\\", r"\textbackslash{}")
+        .replace("_", r"\_")
+        .replace("%", r"\%")
+        .replace("∞", r"$\infty$")
+        for cell in cells
+    )
+    return " & ".join(escaped) + r" \\"
+
+
+def _printed(rows: Sequence[dict[str, Any]], beside: str) -> list[list[str]]:
+    """Headings, then the cells of every row; columns that are empty throughout are left out."""
+    rows = [row | {"verdict": row.get("notes") or verdict(row)} for row in rows]
+    keys = [key for key in HEADINGS if any(row.get(key) not in (None, "") for row in rows)]
+    return [[HEADINGS[key] for key in keys]] + [
+        [_cell(row.get(key), row.get(f"paper_{key}"), beside) for key in keys] for row in rows
+    ]
+
+
+def _cell(ours: Any, printed: Any, beside: str) -> str:
+    if not isinstance(ours, float) or printed is None:
+        return _digits(ours)
+    difference = _difference(ours, printed)
+    return beside.format(_digits(ours), _digits(printed), f"{difference:+.3g}")
+
+
+def _digits(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, float):
+        return str(value)
+    if value == float("inf"):
+        return "∞"
+    return f"{value:.2g}" if 0 < abs(value) < 0.1 else f"{value:.2f}".removesuffix(".00")

@@ -60,8 +60,8 @@ def composed(root, *overrides):
 def overrides_for(option):
     group, name = option.parent.name, option.stem
     extra = EXTRA.get(f"{group}/{name}", [])
-    if group == "attack":
-        return "evaluate", [f"attack={name}"]
+    if group in ("attack", "suite"):
+        return "evaluate", [f"{group}={name}"]
     return "train", [f"{group}={name}", *extra]
 
 
@@ -84,7 +84,7 @@ def test_every_group_of_the_roots_has_a_folder_with_options():
         assert name is None or (CONFIGS / group / f"{name}.yaml").is_file(), (group, name)
     assert {option.parent.name for option in OPTIONS} == {
         *("attack", "callbacks", "data", "hydra", "logger", "method", "model"),
-        *("optimizer", "scheduler", "trainer"),
+        *("optimizer", "scheduler", "suite", "trainer"),
     }
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 import pandas as pd
@@ -12,7 +12,15 @@ import torch
 from sztrain.attacks import SigmaZero
 from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.records import Cost
-from sztrain.evaluation.tables import paper_row, write_csv
+from sztrain.evaluation.tables import (
+    budget_rows,
+    missing_row,
+    paper_row,
+    verdict,
+    write_csv,
+    write_latex,
+    write_markdown,
+)
 
 INF = math.inf
 PUBLISHED = files("sztrain.evaluation") / "published" / "minimum_norm.csv"
@@ -177,3 +185,69 @@ def test_csv_reads_back(tmp_path):
     write_csv(rows[:1], path)  # replaced, not appended to
     assert len(pd.read_csv(path)) == 1
     assert [file.name for file in path.parent.iterdir()] == ["results.csv"]
+
+
+def test_a_net_that_cannot_be_had_keeps_the_papers_figures():
+    found = missing_row("C9", SigmaZero(num_steps=1000), "no weights")
+    printed = published("C9", "sigma-zero", 1000)
+    assert (found["table"], found["dataset"], found["steps"]) == ("II", "cifar10", 1000)
+    assert found["notes"] == "not available: no weights"
+    assert found["paper_median_l0"] == float(printed["median_l0"])
+    assert "median_l0" not in found
+    assert missing_row("toy", SigmaZero(), "no")["paper_median_l0"] is None
+
+
+def test_fixed_budgets_are_read_off_the_curve_beside_the_papers():
+    # Of 64 samples 60, 32 and 16 resist budgets 0, 1 and 2.
+    curve = torch.tensor([60, 32, 16]) / 64
+    measurement = replace(measured(), curve=curve)
+    about = {"model": "M1", "dataset": "mnist", "attack": SigmaZero(num_steps=1000)}
+    rows = budget_rows(measurement, cost(), [1, 24], **about)
+    assert [row["asr"] for row in rows] == [50, 75]  # more than the sample has is all it has
+    assert rows[0]["paper_asr"] is None
+    path = files("sztrain.evaluation") / "published" / "fixed_budget.csv"
+    with path.open(encoding="utf-8") as file:
+        (printed,) = (
+            row
+            for row in csv.DictReader(file)
+            if (row["model"], row["attack"], row["steps"], row["budget"])
+            == ("M1", "sigma-zero", "1000", "24")
+        )
+    assert rows[1]["table"] == printed["table"] == "VIII"
+    assert rows[1]["paper_asr"] == float(printed["asr"])
+    assert rows[1]["delta_asr"] == pytest.approx(75 - float(printed["asr"]))
+    assert rows[1]["queries_k"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("deltas", "expected"),
+    [
+        ((0, 0, 0), "reproduced"),
+        ((1, -2, 2), "reproduced"),
+        ((1.5, 0, 0), "not reproduced: median +1.5"),
+        ((-2, 2.5, -3), "not reproduced: median -2, ASR10 +2.5, ASR50 -3"),
+        ((math.nan, 0, 0), "not reproduced: median +nan"),
+        ((INF, 0, 0), "not reproduced: median +inf"),
+        ((None, 0, 0), "reproduced"),
+        ((None, None, None), ""),
+    ],
+)
+def test_a_row_is_reproduced_within_a_feature_and_two_points(deltas, expected):
+    keys = ("delta_median_l0", "delta_asr_10", "delta_asr_50")
+    assert verdict(dict(zip(keys, deltas, strict=True))) == expected
+
+
+def test_printed_tables_show_both_figures_the_verdict_and_what_is_missing(tmp_path):
+    rows = [row(), missing_row("M2", SigmaZero(num_steps=1000), "no weights_here")]
+    write_markdown(rows, tmp_path / "results.md")
+    head, rule, first, second = (tmp_path / "results.md").read_text().splitlines()
+    assert len({line.count("|") for line in (head, rule, first, second)}) == 1
+    assert "| 25 (paper 19.60, +5.4) |" in first
+    assert "not reproduced: ASR10 +5.4, ASR50 -24.98" in first
+    assert "not available: no weights_here" in second
+    write_latex(rows, tmp_path / "results.tex")
+    text = (tmp_path / "results.tex").read_text()
+    assert r"not available: no weights\_here" in text
+    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+    columns = text.splitlines()[0].rsplit("{", 1)[1].rstrip("}")
+    assert {line.count("&") for line in lines} == {len(columns) - 1}

@@ -1,0 +1,108 @@
+"""What an evaluation leaves behind: tables, pictures, and a few words on the screen."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, TypedDict
+
+from torch import Tensor
+
+from sztrain.cli.jobs import Job, conclude
+from sztrain.cli.report import print_results
+from sztrain.cli.suites import Suite
+from sztrain.evaluation.figures import robustness_curve_figure, save_figure
+from sztrain.evaluation.tables import (
+    budget_rows,
+    paper_row,
+    verdict,
+    write_csv,
+    write_latex,
+    write_markdown,
+)
+from sztrain.types import Attack, Unit
+
+_COLUMNS = [
+    ("model", "net"),
+    ("steps", "N"),
+    ("clean_acc", "clean"),
+    ("asr_10", "ASR10"),
+    ("asr_50", "ASR50"),
+    ("asr_inf", "ASR∞"),
+    ("median_l0", "median"),
+    ("paper_median_l0", "paper"),
+    ("mean_l0", "mean"),
+    ("time_s", "t"),
+    ("queries_k", "q"),
+    ("verdict", "against the paper"),
+]
+
+
+class _About(TypedDict):
+    model: str
+    dataset: str
+    attack: Attack
+
+
+class Report:
+    """Grows with every job that is done; its tables are written each time.
+
+    Args:
+        output_dir: folder of the evaluation.
+        budgets: budgets to mark in the curves of an evaluation without a suite.
+        suite: the suite, if any.
+    """
+
+    def __init__(self, output_dir: Path, budgets: list[int], suite: Suite | None) -> None:
+        self.output_dir = output_dir
+        self.budgets = budgets if suite is None else suite.fixed_budgets
+        self.suite = suite
+        self.rows: list[dict[str, Any]] = []
+        self._budget_rows: list[dict[str, Any]] = []
+        self._curves: dict[tuple[str, str, Unit], dict[str, Tensor]] = defaultdict(dict)
+        self._title = ""
+
+    def add(self, job: Job | dict[str, Any], device: str) -> None:
+        """Add what was found, or the row of what cannot be had."""
+        if isinstance(job, dict):
+            self.rows.append(job)
+        else:
+            self._add_found(job, device)
+        write_csv(self.rows, self.output_dir / "results.csv")
+        write_markdown(self.rows, self.output_dir / "results.md")
+        write_latex(self.rows, self.output_dir / "results.tex")
+        if self._budget_rows:
+            write_csv(self._budget_rows, self.output_dir / "results_fixed_budget.csv")
+
+    def _add_found(self, job: Job, device: str) -> None:
+        measurement, cost = conclude(job)
+        about: _About = {"model": job.model, "dataset": job.data.name, "attack": job.attack}
+        self.rows.append(
+            paper_row(measurement, cost, batch_size=job.batch_size, device=device, **about)
+        )
+        if self.suite is not None and job.attack.unit == "features":
+            self._budget_rows += budget_rows(measurement, cost, self.suite.fixed_budgets, **about)
+        place = (job.data.name, judged_by(job.attack), job.attack.unit)
+        self._curves[place][job.label] = measurement.curve
+        self._title = f"{judged_by(job.attack)} on {len(job.samples)} images of {job.data.name}"
+
+    def finish(self) -> None:
+        """Draw the curves and print the table."""
+        for (dataset, judge, unit), curves in self._curves.items():
+            name = unit if self.suite is None else f"{dataset}-{judge.split(', ')[1]}-{unit}"
+            size = min(len(curve) for curve in curves.values()) - 1
+            budgets = [k for k in self.budgets if k <= size]
+            figure = robustness_curve_figure(curves, unit, budgets=budgets, title=judge)
+            save_figure(figure, self.output_dir / "curves" / f"{name}.png")
+        columns = [column for column in _COLUMNS if self.suite is not None or column[0] != "steps"]
+        rows = [row | {"verdict": row["notes"] or verdict(row) or None} for row in self.rows]
+        print_results(rows, columns, self._title if self.suite is None else "")
+
+
+def judged_by(attack: Attack) -> str:
+    """The attack that a figure rests on.
+
+    Example:
+        >>> from sztrain.attacks import SigmaZero
+        >>> judged_by(SigmaZero(num_steps=100))
+        'SigmaZero only, N=100, features'
+    """
+    return f"{type(attack).__name__} only, N={attack.num_steps}, {attack.unit}"
