@@ -4,19 +4,32 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any, cast
 
 from torch import nn
 
-from sztrain.errors import InputError, require_in
+from sztrain.errors import InputError, UnavailableError, require_in
 from sztrain.models._checks import did_you_mean, first_line, require_count
 from sztrain.models.normalize import normalized
-from sztrain.models.state_dicts import WEIGHTS_DIR_VARIABLE, check_finite, weights_dir
+from sztrain.models.state_dicts import (
+    cannot_download,
+    check_finite,
+    download,
+    read_plain,
+    require_answer,
+    weights_dir,
+    write_whole,
+)
 
 ROBUSTBENCH_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 """RobustBench's data sets, and how many classes each has."""
+
+_GOOGLE_DRIVE = "https://drive.google.com/uc?id="
 
 
 def timm_net(
@@ -82,8 +95,9 @@ def robustbench_net(
 ) -> nn.Module:
     """A published defence from RobustBench, in evaluation mode.
 
-    Its weights are read from ``<model_dir>/<dataset>/<threat_model>/<name>.pt`` and downloaded to
-    that place where they are missing. It normalises inside where it needs to.
+    Its weights are read from ``<model_dir>/<dataset>/<threat_model>/<name>.pt`` (an ensemble's from
+    ``<name>.pt_m0.pt``, ``<name>.pt_m1.pt``, ...) and downloaded to that place where they are
+    missing. It normalises inside where it needs to.
 
     Args:
         name: RobustBench's name of the defence.
@@ -98,8 +112,9 @@ def robustbench_net(
         Images ``(N, 3, H, W)`` in [0, 1]; logits ``(N, K)`` with K of ``dataset``.
 
     Raises:
-        InputError: no such defence (the message lists close names), or weights that cannot be
-            downloaded, are damaged, do not fit or are not finite.
+        UnavailableError: the weights are not there and cannot be downloaded.
+        InputError: no such defence (the message lists close names), or weights that are damaged,
+            do not fit or are not finite.
 
     Reference:
         `arXiv:2010.09670 <https://arxiv.org/abs/2010.09670>`_, https://robustbench.github.io
@@ -201,36 +216,73 @@ def _architecture(entry: dict[str, Any], name: str, dataset: str, threat_model: 
     return cast(nn.Module, entry["model"]())
 
 
+def _published(entry: dict[str, Any], name: str, registered: str | None) -> dict[str, str]:
+    """Where the files of a net are published, by the names that RobustBench gives them."""
+    if registered is not None:
+        import timm
+
+        return {f"{name}.pt": timm.get_pretrained_cfg(registered).url}
+    ids = entry["gdrive_id"]
+    if isinstance(ids, list):  # an ensemble has one file for each member
+        return {f"{name}.pt_m{index}.pt": _GOOGLE_DRIVE + each for index, each in enumerate(ids)}
+    return {f"{name}.pt": f"{_GOOGLE_DRIVE}{ids}"}
+
+
 def _load(
     entry: dict[str, Any], name: str, dataset: str, threat_model: str, folder: Path
 ) -> nn.Module:
+    if _is_torchvision(name, dataset):
+        return _load_torchvision(entry, name)
+    registered = _timm_name(name, dataset, threat_model)
     place = folder / dataset / threat_model
-    ids = entry["gdrive_id"]
-    # An ensemble has one file for each member.
-    names = [f"{name}_m{index}.pt" for index in range(len(ids))] if isinstance(ids, list) else None
-    paths = [place / file for file in names or [f"{name}.pt"]]
-    absent = [path for path in paths if not path.is_file()]
+    urls = {place / file: url for file, url in _published(entry, name, registered).items()}
+    absent = [path for path in urls if not path.is_file()]
+    for path in absent:
+        _fetch(name, urls[path], path, folder)
     try:
-        registered = _timm_name(name, dataset, threat_model)
-        if registered is not None and not absent:
+        if registered is not None:
             # RobustBench's own loader would download these, whatever lies in the folder.
-            return _timm_registered(registered, dataset, weights=paths[0])
+            path = next(iter(urls))
+            read_plain(path, str(path))  # timm would execute whatever the file says
+            return _timm_registered(registered, dataset, path)
         net = _import_robustbench().utils.load_model(
             name, model_dir=folder, dataset=dataset, threat_model=threat_model
         )
-    except Exception as error:  # its download clients have no common error class
-        if _is_torchvision(name, dataset):
-            raise InputError(
-                f"torchvision's weights for {name} cannot be loaded: {first_line(error)}"
-            ) from error
-        if absent:
-            raise InputError(
-                f"the weights of {name} cannot be downloaded ({first_line(error)}); put them at "
-                f"{absent[0]}, or set {WEIGHTS_DIR_VARIABLE} to the folder that has "
-                f"{absent[0].relative_to(folder)}"
-            ) from error
+    except Exception as error:  # neither it nor timm nor torch has a common error class
+        for path in absent:
+            path.unlink(missing_ok=True)  # so that the next try fetches it anew
         raise InputError(
-            f"{' or '.join(map(str, paths))} is damaged or holds another net than {name}: "
+            f"{' or '.join(map(str, urls))} is damaged or holds another net than {name}: "
             f"{first_line(error)}"
         ) from error
     return cast(nn.Module, net)
+
+
+def _load_torchvision(entry: dict[str, Any], name: str) -> nn.Module:
+    try:
+        return cast(nn.Module, entry["model"]())
+    except Exception as error:
+        kind = UnavailableError if isinstance(error, OSError) else InputError
+        message = f"torchvision's weights for {name} cannot be loaded: {first_line(error)}"
+        raise kind(message) from error
+
+
+def _fetch(name: str, url: str, path: Path, folder: Path) -> None:
+    """Download one file of a net to its place, or leave nothing there.
+
+    Raises:
+        UnavailableError: it cannot be downloaded.
+    """
+    try:
+        if not url.startswith(_GOOGLE_DRIVE):
+            write_whole(path, download(url))
+            return
+        require_answer(_GOOGLE_DRIVE)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent, prefix=".") as part, redirect_stdout(StringIO()):
+            whole = Path(part) / path.name
+            drive_id = url.removeprefix(_GOOGLE_DRIVE)
+            _import_robustbench().utils.download_gdrive_new(drive_id, whole)
+            whole.replace(path)
+    except Exception as error:  # the download clients have no common error class
+        raise cannot_download(name, url, path, folder, error) from error

@@ -65,12 +65,15 @@ class PreActResNet(nn.Module):
         activation: Activation = "relu",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        last_activation: Activation | None = None,
     ) -> None:
         super().__init__()
         require_count("num_classes", num_classes, minimum=2)
         require_count("in_channels", in_channels)
+        last_activation = last_activation or activation
         require_in("activation", activation, tuple(ACTIVATIONS))
-        self.activation = ACTIVATIONS[activation]
+        require_in("last_activation", last_activation, tuple(ACTIVATIONS))
+        self.activation = ACTIVATIONS[last_activation]
         self.normalize = normalization(mean, std, in_channels)
         self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
         self.layer1 = _stage(64, 64, 1, activation)
@@ -104,6 +107,7 @@ def preact_resnet18(
     activation: Activation = "relu",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    last_activation: Activation | None = None,
 ) -> PreActResNet:
     """Pre-activation ResNet-18, CIFAR style: 11,172,170 parameters for CIFAR-10.
 
@@ -115,6 +119,8 @@ def preact_resnet18(
         activation: ``relu``, or ``softplus``, which sparse adversarial training prefers.
         mean: one number a channel for normalisation; ``None``: no normalisation.
         std: one positive number a channel; given together with ``mean``.
+        last_activation: what follows the last BatchNorm; ``None``: the same as everywhere. In
+            published nets with softplus it is ReLU.
 
     Shape:
         Images ``(N, C, H, W)`` in [0, 1], usually 32x32; logits ``(N, K)``.
@@ -131,4 +137,4 @@ def preact_resnet18(
         >>> preact_resnet18(10, activation="softplus")(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """
-    return PreActResNet(num_classes, in_channels, activation, mean, std)
+    return PreActResNet(num_classes, in_channels, activation, mean, std, last_activation)

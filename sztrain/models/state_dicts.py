@@ -1,17 +1,27 @@
-"""Where weights lie, and what is checked before they enter a net."""
+"""Where weights lie, how they get there, and what is checked before they enter a net."""
 
 import os
+import uuid
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import torch
 from torch import Tensor, nn
 
-from sztrain.errors import InputError
+from sztrain.errors import InputError, UnavailableError
+from sztrain.models._checks import first_line
 
 WEIGHTS_DIR_VARIABLE = "SZTRAIN_WEIGHTS_DIR"
 """Environment variable that names the folder of published weights."""
+
+SILENCE = 10.0
+"""Seconds without an answer after which a download is given up."""
+
+_NESTED_UNDER = ("state_dict", "model_state_dict", "model", "net")
+_WRAPPED_AS = ("module.", "model.", "net.", "_orig_mod.", "0.", "1.")
 
 
 def weights_dir() -> Path:
@@ -23,6 +33,93 @@ def weights_dir() -> Path:
     """
     named = os.environ.get(WEIGHTS_DIR_VARIABLE)
     return Path(named).expanduser() if named else Path.home() / ".cache" / "sztrain" / "weights"
+
+
+def download(url: str) -> bytes:
+    """Fetch a file into memory, whole or not at all, and without a word.
+
+    Raises:
+        OSError: nothing answers for :data:`SILENCE` seconds, or there is no such file.
+        http.client.HTTPException: the answer breaks off.
+
+    Example:
+        >>> download("file:///no/such/file")
+        Traceback (most recent call last):
+        ...
+        urllib.error.URLError: <urlopen error [Errno 2] No such file or directory: '/no/such/file'>
+    """
+    request = Request(url, headers={"User-Agent": "sztrain"})  # some hosts refuse urllib's name
+    with urlopen(request, timeout=SILENCE) as answer:
+        content: bytes = answer.read()
+    return content
+
+
+def require_answer(url: str) -> None:
+    """Ask whether a host can be reached, for download clients that would wait for minutes.
+
+    Raises:
+        OSError: nothing answers for :data:`SILENCE` seconds.
+        http.client.HTTPException: what answers is no web server.
+
+    Example:
+        >>> require_answer(Path(__file__).as_uri())
+    """
+    try:
+        urlopen(Request(url, method="HEAD"), timeout=SILENCE).close()
+    except HTTPError as error:
+        error.close()  # a refusal is an answer, too
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that no other process ever sees a part of it.
+
+    Its folder is made where it is missing.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left of it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_whole(Path(folder) / "new" / "net.pth", b"weights")
+        ...     [file.name for file in Path(folder).rglob("*.*")]
+        ['net.pth']
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def cannot_download(
+    name: str, url: str, path: Path, folder: Path, error: Exception
+) -> UnavailableError:
+    """The one line for weights that are not here and cannot be fetched.
+
+    Args:
+        name: the net.
+        url: where its weights are published.
+        path: where they belong.
+        folder: the folder of published weights.
+        error: why they cannot be fetched.
+
+    Example:
+        >>> place = Path("weights")
+        >>> error = OSError("no route to host")
+        >>> print(cannot_download("C9", "https://x.org/c9.pt", place / "c9.pt", place, error))
+        the weights of C9 cannot be downloaded from https://x.org/c9.pt (no route to host); put \
+them at weights/c9.pt, or set SZTRAIN_WEIGHTS_DIR to the folder that has c9.pt
+    """
+    # "<urlopen error [Errno -2] Name or service not known>" hides its reason in brackets.
+    inner = error.reason if isinstance(error, URLError) else None
+    reason = first_line(inner if isinstance(inner, Exception) else error)
+    return UnavailableError(
+        f"the weights of {name} cannot be downloaded from {url} ({reason}); put them at {path}, "
+        f"or set {WEIGHTS_DIR_VARIABLE} to the folder that has {path.relative_to(folder)}"
+    )
 
 
 def read_plain(file: Path | BytesIO, source: str) -> object:
@@ -137,3 +234,37 @@ def tensors_of(value: object, source: str) -> dict[str, Tensor]:
                 "expected a tensor"
             )
     return dict(value)
+
+
+def bare_weights(value: object, source: str) -> dict[str, Tensor]:
+    """The state dict of a net in what was saved around it.
+
+    Published files hold it as it is or under a name such as ``state_dict``, and with the names of
+    the modules that the net stood in, such as ``module.``, in front of all its keys.
+
+    Args:
+        value: what the file holds.
+        source: the file, for the message.
+
+    Returns:
+        Weights under the names that the net itself gives them.
+
+    Raises:
+        InputError: see :func:`tensors_of`.
+
+    Example:
+        >>> saved = {"module.fc.weight": torch.zeros(2), "module.fc.bias": torch.zeros(2)}
+        >>> list(bare_weights({"epoch": 3, "state_dict": saved}, "net.ckpt"))
+        ['fc.weight', 'fc.bias']
+    """
+    if isinstance(value, Mapping):
+        nested = (value[key] for key in _NESTED_UNDER if isinstance(value.get(key), Mapping))
+        value = next(nested, value)
+    tensors = tensors_of(value, source)
+    while wrapper := next((name for name in _WRAPPED_AS if _all_start(tensors, name)), ""):
+        tensors = {key.removeprefix(wrapper): tensor for key, tensor in tensors.items()}
+    return tensors
+
+
+def _all_start(tensors: Mapping[str, Tensor], prefix: str) -> bool:
+    return all(key.startswith(prefix) for key in tensors)

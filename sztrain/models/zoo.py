@@ -1,8 +1,10 @@
 """Nets with weights, by name or by file."""
 
 import hashlib
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from copy import deepcopy
+from http.client import HTTPException
 from importlib.resources import as_file, files
 from io import BytesIO
 from pathlib import Path
@@ -11,89 +13,53 @@ from types import MappingProxyType
 from torch import Tensor, nn
 
 from sztrain.errors import InputError
-from sztrain.models._checks import did_you_mean
-from sztrain.models.checkpoint import assemble, net_from_checkpoint, read_checkpoint
+from sztrain.models._checks import did_you_mean, first_line
+from sztrain.models.checkpoint import assemble, build_net, net_from_checkpoint, read_checkpoint
 from sztrain.models.net_file import read_net_file
-from sztrain.models.state_dicts import WEIGHTS_DIR_VARIABLE, read_plain, tensors_of, weights_dir
-from sztrain.types import Unit
+from sztrain.models.paper_nets import PAPER_CARDS, NetCard
+from sztrain.models.state_dicts import (
+    bare_weights,
+    cannot_download,
+    download,
+    read_plain,
+    weights_dir,
+    write_whole,
+)
 
+__all__ = ["CARDS", "NetCard", "describe_net", "load_net"]
 
-@dataclass(frozen=True, kw_only=True)
-class NetCard:
-    """What is known about a published net.
-
-    Attributes:
-        name: what :func:`load_net` takes.
-        data: config group name of its data set.
-        file: its weights: in the weights folder, or in the package for a shipped net.
-        sha256: checksum of the file; ``None`` for a shipped net, which is installed with the code.
-        spec: how :func:`~sztrain.models.build_net` builds it; empty for a shipped net, whose file
-            says so itself.
-        description: what it is and where it was published.
-        unit: what its training counted; ``features`` where that says nothing.
-        method: how it was trained.
-
-    Example:
-        >>> NetCard(name="x", data="digits", file="x.safetensors", description="an example").sha256
-    """
-
-    name: str
-    data: str
-    file: str
-    description: str
-    sha256: str | None = None
-    spec: Mapping[str, object] = field(default_factory=dict)
-    unit: Unit = "features"
-    method: str = ""
-
-
-_MNIST_SPEC = {"_target_": "sztrain.models.small_cnn", "num_classes": 10, "in_channels": 1}
-_PUBLISHED = "github.com/Cinofix/sigma-zero-adversarial-attack"
+_SHIPPED_CARDS = (
+    NetCard(
+        name="digits_standard",
+        data="digits",
+        file="digits_standard.safetensors",
+        description="digits_cnn trained by this project on clean images",
+        method="standard",
+    ),
+    NetCard(
+        name="digits_sparse_at",
+        data="digits",
+        file="digits_sparse_at.safetensors",
+        description="digits_cnn trained by this project against sparse attacks",
+        method="sparse_at",
+    ),
+)
 
 CARDS: Mapping[str, NetCard] = MappingProxyType(
-    {
-        card.name: card
-        for card in (
-            NetCard(
-                name="M1",
-                data="mnist",
-                file="mnist_smallcnn_robust_ddn.pth",
-                sha256="9569512d635778cccfa07bf1f31b921af43789bc3cc84e109bc822febd933126",
-                spec=MappingProxyType(_MNIST_SPEC),
-                description=f"CNN-DDN, arXiv:2402.01879, Sect. III-A; {_PUBLISHED}",
-                method="ddn",
-            ),
-            NetCard(
-                name="M2",
-                data="mnist",
-                file="mnist_smallcnn_robust_trades.pth",
-                sha256="5b99888064f692047d5592b38df2dde126aa1b991a26c6aad683ce709634bea0",
-                spec=MappingProxyType(_MNIST_SPEC),
-                description=f"CNN-Trades, arXiv:2402.01879, Sect. III-A; {_PUBLISHED}",
-                method="trades",
-            ),
-            NetCard(
-                name="digits_standard",
-                data="digits",
-                file="digits_standard.safetensors",
-                description="digits_cnn trained by this project on clean images",
-                method="standard",
-            ),
-            NetCard(
-                name="digits_sparse_at",
-                data="digits",
-                file="digits_sparse_at.safetensors",
-                description="digits_cnn trained by this project against sparse attacks",
-                method="sparse_at",
-            ),
-        )
-    }
+    {card.name: card for card in (*PAPER_CARDS, *_SHIPPED_CARDS)}
 )
-"""Every net that has a name, by that name."""
+"""Every net that has a name, by that name: those of :mod:`sztrain.models.paper_nets` and ours."""
 
 
 def load_net(name_or_path: str | Path) -> nn.Module:
     """Load a net with its weights.
+
+    The weights of a published net lie at the ``file`` of its card below
+    :func:`~sztrain.models.weights_dir` and are downloaded to that place where they are missing.
+    What is published with a checksum is checked against it, always. C5 and C10 are not: the
+    checksum of the first file that loads is noted beside it, in ``<file>.sha256``, and every later
+    one is checked against that. (RobustBench publishes none, and its nets are not pinned.) Nothing
+    in a file is executed.
 
     Args:
         name_or_path: a name of :data:`CARDS`, or a ``.ckpt`` (a training's checkpoint) or
@@ -103,16 +69,17 @@ def load_net(name_or_path: str | Path) -> nn.Module:
         The net in evaluation mode, on the CPU.
 
     Raises:
+        UnavailableError: the weights of a published net are not here and cannot be downloaded.
         InputError: no such name or file; a file that is damaged, has another checksum than
-            published, or holds weights of another architecture or not finite.
+            published or noted, or holds weights of another architecture or not finite.
 
     Example:
         >>> load_net("digits_sparse")
         Traceback (most recent call last):
         ...
-        sztrain.errors.InputError: expected a net's name (M1, M2, digits_standard, \
-digits_sparse_at) or a .ckpt or .safetensors file, got digits_sparse; did you mean \
-digits_sparse_at, digits_standard?
+        sztrain.errors.InputError: expected a net's name (M1, M2, C1, C2, C3, C4, C5, C6, C7, C8, \
+C9, C10, I1, I2, I3, I4, I5, I6, digits_standard, digits_sparse_at) or a .ckpt or .safetensors \
+file, got digits_sparse; did you mean digits_sparse_at, digits_standard?
     """
     kind = _kind(name_or_path)
     if kind == ".ckpt":
@@ -120,9 +87,9 @@ digits_sparse_at, digits_standard?
     if kind == ".safetensors":
         return assemble(*read_net_file(Path(name_or_path)), str(name_or_path))
     card = CARDS[str(name_or_path)]
-    if card.sha256 is None:
+    if not card.spec:
         return assemble(*_read_shipped(card), card.name)
-    return assemble({"net": card.spec}, _read_published(card), card.file)
+    return _load_file(card) if card.url else build_net(card.spec)
 
 
 def describe_net(name_or_path: str | Path) -> dict[str, object]:
@@ -139,8 +106,8 @@ def describe_net(name_or_path: str | Path) -> dict[str, object]:
         InputError: no such name or file, or a damaged one.
 
     Example:
-        >>> describe_net("M1")["data"]
-        {'name': 'mnist'}
+        >>> describe_net("C9")["data"]
+        {'name': 'cifar10'}
     """
     kind = _kind(name_or_path)
     if kind == ".ckpt":
@@ -150,10 +117,10 @@ def describe_net(name_or_path: str | Path) -> dict[str, object]:
     if kind == ".safetensors":
         return read_net_file(Path(name_or_path))[0]
     card = CARDS[str(name_or_path)]
-    if card.sha256 is None:
+    if not card.spec:
         return _read_shipped(card)[0]
     return {
-        "net": dict(card.spec),
+        "net": deepcopy(dict(card.spec)),
         "data": {"name": card.data},
         "unit": card.unit,
         "method": {"name": card.method},
@@ -178,18 +145,48 @@ def _read_shipped(card: NetCard) -> tuple[dict[str, object], dict[str, Tensor]]:
         return read_net_file(path)
 
 
-def _read_published(card: NetCard) -> dict[str, Tensor]:
-    path = weights_dir() / card.file
-    if not path.is_file():
+def _load_file(card: NetCard) -> nn.Module:
+    """Load a net from the one file it is published in; keep the file if it is new and good."""
+    folder = weights_dir()
+    path = folder / card.file
+    is_new = not path.is_file()
+    if is_new:
+        try:
+            content, source = download(card.url), card.url
+        except (OSError, HTTPException) as error:
+            raise cannot_download(card.name, card.url, path, folder, error) from error
+    else:
+        content, source = path.read_bytes(), str(path)
+    pin = path.with_name(f"{path.name}.sha256")
+    digest = hashlib.sha256(content).hexdigest()
+    _check_digest(card, digest, source, pin)
+    weights = bare_weights(read_plain(BytesIO(content), source), source)
+    net = assemble({"net": card.spec}, weights, source)
+    if is_new:
+        _keep(path, content)
+    if card.sha256 is None and not pin.is_file():
+        _keep(pin, f"{digest}  {path.name}\n".encode())  # as sha256sum writes and checks it
+    return net
+
+
+def _check_digest(card: NetCard, digest: str, source: str, pin: Path) -> None:
+    if card.sha256 is not None and not digest.startswith(card.sha256):
         raise InputError(
-            f"the weights of {card.name} are not at {path}; set {WEIGHTS_DIR_VARIABLE} to the "
-            f"folder that has {card.file} ({card.description})"
-        )
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != card.sha256:
-        raise InputError(
-            f"{path} is not the published file of {card.name}: its sha256 is {found}, "
+            f"{source} is not the published file of {card.name}: its sha256 is {digest}, "
             f"expected {card.sha256}"
         )
-    return tensors_of(read_plain(BytesIO(content), str(path)), str(path))
+    if card.sha256 is None and pin.is_file():
+        noted = pin.read_text(encoding="utf-8", errors="replace").split()
+        if noted[:1] != [digest]:
+            raise InputError(
+                f"{source} is not the file of {card.name} that was first used here: its sha256 is "
+                f"{digest}, expected {' '.join(noted[:1])}; delete {pin} if the new one is right"
+            )
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Write a file for the next time; this time goes on without it."""
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        warnings.warn(f"{path} cannot be written: {first_line(error)}", stacklevel=4)

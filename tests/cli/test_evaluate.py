@@ -1,6 +1,8 @@
 import csv
 import os
+import random
 import shutil
+import time
 from importlib.resources import files
 from pathlib import Path
 
@@ -125,6 +127,31 @@ def test_an_evaluation_that_was_stopped_goes_on_to_the_same_end(
 
     ends = [tmp_path / name for name in ("undisturbed", "out")]
     for name in ("records/best.csv", "examples/best.png", "curves/features.png"):
+        first, second = ((end / name).read_bytes() for end in ends)
+        assert first == second, name
+    first, second = (table(end / "results.csv")[0] for end in ends)
+    assert {key for key in first if first[key] != second[key]} <= TIMED
+
+
+@pytest.mark.slow
+def test_an_evaluation_killed_ten_times_ends_as_an_undisturbed_one(start, spawn, table, tmp_path):
+    command = "evaluate net=digits_sparse_at attack.num_steps=400 num_samples=192 batch_size=8"
+    assert spawn(f"{command} hydra.run.dir=undisturbed").status == 0
+    batches, generator = tmp_path / "out" / "batches" / "digits_sparse_at", random.Random(0)
+    num_kills = 0
+    for target in range(2, 22, 2):  # batches on disk when the next kill comes
+        process = start(f"{command} hydra.run.dir=out")
+        while process.poll() is None and len(list(batches.glob("*.csv"))) < target:
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0, 0.3))
+        if process.poll() is None:
+            process.kill()
+            num_kills += 1
+        process.communicate()
+    assert num_kills >= 8
+    assert spawn(f"{command} hydra.run.dir=out").status == 0
+    ends = [tmp_path / name for name in ("undisturbed", "out")]
+    for name in ("records/digits_sparse_at.csv", "examples/digits_sparse_at.png"):
         first, second = ((end / name).read_bytes() for end in ends)
         assert first == second, name
     first, second = (table(end / "results.csv")[0] for end in ends)

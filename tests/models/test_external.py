@@ -2,12 +2,13 @@ import ast
 import importlib.util
 import re
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import torch
 
-from sztrain.errors import InputError
+from sztrain.errors import InputError, UnavailableError
 from sztrain.models import external, robustbench_net, timm_net
 
 NAME = "Addepalli2022Efficient_RN18"
@@ -23,7 +24,26 @@ def no_network(robustbench, monkeypatch):
     def download(*args, **kwargs):
         raise ConnectionError("no route to host\nsecond line")
 
+    monkeypatch.setattr(external, "require_answer", lambda url: None)
+    monkeypatch.setattr(external, "download", download)
     monkeypatch.setattr(robustbench.utils.gdown, "download", download)
+
+
+@pytest.fixture
+def google_drive(robustbench, monkeypatch):
+    """Files by their number there; what RobustBench's client fetches, it takes from here."""
+    published = {}
+
+    def download(output, **source):
+        content = published[source["id"]]
+        Path(output).write_bytes(content[:10])
+        if len(content) <= 10:
+            raise ConnectionError("broke off")
+        Path(output).write_bytes(content)
+
+    monkeypatch.setattr(external, "require_answer", lambda url: None)
+    monkeypatch.setattr(robustbench.utils.gdown, "download", download)
+    return published
 
 
 def put(net, folder, name=NAME, dataset="cifar10", threat_model="Linf"):
@@ -146,17 +166,84 @@ def test_robustbench_net_that_timm_registers(robustbench, tmp_path):
     assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
-def test_robustbench_net_without_a_network_names_the_file(no_network, tmp_path):
+def test_robustbench_net_without_a_network_names_the_file(no_network, tmp_path, capfd):
     place = tmp_path / "cifar10" / "Linf" / f"{NAME}.pt"
-    with pytest.raises(InputError, match=r"cannot be downloaded \(no route to host\)") as caught:
+    with pytest.raises(
+        UnavailableError, match=r"downloaded from .* \(no route to host\)"
+    ) as caught:
         robustbench_net(NAME, model_dir=tmp_path)
-    assert str(place) in str(caught.value)
+    assert f"put them at {place}, or" in str(caught.value)
+    assert "https://drive.google.com/uc?id=1m5vhdzIUUKhDbsZdOG9z76Eyp6f4xe_f" in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+
+
+def test_host_that_does_not_answer_is_not_waited_for(robustbench, tmp_path, monkeypatch):
+    def require_answer(url):
+        assert url.startswith("https://drive.google.com/")
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(external, "require_answer", require_answer)
+    monkeypatch.setattr(robustbench.utils.gdown, "download", lambda *_, **__: pytest.fail("asked"))
+    with pytest.raises(UnavailableError, match=r"\(timed out\)"):
+        robustbench_net(NAME, model_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_ensemble_without_a_network_names_its_first_absent_file(no_network, tmp_path):
-    with pytest.raises(InputError, match=r"Chen2020Adversarial_m0\.pt"):
+    # RobustBench appends the member's number to a name that already has an ending.
+    for index in range(3):
+        path = tmp_path / "cifar10" / "Linf" / f"Chen2020Adversarial.pt_m{index}.pt"
+        with pytest.raises(UnavailableError, match=f"put them at {re.escape(str(path))}, or"):
+            robustbench_net("Chen2020Adversarial", model_dir=tmp_path)
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="damaged") as caught:
         robustbench_net("Chen2020Adversarial", model_dir=tmp_path)
+    assert not isinstance(caught.value, UnavailableError)
+
+
+def test_net_that_timm_registers_without_a_network(no_network, tmp_path):
+    name = "Debenedetti2022Light_XCiT-S12"
+    with pytest.raises(UnavailableError, match=r"from http.*xcit-s-imagenet-linf") as caught:
+        robustbench_net(name, "imagenet", model_dir=tmp_path)
+    assert str(tmp_path / "imagenet" / "Linf" / f"{name}.pt") in str(caught.value)
+
+
+def test_missing_weights_are_downloaded_to_their_place(robustbench, google_drive, tmp_path, capfd):
+    reference = robustbench.model_zoo.architectures.resnet.ResNet18()
+    file = BytesIO()
+    torch.save(reference.state_dict(), file)
+    google_drive["1m5vhdzIUUKhDbsZdOG9z76Eyp6f4xe_f"] = file.getvalue()
+    net = robustbench_net(NAME, model_dir=tmp_path)
+    inputs = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(net(inputs), reference.eval()(inputs))
+    (path,) = [path for path in tmp_path.rglob("*") if not path.is_dir()]
+    assert path == tmp_path / "cifar10" / "Linf" / f"{NAME}.pt"
+    assert path.read_bytes() == file.getvalue()
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "match"),
+    [
+        (b"half", UnavailableError, r"\(broke off\)"),
+        (b"<html>sign in, please</html>", InputError, "damaged or holds another net"),
+    ],
+)
+def test_bad_download_leaves_nothing(google_drive, tmp_path, content, error, match):
+    google_drive["1m5vhdzIUUKhDbsZdOG9z76Eyp6f4xe_f"] = content
+    with pytest.raises(error, match=match) as caught:
+        robustbench_net(NAME, model_dir=tmp_path)
+    assert type(caught.value) is error
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+
+
+def test_net_that_timm_registers_executes_nothing(tmp_path):
+    name = "Debenedetti2022Light_XCiT-S12"
+    put({"state_dict": {}, "args": Path("any object")}, tmp_path, name)
+    with pytest.raises(InputError, match="plain containers and tensors"):
+        robustbench_net(name, model_dir=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,137 @@
+"""How weights are fetched, kept and unwrapped. What is refused: see the tests of their readers."""
+
+import http.client
+import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from urllib.error import HTTPError
+
+import pytest
+import torch
+
+from sztrain.errors import InputError, UnavailableError
+from sztrain.models import state_dicts
+from sztrain.models.state_dicts import (
+    bare_weights,
+    cannot_download,
+    download,
+    require_answer,
+    write_whole,
+)
+
+
+class Handler(SimpleHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/breaks_off":
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b"half")
+        elif self.path == "/silent":
+            time.sleep(0.6)
+        elif "urllib" in self.headers["User-Agent"]:
+            self.send_error(403)
+        else:
+            super().do_GET()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def site(tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path))
+    Thread(target=server.serve_forever, args=(0.01,)).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_download(site, tmp_path, capfd):
+    content = bytes(range(256)) * 1000
+    (tmp_path / "net.pth").write_bytes(content)
+    assert download(f"{site}/net.pth") == content
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("page", "error"),
+    [
+        ("none.pth", HTTPError),
+        ("breaks_off", http.client.IncompleteRead),
+        ("silent", TimeoutError),
+    ],
+)
+def test_download_that_fails(site, monkeypatch, page, error):
+    monkeypatch.setattr(state_dicts, "SILENCE", 0.2)
+    with pytest.raises(error) as caught:
+        download(f"{site}/{page}")
+    if isinstance(caught.value, HTTPError):
+        caught.value.close()
+
+
+def test_any_answer_is_an_answer(site, tmp_path):
+    (tmp_path / "index.html").write_text("welcome")
+    require_answer(site)
+    require_answer(f"{site}/none")
+
+
+def test_no_answer_is_noticed(unused_port):
+    with pytest.raises(OSError, match="refused"):
+        require_answer(f"http://127.0.0.1:{unused_port}")
+
+
+@pytest.fixture
+def unused_port():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.server_close()
+    return server.server_port
+
+
+def test_message_says_why_and_what_to_do(tmp_path, unused_port):
+    with pytest.raises(OSError, match="refused") as caught:
+        download(f"http://127.0.0.1:{unused_port}/x.pth")
+    message = cannot_download("M1", "http://x", tmp_path / "a" / "x.pth", tmp_path, caught.value)
+    assert isinstance(message, UnavailableError)
+    assert isinstance(message, InputError)
+    text = str(message)
+    assert "Connection refused)" in text
+    assert "urlopen" not in text
+    assert f"put them at {tmp_path}/a/x.pth" in text
+    assert text.endswith("the folder that has a/x.pth")
+
+
+def test_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "net.pth"
+    write_whole(path, b"first")
+    assert path.read_bytes() == b"first"
+
+    def full(part, content):
+        with part.open("wb") as file:
+            file.write(content[:3])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(type(path), "write_bytes", full)
+    with pytest.raises(OSError, match="no space"):
+        write_whole(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("key", [None, "state_dict", "model_state_dict", "model", "net"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "1.", "module.0."])
+def test_bare_weights(key, prefix):
+    weights = {"conv.weight": torch.zeros(2), "0.bias": torch.ones(1), "net.bias": torch.ones(1)}
+    saved = {prefix + name: tensor for name, tensor in weights.items()}
+    found = bare_weights(saved if key is None else {"epoch": 1, key: saved}, "x")
+    assert found.keys() == weights.keys()
+    assert all(found[name] is weights[name] for name in weights)
+
+
+@pytest.mark.parametrize(
+    "value", [[1], {}, {"state_dict": 3}, {"state_dict": {}}, {"net": {"a": 1}}], ids=str
+)
+def test_bare_weights_of_something_else(value):
+    with pytest.raises(InputError, match="x holds no state dict"):
+        bare_weights(value, "x")
