@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sztrain.errors import InputError
+from sztrain.errors import InputError, UnavailableError
 
 _log = logging.getLogger(__name__)
 
@@ -42,12 +42,12 @@ def check_files(folder: Path, officials: Mapping[str, Official], *, title: str) 
         >>> check_files(Path("nowhere"), {"batch": Official("0" * 32, 1)}, title="CIFAR-10")
         Traceback (most recent call last):
         ...
-        sztrain.errors.InputError: CIFAR-10 is not on disk: expected batch in nowhere; set \
+        sztrain.errors.UnavailableError: CIFAR-10 is not on disk: expected batch in nowhere; set \
 data.download=true, or data.root (or SZTRAIN_DATA_DIR) to the folder above it
     """
     missing = [name for name in officials if not (folder / name).is_file()]
     if missing:
-        raise InputError(
+        raise UnavailableError(
             f"{title} is not on disk: expected {', '.join(missing)} in {folder}; set "
             "data.download=true, or data.root (or SZTRAIN_DATA_DIR) to the folder above it"
         )
@@ -69,7 +69,7 @@ def download_into(root: Path, fetch: Callable[[], object], *, title: str) -> Non
     """Run a download and report its failure in one line.
 
     Raises:
-        InputError: the download failed.
+        UnavailableError: the download failed.
 
     Example:
         >>> download_into(Path("data"), lambda: None, title="MNIST")
@@ -78,7 +78,7 @@ def download_into(root: Path, fetch: Callable[[], object], *, title: str) -> Non
         fetch()
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         reason = " ".join(str(error).split())[:200]
-        raise InputError(
+        raise UnavailableError(
             f"{title} could not be downloaded into {root} ({reason}); check the network, or put "
             "the files there and set data.download=false"
         ) from error

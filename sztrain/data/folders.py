@@ -10,7 +10,7 @@ from sztrain.data.base import ImageDataModule, Options
 from sztrain.data.image_files import EXTENSIONS, ImageFileSamples, common_size
 from sztrain.data.samples import Samples
 from sztrain.data.splits import require_fraction, stratified_split
-from sztrain.errors import InputError, require_at_least, require_in
+from sztrain.errors import InputError, UnavailableError, require_at_least, require_in
 
 FolderAugmentation = Literal["none", "cifar", "imagenet"]
 
@@ -218,7 +218,7 @@ class ImageNet(ImageFolders):
             InputError: ``root/train`` or ``root/val`` is missing or empty, or classes differ.
         """
         if not (self.root / "train").is_dir():
-            raise InputError(
+            raise UnavailableError(
                 f"ImageNet is not on disk: expected {self.root / 'train'} and {self.root / 'val'}, "
                 "with one folder a class; put the unpacked images there or set data.root"
             )

@@ -374,6 +374,13 @@ def test_a_net_of_a_suite_that_cannot_be_had_becomes_a_row(call, table, tmp_path
     assert "not available" in outcome.out
 
 
+def test_a_suite_without_its_data_ends_well(call, table, tmp_path, monkeypatch, paper_nets):
+    monkeypatch.setenv("SZTRAIN_DATA_DIR", str(tmp_path))
+    assert call(f"{SUITE} suite.models=[M1] suite.num_steps=[6]").status == 0
+    (row,) = table("out/results.csv")
+    assert row["notes"].startswith("not available: MNIST is not on disk")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
