@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sztrain.errors import InputError, require_at_least, require_in
+from sztrain.files import whole_file
 from sztrain.metrics.plotting import draw_robustness_curve
 from sztrain.types import UNITS, Unit
 
@@ -262,11 +263,6 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) ->
         raise InputError(
             f"expected a figure file ending in one of {', '.join(formats)}, got {path.name}"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as draft:
         figure.savefig(draft, format=suffix, dpi=dpi)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
     return path

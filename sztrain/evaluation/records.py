@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from sztrain.errors import InputError
 from sztrain.evaluation.measurement import Examples
+from sztrain.files import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,25 +232,6 @@ def data_digest(batches: Iterable[tuple[Tensor, Tensor]]) -> str:
         _update(samples, inputs)
         _update(classes, labels)
     return hashlib.sha256(samples.digest() + classes.digest()).hexdigest()
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all, and its folder if need be.
-
-    Raises:
-        InputError: it cannot be written; a full disk, say.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(draft, path)  # noqa: PTH105  (atomic, unlike a rename over an existing file)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}); what was written before stands, and the "
-            "same command goes on from there"
-        ) from error
 
 
 def _update(digest: "hashlib._Hash", tensor: Tensor) -> None:

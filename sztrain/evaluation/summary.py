@@ -2,12 +2,12 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sztrain.evaluation.measurement import Measurement
+from sztrain.files import write_whole
 from sztrain.types import Attack
 
 
@@ -88,7 +88,4 @@ def write_json(values: dict[str, Any], path: str | Path) -> None:
         >>> json.loads(path.read_text())
         {'median_l0': None}
     """
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)  # noqa: PTH105  (atomic, unlike a rename over an existing file)
+    write_whole(path, json.dumps(values, indent=2, allow_nan=False) + "\n")

@@ -8,7 +8,8 @@ import pandas as pd
 
 from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.published import find_row, fixed_budget_rows
-from sztrain.evaluation.records import Cost, write_whole
+from sztrain.evaluation.records import Cost
+from sztrain.files import write_whole
 from sztrain.types import Attack
 
 PAPER_NAMES = {"SigmaZero": "sigma-zero"}
@@ -212,7 +213,7 @@ def write_csv(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
         >>> path.read_text().split()
         ['model,median_l0', 'M1,inf']
     """
-    write_whole(Path(path), pd.DataFrame(list(rows)).to_csv(index=False))
+    write_whole(path, pd.DataFrame(list(rows)).to_csv(index=False))
 
 
 def write_markdown(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
@@ -230,7 +231,7 @@ def write_markdown(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
     table = _printed(rows, "{} (paper {}, {})")
     lines = ["| " + " | ".join(row) + " |" for row in table]
     lines.insert(1, "|" + "---|" * len(table[0]))
-    write_whole(Path(path), "\n".join(lines) + "\n")
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def write_latex(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
@@ -253,7 +254,7 @@ def write_latex(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
         "\\bottomrule",
         "\\end{tabular}",
     ]
-    write_whole(Path(path), "\n".join(lines) + "\n")
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def _latex_line(cells: Sequence[str]) -> str:

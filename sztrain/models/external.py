@@ -14,6 +14,7 @@ from typing import Any, cast
 from torch import nn
 
 from sztrain.errors import InputError, UnavailableError, require_in
+from sztrain.files import write_whole
 from sztrain.models._checks import did_you_mean, first_line, require_count
 from sztrain.models.normalize import normalized
 from sztrain.models.state_dicts import (
@@ -23,7 +24,6 @@ from sztrain.models.state_dicts import (
     read_plain,
     require_answer,
     weights_dir,
-    write_whole,
 )
 
 ROBUSTBENCH_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}

@@ -1,7 +1,6 @@
 """Where weights lie, how they get there, and what is checked before they enter a net."""
 
 import os
-import uuid
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -68,30 +67,6 @@ def require_answer(url: str) -> None:
         urlopen(Request(url, method="HEAD"), timeout=SILENCE).close()
     except HTTPError as error:
         error.close()  # a refusal is an answer, too
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that no other process ever sees a part of it.
-
-    Its folder is made where it is missing.
-
-    Raises:
-        OSError: the file cannot be written; nothing is left of it.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_whole(Path(folder) / "new" / "net.pth", b"weights")
-        ...     [file.name for file in Path(folder).rglob("*.*")]
-        ['net.pth']
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def cannot_download(

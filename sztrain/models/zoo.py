@@ -13,7 +13,8 @@ from types import MappingProxyType
 from torch import Tensor, nn
 
 from sztrain.errors import InputError
-from sztrain.models._checks import did_you_mean, first_line
+from sztrain.files import write_whole
+from sztrain.models._checks import did_you_mean
 from sztrain.models.checkpoint import assemble, build_net, net_from_checkpoint, read_checkpoint
 from sztrain.models.net_file import read_net_file
 from sztrain.models.paper_nets import PAPER_CARDS, NetCard
@@ -23,7 +24,6 @@ from sztrain.models.state_dicts import (
     download,
     read_plain,
     weights_dir,
-    write_whole,
 )
 
 __all__ = ["CARDS", "NetCard", "describe_net", "load_net"]
@@ -188,5 +188,5 @@ def _keep(path: Path, content: bytes) -> None:
     """Write a file for the next time; this time goes on without it."""
     try:
         write_whole(path, content)
-    except OSError as error:
-        warnings.warn(f"{path} cannot be written: {first_line(error)}", stacklevel=4)
+    except InputError as error:
+        warnings.warn(str(error), stacklevel=4)

@@ -7,6 +7,8 @@ from typing import Any
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
+from sztrain.files import whole_file
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and then moves it there.
@@ -25,6 +27,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if "://" in os.fspath(path):  # a remote store; what it does is its own affair
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        draft = f"{os.fspath(path)}.tmp"
-        super().save_checkpoint(checkpoint, draft, storage_options)
-        os.replace(draft, path)  # noqa: PTH105  (atomic, unlike a rename over an existing file)
+        with whole_file(path) as draft:
+            super().save_checkpoint(checkpoint, draft, storage_options)

@@ -1,9 +1,5 @@
 """Records on disk: whole or not at all, of one run alone, and read as they were written."""
 
-import errno
-import os
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -19,8 +15,8 @@ from sztrain.evaluation.records import (
     data_digest,
     net_digest,
     total_cost,
-    write_whole,
 )
+from sztrain.files import write_whole
 
 IDENTITY = {"attack": {"name": "SigmaZero", "num_steps": 10, "budget": None}, "num_samples": 10}
 COST = Cost(num_samples=4, seconds=0.1, num_forwards=44, num_backwards=40, peak_memory=7)
@@ -137,26 +133,6 @@ def test_examples_come_back_and_damaged_ones_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=r"examples\.safetensors is damaged"):
         records.read_examples()
-
-
-def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path, monkeypatch):
-    path = tmp_path / "file.csv"
-    write_whole(path, "old\n")
-
-    def full(self, content):
-        path_of_draft = os.open(self, os.O_CREAT | os.O_WRONLY)
-        os.write(path_of_draft, content[:2])
-        os.close(path_of_draft)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(
-        InputError, match=r"file\.csv cannot be written \(No space left on device\)"
-    ):
-        write_whole(path, "new\n")
-    monkeypatch.undo()
-    assert path.read_text() == "old\n"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_batch_counts_once_its_records_are_there(tmp_path, monkeypatch):

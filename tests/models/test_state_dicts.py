@@ -17,7 +17,6 @@ from sztrain.models.state_dicts import (
     cannot_download,
     download,
     require_answer,
-    write_whole,
 )
 
 
@@ -100,23 +99,6 @@ def test_message_says_why_and_what_to_do(tmp_path, unused_port):
     assert "urlopen" not in text
     assert f"put them at {tmp_path}/a/x.pth" in text
     assert text.endswith("the folder that has a/x.pth")
-
-
-def test_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "new" / "net.pth"
-    write_whole(path, b"first")
-    assert path.read_bytes() == b"first"
-
-    def full(part, content):
-        with part.open("wb") as file:
-            file.write(content[:3])
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(type(path), "write_bytes", full)
-    with pytest.raises(OSError, match="no space"):
-        write_whole(path, b"second")
-    assert path.read_bytes() == b"first"
-    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("key", [None, "state_dict", "model_state_dict", "model", "net"])
