@@ -15,7 +15,7 @@ def difference_of_logits(logits: Tensor, labels: Tensor) -> Tensor:
         labels: int64 ``(N,)``.
 
     Returns:
-        Shape ``(N,)``. A tie gives 0.
+        Shape ``(N,)``. A tie gives 0; of several rivals the first one takes the gradient.
 
     Reference:
         First term of Eq. 6 of `arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_, unclipped.
@@ -24,9 +24,10 @@ def difference_of_logits(logits: Tensor, labels: Tensor) -> Tensor:
         >>> difference_of_logits(torch.tensor([[1.0, 4.0, 3.0]]), torch.tensor([1]))
         tensor([1.])
     """
-    true_logits = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
-    others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
-    return true_logits - others.amax(dim=1)
+    others = logits.detach().scatter(1, labels.unsqueeze(1), -torch.inf)
+    pairs = torch.stack((labels, others.argmax(dim=1)), dim=1)
+    true_logits, rivals = logits.gather(1, pairs).unbind(dim=1)
+    return true_logits - rivals
 
 
 def smooth_l0_gradient(delta: Tensor, sigma: float, unit: Unit = "features") -> Tensor:

@@ -45,10 +45,8 @@ def l0_norm(delta: Tensor, unit: Unit = "features") -> Tensor:
         >>> l0_norm(delta, "features").item(), l0_norm(delta, "pixels").item()
         (3.0, 1.0)
     """
-    changed = delta != 0
-    if unit == "pixels":
-        changed = changed.any(dim=1)
-    return changed.flatten(1).sum(dim=1).float()
+    # By arithmetic: a CPU takes several times as long over `!=`.
+    return magnitudes(delta, unit).sign_().flatten(1).sum(dim=1, dtype=torch.float32)
 
 
 def num_units(shape: torch.Size | tuple[int, ...], unit: Unit) -> int:

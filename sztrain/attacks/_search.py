@@ -56,11 +56,9 @@ class Search:
 
     def keep_best(self, better: Tensor, l0: Tensor) -> None:
         """Take δ for the best where it is ``better``."""
-        torch.where(
-            per_sample(better, self.delta), self.delta, self.best_delta, out=self.best_delta
-        )
+        # With weights 0 and 1 this copies rows, faster than `where` does on a CPU.
+        self.best_delta.lerp_(self.delta, per_sample(better.to(self.delta.dtype), self.delta))
         torch.where(better, l0, self.best_l0, out=self.best_l0)
-        self.num_stale.add_(1).masked_fill_(better, 0)
 
     def where(self, mask: Tensor) -> Self:
         """The rows where ``mask`` holds."""

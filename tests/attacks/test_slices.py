@@ -1,5 +1,8 @@
 """A batch in slices: every sample once, in order, and none lost where the memory is short."""
 
+import ctypes
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -137,3 +140,37 @@ def test_any_other_error_comes_through_at_once():
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         in_slices(attack, *batch(4), None)
     assert attack.asked == [4]
+
+
+FAULTS = """
+import resource, torch
+from sztrain.attacks.slices import keep_heap
+from sztrain.models import small_cnn
+
+torch.set_num_threads(1)
+net, images = small_cnn(), torch.rand(64, 1, 28, 28)
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        inputs = images.clone().requires_grad_()
+        torch.autograd.grad(net(inputs).sum(), inputs)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+before = faults()
+keep_heap()
+faults()
+print(before, faults())
+"""
+
+
+@pytest.mark.skipif(
+    not (sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")), reason="no glibc"
+)
+def test_a_pass_finds_the_memory_of_the_last_one():
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=120
+    )
+    before, after = map(int, done.stdout.split())
+    assert after < before / 4
