@@ -55,13 +55,14 @@ class Recorded(Generic[State]):
             self._state, self._argument, self._num_calls = state, argument.clone(), 0
             self._graph = torch.cuda.CUDAGraph()
         self._argument.copy_(argument)
-        if self._num_calls < self.NUM_EAGER:
-            self._call_beside(state)
-        else:
-            if self._num_calls == self.NUM_EAGER:
+        with torch.cuda.device(argument.device):
+            if self._num_calls < self.NUM_EAGER:
+                self._call_beside(state)
+            elif self._num_calls == self.NUM_EAGER:
                 with torch.cuda.graph(self._graph):  # records, and runs nothing
                     self._function(state, self._argument)
-            self._graph.replay()
+            if self._num_calls >= self.NUM_EAGER:
+                self._graph.replay()
         self._num_calls += 1
 
     def _call_beside(self, state: State) -> None:

@@ -228,6 +228,7 @@ def graphs(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Stream", stream)
     monkeypatch.setattr(torch.cuda, "current_stream", stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(sigma_zero, "require_cuda", lambda device: None)
     monkeypatch.setattr(sigma_zero, "_steps_between_looks", lambda device: 8)
     return made
