@@ -81,7 +81,8 @@ class Report:
         if self.suite is not None and job.attack.unit == "features":
             self._budget_rows += budget_rows(measurement, cost, self.suite.fixed_budgets, **about)
         place = (job.data.name, judged_by(job.attack), job.attack.unit)
-        self._curves[place][job.label] = measurement.curve
+        name = job.label if self.suite is None else job.model
+        self._curves[place][name] = measurement.curve
         self._title = f"{judged_by(job.attack)} on {len(job.samples)} images of {job.data.name}"
 
     def finish(self) -> None:
