@@ -23,6 +23,7 @@ from sklearn.datasets import load_digits
 
 from sztrain.cli import evaluate_main, train_main
 from sztrain.cli.entry import register_resolvers
+from sztrain.models import zoo
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,10 +83,15 @@ def digits_read_once():
     return load_digits()
 
 
+def _offline(url):
+    raise OSError("no network in a test")
+
+
 @pytest.fixture
 def undisturbed(tmp_path, monkeypatch):
     """A program's start in this process: an empty folder, and nothing of it stays behind."""
     monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: copy.copy(digits_read_once()))
+    monkeypatch.setattr(zoo, "download", _offline)
     environment = dict(os.environ)
     for key in set(environment) - set(clean_environment(tmp_path)):
         monkeypatch.delenv(key)

@@ -196,14 +196,14 @@ def test_a_wrong_evaluation_is_refused_before_it_begins(refused_config, trained,
 
 
 NETS = {
-    "M3": ("got M3", "M1, M2, digits_standard", ".ckpt or .safetensors"),
+    "M3": ("got M3", "M1, M2, C1", ".ckpt or .safetensors"),
     "digits_sparse": ("got digits_sparse", "did you mean digits_sparse_at"),
     "nowhere.ckpt": ("there is no checkpoint nowhere.ckpt",),
     "nowhere.safetensors": ("there is no file nowhere.safetensors",),
     "[]": ("expected net to name at least one net",),
     "null": ("expected net to name at least one net",),
     "M1": ("MNIST is not on disk",),
-    "M1 data=digits": ("the weights of M1 are not at", "SZTRAIN_WEIGHTS_DIR"),
+    "M1 data=digits": ("the weights of M1 cannot be downloaded", "SZTRAIN_WEIGHTS_DIR"),
     "M1,M2 -m": ("a sweep over nets needs data=...", "net=[a,b]"),
 }
 
