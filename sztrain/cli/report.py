@@ -1,5 +1,6 @@
 """What a run says to the person in front of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +39,32 @@ def print_verdict(summary: dict[str, Any], output_dir: Path) -> None:
     console.print(f"Figures, pictures and checkpoints: {output_dir}", soft_wrap=True)
 
 
-def print_results(rows: list[dict[str, Any]], columns: list[tuple[str, str]], title: str) -> None:
+def print_results(
+    rows: list[dict[str, Any]],
+    columns: list[tuple[str, str]],
+    title: str,
+    remarks: Sequence[str] = (),
+) -> None:
     """Print rows of results under the given columns.
 
     Args:
         rows: one dictionary a row.
         columns: pairs of key and heading; those without a value in any row are left out.
         title: above the table.
+        remarks: lines below the table.
     """
     shown = [column for column in columns if any(row.get(column[0]) is not None for row in rows)]
-    table = Table(title=title, caption=_LEGEND, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title, caption=_LEGEND, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
     for _, heading in shown:
         table.add_column(heading, justify="right", overflow="fold")  # whole, however long
     for row in rows:
         table.add_row(*(_cell(row.get(key)) for key, _ in shown))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for remark in remarks:
+        console.print(remark, soft_wrap=True, highlight=False, markup=False)
 
 
 def _cell(value: Any) -> str:

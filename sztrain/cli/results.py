@@ -32,7 +32,6 @@ _COLUMNS = [
     ("mean_l0", "mean"),
     ("time_s", "t"),
     ("queries_k", "q"),
-    ("verdict", "against the paper"),
 ]
 
 
@@ -94,8 +93,12 @@ class Report:
             figure = robustness_curve_figure(curves, unit, budgets=budgets, title=judge)
             save_figure(figure, self.output_dir / "curves" / f"{name}.png")
         columns = [column for column in _COLUMNS if self.suite is not None or column[0] != "steps"]
-        rows = [row | {"verdict": row["notes"] or verdict(row) or None} for row in self.rows]
-        print_results(rows, columns, self._title if self.suite is None else "")
+        remarks = [
+            f"{row['model']}, {row['attack']}, N={row['steps']}: {row['notes'] or verdict(row)}"
+            for row in self.rows
+            if row["notes"] or verdict(row)
+        ]
+        print_results(self.rows, columns, self._title if self.suite is None else "", remarks)
 
 
 def judged_by(attack: Attack) -> str:
