@@ -113,7 +113,8 @@ def attack_share(job: Job, team: Fabric) -> None:
     """
     tally = job.tally()
     share = job.spans[team.global_rank :: team.world_size]
-    waiting = [span for span in share if not job.records.has(span)]
+    done = [span for span in share if job.records.has(span)]
+    waiting = [span for span in share if span not in done]
     net = job.net.to(team.device)
     with Progress(disable=team.global_rank > 0) as progress:
         task = progress.add_task(job.label, total=sum(len(span) for span in share))
@@ -123,9 +124,8 @@ def attack_share(job: Job, team: Fabric) -> None:
             text = f"{job.label}, median ℓ0 {tally.running_median:g}"
             progress.update(task, advance=len(span), description=text)
 
-        for span in share:
-            if span not in waiting:
-                count(span)
+        for span in done:
+            count(span)
         for span in record_attack(
             net, job.attack, job.samples, job.records, waiting, team.device, job.data.num_workers
         ):

@@ -8,6 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from sztrain.evaluation.tables import digits
+
 _LEGEND = (
     "clean accuracy and ASR in percent, median and mean of ℓ0, "
     "t in seconds and q in thousands of passes a sample"
@@ -60,23 +62,15 @@ def print_results(
     for _, heading in shown:
         table.add_column(heading, justify="right", overflow="fold")  # whole, however long
     for row in rows:
-        table.add_row(*(_cell(row.get(key)) for key, _ in shown))
+        table.add_row(*(digits(row.get(key)) for key, _ in shown))
     console = Console()
     console.print(table)
     for remark in remarks:
         console.print(remark, soft_wrap=True, highlight=False, markup=False)
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return _number(value) if isinstance(value, float) else str(value)
-
-
 def _number(value: float | None) -> str:
-    if value is None or value == float("inf"):
-        return "∞"
-    return f"{value:.2g}" if 0 < value < 0.1 else f"{value:.2f}".removesuffix(".00")
+    return digits(float("inf") if value is None else value)
 
 
 def _percent(value: float) -> str:

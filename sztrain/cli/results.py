@@ -18,7 +18,7 @@ from sztrain.evaluation.tables import (
     write_latex,
     write_markdown,
 )
-from sztrain.types import Attack, Unit
+from sztrain.types import Attack
 
 _COLUMNS = [
     ("model", "net"),
@@ -56,7 +56,7 @@ class Report:
         self.suite = suite
         self.rows: list[dict[str, Any]] = []
         self._budget_rows: list[dict[str, Any]] = []
-        self._curves: dict[tuple[str, str, Unit], dict[str, Tensor]] = defaultdict(dict)
+        self._curves: dict[tuple[str, Attack], dict[str, Tensor]] = defaultdict(dict)
         self._title = ""
 
     def add(self, job: Job | dict[str, Any], device: str) -> None:
@@ -79,18 +79,18 @@ class Report:
         )
         if self.suite is not None and job.attack.unit == "features":
             self._budget_rows += budget_rows(measurement, cost, self.suite.fixed_budgets, **about)
-        place = (job.data.name, judged_by(job.attack), job.attack.unit)
         name = job.label if self.suite is None else job.model
-        self._curves[place][name] = measurement.curve
+        self._curves[job.data.name, job.attack][name] = measurement.curve
         self._title = f"{judged_by(job.attack)} on {len(job.samples)} images of {job.data.name}"
 
     def finish(self) -> None:
         """Draw the curves and print the table."""
-        for (dataset, judge, unit), curves in self._curves.items():
-            name = unit if self.suite is None else f"{dataset}-{judge.split(', ')[1]}-{unit}"
+        for (dataset, attack), curves in self._curves.items():
+            unit = attack.unit
+            name = unit if self.suite is None else f"{dataset}-N={attack.num_steps}-{unit}"
             size = min(len(curve) for curve in curves.values()) - 1
             budgets = [k for k in self.budgets if k <= size]
-            figure = robustness_curve_figure(curves, unit, budgets=budgets, title=judge)
+            figure = robustness_curve_figure(curves, unit, budgets=budgets, title=judged_by(attack))
             save_figure(figure, self.output_dir / "curves" / f"{name}.png")
         columns = [column for column in _COLUMNS if self.suite is not None or column[0] != "steps"]
         remarks = [

@@ -60,6 +60,16 @@ class Cost:
     num_backwards: int
     peak_memory: int
 
+    @property
+    def seconds_per_sample(self) -> float:
+        """Wall time of the attack for one sample."""
+        return self.seconds / self.num_samples
+
+    @property
+    def passes_per_sample(self) -> float:
+        """Forward and backward passes that one sample took."""
+        return (self.num_forwards + self.num_backwards) / self.num_samples
+
 
 class Records:
     """A folder with the records of one net under one attack, a file for each batch.

@@ -66,7 +66,7 @@ def paper_row(
         batch_size: samples attacked at once.
         device: what it ran on: ``cpu``, or a GPU's name.
     """
-    name = PAPER_NAMES.get(type(attack).__name__, type(attack).__name__)
+    name = _paper_name(attack)
     suffix = "_px" if measurement.unit == "pixels" else ""
     values = measurement.values
     published = find_row(model, name, attack.num_steps) if measurement.unit == "features" else None
@@ -83,8 +83,8 @@ def paper_row(
         },
         "asr_inf": _percent(values["asr_inf"], measurement),
         "median_l0": values[f"median_l0{suffix}"],
-        "time_s": cost.seconds / cost.num_samples,
-        "queries_k": (cost.num_forwards + cost.num_backwards) / cost.num_samples / 1000,
+        "time_s": cost.seconds_per_sample,
+        "queries_k": cost.passes_per_sample / 1000,
         "vram_gb": None if device == "cpu" else cost.peak_memory / 2**30,
         "notes": "",
         "num_samples": measurement.num_samples,
@@ -111,7 +111,7 @@ def missing_row(model: str, attack: Attack, reason: str) -> dict[str, Any]:
         >>> row["notes"], row["paper_median_l0"]
         ('not available: no weights', 18.0)
     """
-    name = PAPER_NAMES.get(type(attack).__name__, type(attack).__name__)
+    name = _paper_name(attack)
     published = find_row(model, name, attack.num_steps)
     row: dict[str, Any] = {
         "table": published.table if published else "",
@@ -145,7 +145,7 @@ def budget_rows(
         dataset: name of the data set.
         attack: the attack.
     """
-    name = PAPER_NAMES.get(type(attack).__name__, type(attack).__name__)
+    name = _paper_name(attack)
     printed = {(row.model, row.attack, row.steps, row.budget): row for row in fixed_budget_rows()}
     rows = []
     for budget in budgets:
@@ -161,8 +161,8 @@ def budget_rows(
                 "attack": name,
                 "budget": budget,
                 "asr": asr,
-                "time_s": cost.seconds / cost.num_samples,
-                "queries_k": (cost.num_forwards + cost.num_backwards) / cost.num_samples / 1000,
+                "time_s": cost.seconds_per_sample,
+                "queries_k": cost.passes_per_sample / 1000,
                 "unit": measurement.unit,
                 "num_samples": measurement.num_samples,
                 "paper_asr": published.asr if published else None,
@@ -190,6 +190,11 @@ def verdict(row: dict[str, Any]) -> str:
         if delta is not None and not abs(delta) <= TOLERANCES[key]
     ]
     return f"not reproduced: {', '.join(beyond)}" if beyond else "reproduced"
+
+
+def _paper_name(attack: Attack) -> str:
+    name = type(attack).__name__
+    return PAPER_NAMES.get(name, name)
 
 
 def _percent(share: float, measurement: Measurement) -> float:
@@ -279,12 +284,18 @@ def _printed(rows: Sequence[dict[str, Any]], beside: str) -> list[list[str]]:
 
 def _cell(ours: Any, printed: Any, beside: str) -> str:
     if not isinstance(ours, float) or printed is None:
-        return _digits(ours)
+        return digits(ours)
     difference = _difference(ours, printed)
-    return beside.format(_digits(ours), _digits(printed), f"{difference:+.3g}")
+    return beside.format(digits(ours), digits(printed), f"{difference:+.3g}")
 
 
-def _digits(value: Any) -> str:
+def digits(value: Any) -> str:
+    """A cell of a printed table: a few digits of a figure, nothing for ``None``.
+
+    Example:
+        >>> digits(0.0123), digits(15.0), digits(float("inf")), digits("M1"), digits(None)
+        ('0.012', '15', '∞', 'M1', '')
+    """
     if value is None:
         return ""
     if not isinstance(value, float):
