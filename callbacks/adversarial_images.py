@@ -5,7 +5,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from torch import Tensor
 from typing_extensions import override
 
 from sztrain.callbacks.sparse_robustness import SparseRobustness
@@ -16,6 +15,7 @@ from sztrain.evaluation.figures import (
     save_figure,
 )
 from sztrain.evaluation.measurement import Examples, Measurement
+from sztrain.evaluation.wandb_media import curve_media, example_table
 
 
 class AdversarialImages(Callback):
@@ -57,7 +57,7 @@ class AdversarialImages(Callback):
         for logger in loggers:
             # By its name: pytorch_lightning and lightning.pytorch each have a class of their own.
             if type(logger).__name__ == "WandbLogger":
-                _log_to_wandb(logger.experiment, measurement)
+                _log_to_wandb(logger.experiment, measurement, self.name)
 
     def _draw(self, measurement: Measurement, budgets: tuple[int, ...]) -> None:
         curve = robustness_curve_figure(
@@ -83,41 +83,9 @@ def _drawable(measurement: Measurement) -> Examples | None:
     return shown
 
 
-def _log_to_wandb(run: Any, measurement: Measurement) -> None:
-    import wandb
-
-    curve = wandb.Table(
-        columns=["budget", "robust_accuracy"],
-        data=[[k, float(accuracy)] for k, accuracy in enumerate(measurement.curve)],
-    )
-    chart = wandb.plot.line(
-        curve, "budget", "robust_accuracy", title=f"Robust accuracy ({measurement.unit})"
-    )
+def _log_to_wandb(run: Any, measurement: Measurement, name: str) -> None:
     # Without `step`: W&B's own step and Lightning's disagree, and points would be dropped.
-    run.log({"test/robustness_curve_table": curve, "test/robustness_curve": chart})
+    run.log(curve_media("test/robustness_curve", {name: measurement.curve}, measurement.unit))
     shown = _drawable(measurement)
     if shown is not None:
-        run.log({"test/adversarial_examples": _example_table(shown)})
-
-
-def _example_table(examples: Examples) -> Any:
-    import wandb
-
-    def image(values: Tensor) -> Any:
-        return wandb.Image(values.clamp(0, 1).permute(1, 2, 0).mul(255).round().byte().numpy())
-
-    table = wandb.Table(
-        columns=["clean", "adversarial", "changed", "l0", "label", "clean pred", "adv pred"]
-    )
-    for row in range(len(examples.labels)):
-        inputs, adv_inputs = examples.inputs[row], examples.adv_inputs[row]
-        table.add_data(
-            image(inputs),
-            image(adv_inputs),
-            image((adv_inputs != inputs).any(dim=0, keepdim=True).float()),
-            float(examples.l0[row]),
-            int(examples.labels[row]),
-            int(examples.clean_predictions[row]),
-            int(examples.adv_predictions[row]),
-        )
-    return table
+        run.log({"test/adversarial_examples": example_table(shown)})

@@ -81,7 +81,9 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    expected = set(code_files(".py", ".yaml", ".csv", ".safetensors")) | {"sztrain/py.typed"}
+    expected = set(code_files(".py", ".yaml", ".csv", ".jinja", ".safetensors")) | {
+        "sztrain/py.typed"
+    }
     inside = {name for name in names if ".dist-info/" not in name}
     assert inside == expected
     assert len([name for name in expected if name.endswith(".safetensors")]) == 2

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,16 @@ from sztrain.cli.checks import (
     check_attack,
     check_net,
     check_num_samples,
+    check_wandb,
     set_num_threads,
 )
-from sztrain.cli.jobs import Job, attack_share, gather_team
+from sztrain.cli.jobs import Job, Selection, attack_share
 from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.results import Report
-from sztrain.cli.suites import Suite, read_suite, suite_attack, suite_samples
-from sztrain.errors import InputError, UnavailableError, require_count
-from sztrain.evaluation.tables import missing_row
+from sztrain.cli.suites import read_suite, suite_jobs
+from sztrain.cli.team import automatic_batch_size, device_name, find_device, gather_team
+from sztrain.cli.wandb_run import evaluation_run
+from sztrain.errors import InputError, require_count
 from sztrain.models import load_net
 from sztrain.norms import check_budgets
 from sztrain.types import Attack
@@ -46,24 +48,33 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
     quieten()
     keep_freed_memory()
     set_num_threads(cfg.num_threads)
-    device = _device(cfg.device)
+    device = find_device(cfg.device)
     suite = None if cfg.get("suite") is None else read_suite(cfg, _overrides())
-    # What is wrong with one of several nets shall show before hours are spent on the others.
-    jobs = _net_jobs(cfg) if suite is None else _suite_jobs(suite, cfg)
-    team = gather_team(device, cfg.devices)
     output_dir = Path(cfg.output_dir)
-    if team.global_rank == 0:
+    check_wandb(cfg.get("logger"))
+    # What is wrong with one of several nets shall show before hours are spent on the others.
+    jobs: Iterable[Job | dict[str, Any]] = (
+        _net_jobs(cfg, device)
+        if suite is None
+        else suite_jobs(suite, device=device, seed=cfg.seed, output_dir=output_dir)
+    )
+    num_jobs = len(_names(cfg.net)) if suite is None else suite.num_jobs
+    team = gather_team(device, cfg.devices)
+    first = team.global_rank == 0
+    if first:
         output_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
-    report = Report(output_dir, plain(cfg.budgets), suite)
-    for job in jobs:
-        if isinstance(job, Job):
-            attack_share(job, team)
-            team.barrier()
-        if team.global_rank == 0:
-            report.add(job, _device_name(team.device))
-    if team.global_rank == 0:
-        report.finish()
+    wandb_node = plain(cfg.logger).get("wandb") if first and cfg.get("logger") else None
+    with evaluation_run(wandb_node, plain(cfg), output_dir) as run:
+        report = Report(output_dir, plain(cfg.budgets), suite, run)
+        for number, job in enumerate(jobs, start=1):
+            if isinstance(job, Job):
+                attack_share(job, team, f"{number}/{num_jobs}")
+                team.barrier()
+            if first:
+                report.add(job, device_name(team.device))
+        if first:
+            report.finish(_title(cfg), (output_dir / "config.yaml").read_text(encoding="utf-8"))
     return report.rows
 
 
@@ -71,9 +82,15 @@ def _overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
-def _net_jobs(cfg: DictConfig) -> list[Job]:
+def _title(cfg: DictConfig) -> str:
+    chosen = HydraConfig.get().runtime.choices.get("suite") if HydraConfig.initialized() else None
+    return str(chosen) if chosen is not None else ", ".join(_names(cfg.net))
+
+
+def _net_jobs(cfg: DictConfig, device: torch.device) -> list[Job]:
     """Every net of the config node ``net`` under the attack of the node ``attack``."""
-    require_count("batch_size", cfg.batch_size, 1)
+    if cfg.batch_size is not None:
+        require_count("batch_size", cfg.batch_size, 1)
     attack: Attack = make(cfg.attack, "attack")
     require_attack("attack", attack)
     data = build_data(cfg.data)
@@ -85,46 +102,20 @@ def _net_jobs(cfg: DictConfig) -> list[Job]:
     num_samples = check_num_samples("num_samples", cfg.num_samples, part, cfg.split)
     check_attack("attack", attack, data.image_shape)
     check_budgets("budgets", plain(cfg.budgets), data.image_shape, attack.unit)
+    selection = Selection(data, Subset(part, range(num_samples)))
     return [
         Job(
             label=labels[name],
             model=name,
             net=net,
             attack=attack,
-            data=data,
-            samples=Subset(part, range(num_samples)),
-            batch_size=cfg.batch_size,
+            selection=selection,
+            batch_size=cfg.batch_size or automatic_batch_size(device, data.image_shape),
             budgets=plain(cfg.budgets),
             output_dir=Path(cfg.output_dir),
         )
         for name, net in nets.items()
     ]
-
-
-def _suite_jobs(suite: Suite, cfg: DictConfig) -> Iterator[Job | dict[str, Any]]:
-    """The jobs of a suite, one net in memory at a time; a row where a net cannot be had."""
-    attacks = [
-        (name, suite_attack(name, steps)) for steps in suite.num_steps for name in suite.attacks
-    ]
-    for model in suite.models:
-        try:
-            net, data, samples = suite_samples(model, suite, cfg.seed)
-        except UnavailableError as error:
-            for _, attack in attacks:
-                yield missing_row(model, attack, str(error))
-            continue
-        for name, attack in attacks:
-            yield Job(
-                label=f"{model}-{name}-{attack.num_steps}",
-                model=model,
-                net=net,
-                attack=attack,
-                data=data,
-                samples=samples,
-                batch_size=suite.batch_size,
-                budgets=suite.fixed_budgets,
-                output_dir=Path(cfg.output_dir),
-            )
 
 
 def _names(net: Any) -> list[str]:
@@ -142,19 +133,3 @@ def _labels(names: list[str]) -> dict[str, str]:
         name: label if often[label] == 1 else re.sub(r"\W+", "_", name).strip("_")[-100:]
         for name, label in short.items()
     }
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"expected device to be auto or a device this machine has, got {name}"
-        ) from error
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

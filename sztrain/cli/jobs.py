@@ -7,14 +7,19 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from rich.progress import Progress
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from sztrain.data import ImageDataModule
-from sztrain.errors import InputError, require_count
-from sztrain.evaluation.figures import adversarial_examples_figure, save_figure
-from sztrain.evaluation.measurement import Measurement, Tally
+from sztrain.evaluation.measurement import Examples, Measurement, Tally
 from sztrain.evaluation.recording import record_attack
 from sztrain.evaluation.records import (
     Cost,
@@ -24,9 +29,26 @@ from sztrain.evaluation.records import (
     net_digest,
     total_cost,
 )
-from sztrain.evaluation.tables import PAPER_BUDGETS, write_csv
+from sztrain.evaluation.rows import PAPER_BUDGETS
+from sztrain.evaluation.tables import write_csv
 from sztrain.norms import num_units
 from sztrain.types import Attack
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Samples to attack, and the data that they come from."""
+
+    data: ImageDataModule
+    samples: "Subset[tuple[Tensor, Tensor]]"
+
+    @cached_property
+    def digest(self) -> str:
+        """Checksum of images and labels; all samples are read for it, once."""
+        loader: DataLoader[Any] = DataLoader(
+            self.samples, batch_size=256, num_workers=self.data.num_workers
+        )
+        return data_digest(loader)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +60,7 @@ class Job:
         model: name of the net.
         net: the net.
         attack: the attack.
-        data: where the samples come from.
-        samples: the samples.
+        selection: the samples.
         batch_size: samples attacked at once.
         budgets: budgets at which success and robust accuracy are wanted.
         output_dir: folder of the evaluation.
@@ -49,8 +70,7 @@ class Job:
     model: str
     net: nn.Module
     attack: Attack
-    data: ImageDataModule
-    samples: "Subset[tuple[Tensor, Tensor]]"
+    selection: Selection
     batch_size: int
     budgets: list[int]
     output_dir: Path
@@ -62,14 +82,11 @@ class Job:
         Raises:
             InputError: there are records of something else.
         """
-        loader: DataLoader[Any] = DataLoader(
-            self.samples, self.batch_size, num_workers=self.data.num_workers
-        )
         identity = {
             "attack": {"name": type(self.attack).__name__, **vars(self.attack)},
             "net": net_digest(self.net),
-            "data": data_digest(loader),
-            "num_samples": len(self.samples),
+            "data": self.selection.digest,
+            "num_samples": len(self.selection.samples),
             "batch_size": self.batch_size,
         }
         return Records(self.output_dir / "batches" / self.label, identity)
@@ -77,36 +94,23 @@ class Job:
     @property
     def spans(self) -> list[range]:
         """The samples of every batch."""
-        return batch_spans(len(self.samples), self.batch_size)
+        return batch_spans(len(self.selection.samples), self.batch_size)
 
     def tally(self) -> Tally:
         """With nothing counted yet; at the paper's budgets, too, and of this process alone."""
-        size = num_units(self.data.image_shape, self.attack.unit)
+        shape = self.selection.data.image_shape
+        size = num_units(shape, self.attack.unit)
         budgets = sorted(k for k in {*PAPER_BUDGETS, *self.budgets} if k <= size)
-        return Tally(self.data.image_shape, self.attack.unit, budgets, alone=True)
+        return Tally(shape, self.attack.unit, budgets, alone=True)
 
 
-def gather_team(device: torch.device, devices: int) -> Fabric:
-    """The processes that share the work: this one, or one for each of several devices.
-
-    Raises:
-        InputError: no number of devices, or several with one of them named.
-    """
-    require_count("devices", devices, 1)
-    if devices > 1 and device.index is not None:
-        raise InputError(
-            f"expected devices=1 with device={device}, got devices={devices}: "
-            f"several devices are chosen with device={device.type}"
-        )
-    chosen: Any = devices if device.index is None or device.type == "cpu" else [device.index]
-    strategy = "auto" if devices == 1 else "ddp"
-    team = Fabric(accelerator=device.type, devices=chosen, strategy=strategy)
-    team.launch()
-    return team
-
-
-def attack_share(job: Job, team: Fabric) -> None:
+def attack_share(job: Job, team: Fabric, position: str) -> None:
     """Attack this process's share of what has not been attacked yet.
+
+    Args:
+        job: what to attack.
+        team: the processes that share the work.
+        position: which of all jobs it is, for the progress bar.
 
     Raises:
         InputError: what the attack refuses, records that are damaged, or a full disk.
@@ -116,24 +120,65 @@ def attack_share(job: Job, team: Fabric) -> None:
     done = [span for span in share if job.records.has(span)]
     waiting = [span for span in share if span not in done]
     net = job.net.to(team.device)
-    with Progress(disable=team.global_rank > 0) as progress:
-        task = progress.add_task(job.label, total=sum(len(span) for span in share))
+    with _progress(shown=team.global_rank == 0) as progress:
+        # What was done before counts as progress, but says nothing about the time that is left.
+        task = progress.add_task(job.label, total=_size(share), completed=_size(done))
 
         def count(span: range) -> None:
             tally.count(torch.tensor([row.l0 for row in job.records.read(span)]), 0.0)
-            text = f"{job.label}, median ℓ0 {tally.running_median:g}"
-            progress.update(task, advance=len(span), description=text)
+            text = f"{position} {job.label}, median ℓ0 {tally.running_median:g}"
+            progress.update(task, description=text)
 
         for span in done:
             count(span)
         for span in record_attack(
-            net, job.attack, job.samples, job.records, waiting, team.device, job.data.num_workers
+            net,
+            job.attack,
+            job.selection.samples,
+            job.records,
+            waiting,
+            team.device,
+            job.selection.data.num_workers,
         ):
             count(span)
+            progress.advance(task, len(span))
 
 
-def conclude(job: Job) -> tuple[Measurement, Cost]:
-    """Write what the records say, and return it.
+def _size(spans: list[range]) -> int:
+    return sum(len(span) for span in spans)
+
+
+def _progress(*, shown: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        BarColumn(bar_width=10),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=9)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TextColumn("left", table_column=Column(no_wrap=True, min_width=4)),
+        disable=not shown,
+        speed_estimate_period=3600,  # a batch may take minutes
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a job's records say.
+
+    Attributes:
+        job: the job.
+        measurement: robustness of its net.
+        cost: what the attack took in all.
+        examples: some samples to look at, where they are grey or colour images.
+    """
+
+    job: Job
+    measurement: Measurement
+    cost: Cost
+    examples: Examples | None
+
+
+def conclude(job: Job) -> Finding:
+    """Write the records of all batches into one file, and tell what they say.
 
     Raises:
         InputError: records that are missing or damaged.
@@ -142,8 +187,6 @@ def conclude(job: Job) -> tuple[Measurement, Cost]:
     rows = [row for span in job.spans for row in job.records.read(span)]
     tally.count(torch.tensor([row.l0 for row in rows]), cost.seconds)
     write_csv([asdict(row) for row in rows], job.output_dir / "records" / f"{job.label}.csv")
-    if job.data.in_channels in (1, 3):
-        examples = job.records.read_examples()
-        figure = adversarial_examples_figure(**vars(examples), unit=job.attack.unit)
-        save_figure(figure, job.output_dir / "examples" / f"{job.label}.png")
-    return tally.measurement(), cost
+    drawable = job.selection.data.in_channels in (1, 3)
+    examples = job.records.read_examples() if drawable else None
+    return Finding(job=job, measurement=tally.measurement(), cost=cost, examples=examples)

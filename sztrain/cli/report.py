@@ -1,6 +1,6 @@
 """What a run says to the person in front of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from sztrain.evaluation.tables import digits
+from sztrain.evaluation.tables import digits, printed_table
 
 _LEGEND = (
     "clean accuracy and ASR in percent, median and mean of ℓ0, "
@@ -43,30 +43,35 @@ def print_verdict(summary: dict[str, Any], output_dir: Path) -> None:
 
 def print_results(
     rows: list[dict[str, Any]],
-    columns: list[tuple[str, str]],
+    headings: Mapping[str, str],
     title: str,
-    remarks: Sequence[str] = (),
+    remarks: Sequence[str],
+    report: Path,
 ) -> None:
     """Print rows of results under the given columns.
 
     Args:
         rows: one dictionary a row.
-        columns: pairs of key and heading; those without a value in any row are left out.
+        headings: heading of each column by its key; those that are empty throughout are left out.
         title: above the table.
         remarks: lines below the table.
+        report: the page that shows more.
     """
-    shown = [column for column in columns if any(row.get(column[0]) is not None for row in rows)]
     table = Table(
         title=title, caption=_LEGEND, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
     )
-    for _, heading in shown:
+    shown, body = printed_table(rows, headings)
+    for heading in shown:
         table.add_column(heading, justify="right", overflow="fold")  # whole, however long
-    for row in rows:
-        table.add_row(*(digits(row.get(key)) for key, _ in shown))
+    for row in body:
+        table.add_row(*(cell.ours for cell in row))
     console = Console()
     console.print(table)
     for remark in remarks:
         console.print(remark, soft_wrap=True, highlight=False, markup=False)
+    console.print(
+        f"Tables, curves and examples on one page: {report}", soft_wrap=True, markup=False
+    )
 
 
 def _number(value: float | None) -> str:

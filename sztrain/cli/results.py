@@ -1,38 +1,45 @@
-"""What an evaluation leaves behind: tables, pictures, and a few words on the screen."""
+"""What an evaluation leaves behind: tables, pictures, a report, and a few words on the screen."""
 
-from collections import defaultdict
+from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
 
-from torch import Tensor
-
-from sztrain.cli.jobs import Job, conclude
+from sztrain.cli.jobs import Finding, Job, conclude
+from sztrain.cli.pictures import draw_examples, draw_pictures
 from sztrain.cli.report import print_results
 from sztrain.cli.suites import Suite
-from sztrain.evaluation.figures import robustness_curve_figure, save_figure
-from sztrain.evaluation.tables import (
-    budget_rows,
-    paper_row,
-    verdict,
-    write_csv,
-    write_latex,
-    write_markdown,
-)
+from sztrain.cli.wandb_run import WandbRun
+from sztrain.evaluation.html import Picture, write_report
+from sztrain.evaluation.rows import attack_label, budget_rows, paper_row
+from sztrain.evaluation.tables import printed_table, write_csv, write_latex, write_markdown
 from sztrain.types import Attack
 
-_COLUMNS = [
-    ("model", "net"),
-    ("steps", "N"),
-    ("clean_acc", "clean"),
-    ("asr_10", "ASR10"),
-    ("asr_50", "ASR50"),
-    ("asr_inf", "ASR∞"),
-    ("median_l0", "median"),
-    ("paper_median_l0", "paper"),
-    ("mean_l0", "mean"),
-    ("time_s", "t"),
-    ("queries_k", "q"),
-]
+_SCREEN = {
+    "model": "net",
+    "options": "options",
+    "steps": "N",
+    "clean_acc": "clean",
+    "asr_10": "ASR10",
+    "asr_50": "ASR50",
+    "asr_inf": "ASR∞",
+    "median_l0": "median",
+    "paper_median_l0": "paper",
+    "mean_l0": "mean",
+    "time_s": "t",
+    "queries_k": "q",
+}
+
+_BUDGET_HEADINGS = {
+    "model": "net",
+    "attack": "attack",
+    "options": "options",
+    "steps": "N",
+    "budget": "k",
+    "asr": "ASR",
+    "time_s": "t",
+    "queries_k": "q",
+}
 
 
 class _About(TypedDict):
@@ -48,16 +55,20 @@ class Report:
         output_dir: folder of the evaluation.
         budgets: budgets to mark in the curves of an evaluation without a suite.
         suite: the suite, if any.
+        run: W&B's run, if any.
     """
 
-    def __init__(self, output_dir: Path, budgets: list[int], suite: Suite | None) -> None:
+    def __init__(
+        self, output_dir: Path, budgets: list[int], suite: Suite | None, run: WandbRun | None
+    ) -> None:
         self.output_dir = output_dir
         self.budgets = budgets if suite is None else suite.fixed_budgets
         self.suite = suite
+        self.run = run
         self.rows: list[dict[str, Any]] = []
         self._budget_rows: list[dict[str, Any]] = []
-        self._curves: dict[tuple[str, Attack], dict[str, Tensor]] = defaultdict(dict)
-        self._title = ""
+        self._findings: list[Finding] = []
+        self._pictures: list[Picture] = []
 
     def add(self, job: Job | dict[str, Any], device: str) -> None:
         """Add what was found, or the row of what cannot be had."""
@@ -72,33 +83,91 @@ class Report:
             write_csv(self._budget_rows, self.output_dir / "results_fixed_budget.csv")
 
     def _add_found(self, job: Job, device: str) -> None:
-        measurement, cost = conclude(job)
-        about: _About = {"model": job.model, "dataset": job.data.name, "attack": job.attack}
-        self.rows.append(
-            paper_row(measurement, cost, batch_size=job.batch_size, device=device, **about)
+        finding = conclude(job)
+        self._findings.append(finding)
+        about: _About = {
+            "model": job.model,
+            "dataset": job.selection.data.name,
+            "attack": job.attack,
+        }
+        row = paper_row(
+            finding.measurement, finding.cost, batch_size=job.batch_size, device=device, **about
         )
+        self.rows.append(row)
         if self.suite is not None and job.attack.unit == "features":
-            self._budget_rows += budget_rows(measurement, cost, self.suite.fixed_budgets, **about)
-        name = job.label if self.suite is None else job.model
-        self._curves[job.data.name, job.attack][name] = measurement.curve
-        self._title = f"{judged_by(job.attack)} on {len(job.samples)} images of {job.data.name}"
+            self._budget_rows += budget_rows(
+                finding.measurement, finding.cost, self.suite.fixed_budgets, **about
+            )
+        self._pictures += draw_examples(finding)
+        if self.run is not None:
+            self.run.add(job.label, row, finding)
 
-    def finish(self) -> None:
-        """Draw the curves and print the table."""
-        for (dataset, attack), curves in self._curves.items():
-            unit = attack.unit
-            name = unit if self.suite is None else f"{dataset}-N={attack.num_steps}-{unit}"
-            size = min(len(curve) for curve in curves.values()) - 1
-            budgets = [k for k in self.budgets if k <= size]
-            figure = robustness_curve_figure(curves, unit, budgets=budgets, title=judged_by(attack))
-            save_figure(figure, self.output_dir / "curves" / f"{name}.png")
-        columns = [column for column in _COLUMNS if self.suite is not None or column[0] != "steps"]
-        remarks = [
-            f"{row['model']}, {row['attack']}, N={row['steps']}: {row['notes'] or verdict(row)}"
+    def finish(self, title: str, config: str) -> None:
+        """Draw the pictures, write the report and print the table.
+
+        Args:
+            title: heading of the report.
+            config: the composed config, as YAML.
+        """
+        drawn = draw_pictures(self._findings, self.suite, self.budgets, self.output_dir)
+        self._pictures = [*drawn, *self._pictures]
+        report = self.output_dir / "report.html"
+        write_report(
+            report,
+            title=title,
+            facts=self._facts(),
+            tables={
+                "Results": printed_table(self.rows),
+                "Fixed budgets": printed_table(self._budget_rows, _BUDGET_HEADINGS),
+            },
+            pictures=self._pictures,
+            config=config,
+        )
+        if self.run is not None:
+            self.run.finish(self.rows, self._budget_rows, self._findings, self._pictures, report)
+        headings = {k: v for k, v in _SCREEN.items() if self.suite is not None or k != "steps"}
+        print_results(self.rows, headings, self._title(), self._remarks(), report)
+
+    def _title(self) -> str:
+        if self.suite is not None or not self._findings:
+            return ""
+        job = self._findings[-1].job
+        samples = len(job.selection.samples)
+        return f"{judged_by(job.attack)} on {samples} images of {job.selection.data.name}"
+
+    def _remarks(self) -> list[str]:
+        return [
+            f"{row['model']}, {row['attack']}, N={row['steps']}: {row['notes'] or row['verdict']}"
             for row in self.rows
-            if row["notes"] or verdict(row)
+            if row["notes"] or row["verdict"]
         ]
-        print_results(self.rows, columns, self._title if self.suite is None else "", remarks)
+
+    def _facts(self) -> dict[str, str]:
+        """What the figures rest on, for the head of the report."""
+        jobs = [finding.job for finding in self._findings]
+        verdicts = Counter(
+            "not available" if row["notes"] else row["verdict"].partition(":")[0]
+            for row in self.rows
+        )
+        facts = {
+            "Nets": _listed(job.model for job in jobs),
+            "Judged by": _listed(judged_by(job.attack) for job in jobs),
+            "Images": _listed(
+                f"{len(job.selection.samples)} of {job.selection.data.name}" for job in jobs
+            ),
+            "Device": _listed(row["device"] for row in self.rows if not row["notes"]),
+            "Versions": f"sztrain {version('sztrain')}, torch {version('torch')}",
+            "Beside the paper": ", ".join(
+                f"{count} of {len(self.rows)} {verdict}"
+                for verdict, count in verdicts.items()
+                if verdict
+            ),
+        }
+        return {name: text for name, text in facts.items() if text}
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(dict.fromkeys(names))
 
 
 def judged_by(attack: Attack) -> str:
@@ -109,4 +178,4 @@ def judged_by(attack: Attack) -> str:
         >>> judged_by(SigmaZero(num_steps=100))
         'SigmaZero only, N=100, features'
     """
-    return f"{type(attack).__name__} only, N={attack.num_steps}, {attack.unit}"
+    return f"{attack_label(attack)} only, N={attack.num_steps}, {attack.unit}"

@@ -34,6 +34,7 @@ from sztrain.cli.checks import (
 )
 from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.report import print_verdict
+from sztrain.cli.wandb_run import ended_run
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError
 from sztrain.evaluation.summary import training_summary, write_json
@@ -72,7 +73,8 @@ def train(cfg: DictConfig) -> float | None:
         output_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
     resumable = partial(_last_checkpoint, callbacks.get("last"), cfg.ckpt_path)
-    with _wandb_run(trainer), _as_command_line_errors(trainer, resumable):
+    uses_wandb = any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
+    with ended_run(used=uses_wandb), _as_command_line_errors(trainer, resumable):
         trainer.fit(method, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
         _judge(trainer, method, data, callbacks, output_dir)
     best = callbacks.get("best")
@@ -103,23 +105,6 @@ def _check_gauge(gauge: Callback | None, data: ImageDataModule) -> None:
         if attack is not None:
             check_attack(f"callbacks.gauge.{name}", attack, data.image_shape)
             check_budgets("callbacks.gauge.budgets", gauge.budgets, data.image_shape, attack.unit)
-
-
-@contextmanager
-def _wandb_run(trainer: pl.Trainer) -> Iterator[None]:
-    """End the W&B run with the training: the next one of a sweep is another."""
-    if not any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
-        yield
-        return
-    import wandb
-
-    wandb.setup()  # silent from here on; what Lightning asks of it would make it warn
-    failed = True
-    try:
-        yield
-        failed = False
-    finally:
-        wandb.finish(exit_code=int(failed))
 
 
 @contextmanager

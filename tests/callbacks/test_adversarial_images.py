@@ -1,8 +1,6 @@
 """What the verdict's attack did, as files on disk and in W&B."""
 
-import hashlib
 import json
-import struct
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +12,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from toy_training import INF, ScriptedAttack, foreign_module, make_trainer
-from wandb.proto import wandb_internal_pb2
+from wandb_files import by_digest, charts, load_picture, logged_items
 
 from sztrain.callbacks import AdversarialImages, SparseRobustness
 from sztrain.errors import InputError
@@ -145,50 +143,6 @@ def test_loggers_are_known_by_their_name(channels, examples, tmp_path):
     assert loggers[2].logged == []
 
 
-def run_records(path):
-    """Records of a W&B run file: LevelDB's log format behind a header of 7 bytes."""
-    data, position, record = path.read_bytes(), 7, b""
-    while position < len(data):
-        room = 32768 - position % 32768
-        if room < 7:  # no header fits into the rest of the block
-            position += room
-            continue
-        length, kind = struct.unpack_from("<HB", data, position + 4)
-        record += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            parsed = wandb_internal_pb2.Record()
-            parsed.ParseFromString(record)
-            yield parsed
-            record = b""
-
-
-def logged_items(path):
-    """All that a run logged, by key; a table's entries stand below its own."""
-    found = {}
-    for record in run_records(path):
-        for item in record.history.item:
-            found[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
-    return found
-
-
-def charts(path):
-    """Keys of the charts that a run defines."""
-    keys = [item.nested_key for record in run_records(path) for item in record.config.update]
-    return {key[2] for key in keys if list(key[:2]) == ["_wandb", "visualize"]}
-
-
-def by_digest(folder):
-    """Files of a folder by the sha256 of their content."""
-    return {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in folder.iterdir()}
-
-
-def load(path):
-    with Image.open(path) as picture:
-        values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-        return values.view(picture.height, picture.width, -1).permute(2, 0, 1)
-
-
 def test_offline_run_of_wandb_holds_the_curve_and_the_table(tmp_path, monkeypatch):
     for name in ("DATA", "CACHE", "CONFIG"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name))
@@ -207,9 +161,10 @@ def test_offline_run_of_wandb_holds_the_curve_and_the_table(tmp_path, monkeypatc
     assert items["test/median_l0"] == 3.5
     path = items["test/robustness_curve_table/path"]
     table = json.loads((run_file.parent / "files" / path).read_text())
-    assert table["columns"] == ["budget", "robust_accuracy"]
-    shares = [0.75] * 2 + [0.5] * 3 + [0.25] * (192 - 4)
-    assert table["data"] == [[budget, share] for budget, share in enumerate(shares)]
+    assert table["columns"] == ["name", "budget", "robust_accuracy"]
+    # A budget between two of the same accuracy is left out.
+    points = [(0, 0.75), (1, 0.75), (2, 0.5), (4, 0.5), (5, 0.25), (192, 0.25)]
+    assert table["data"] == [["toy", *point] for point in points]
 
     assert charts(run_file) == {"test/robustness_curve"}
 
@@ -228,7 +183,7 @@ def test_offline_run_of_wandb_holds_the_curve_and_the_table(tmp_path, monkeypatc
     shown = gauge.measurements["test"].examples
     assert len(table["data"]) == 3
     for row, cells in enumerate(table["data"]):
-        clean, adversarial, changed = (load(staged[cell["sha256"]]) for cell in cells[:3])
+        clean, adversarial, changed = (load_picture(staged[cell["sha256"]]) for cell in cells[:3])
         assert torch.equal(clean, (shown.inputs[row] * 255).round().byte())
         assert torch.equal(adversarial, (shown.adv_inputs[row] * 255).round().byte())
         assert torch.equal(changed, (clean != adversarial).any(dim=0, keepdim=True).byte() * 255)

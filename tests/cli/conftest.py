@@ -42,6 +42,16 @@ TINY = (
 )
 
 
+# Taken now: for the tests themselves the environment is emptied.
+FOLDERS = {
+    name: (Path(os.environ[name]).absolute() if name in os.environ else None, needed)
+    for name, needed in (
+        ("SZTRAIN_WEIGHTS_DIR", "mnist_smallcnn_robust_ddn.pth"),
+        ("SZTRAIN_DATA_DIR", "MNIST/raw/t10k-images-idx3-ubyte"),
+    )
+}
+
+
 @dataclass(frozen=True)
 class Outcome:
     status: object
@@ -228,3 +238,11 @@ def small():
 @pytest.fixture
 def tiny():
     return TINY
+
+
+@pytest.fixture
+def paper_nets(undisturbed, monkeypatch):
+    for name, (folder, needed) in FOLDERS.items():
+        if folder is None or not (folder / needed).is_file():
+            pytest.skip(f"{name} is not set to a folder with {needed}")
+        monkeypatch.setenv(name, str(folder))

@@ -4,7 +4,6 @@ import random
 import shutil
 import time
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -281,24 +280,6 @@ def test_the_shipped_nets_are_evaluated_by_default(call, table):
     assert all(float(row["clean_acc"]) > 80 for row in rows)
 
 
-# Taken now: for the tests themselves the environment is emptied.
-FOLDERS = {
-    name: (Path(os.environ[name]).absolute() if name in os.environ else None, needed)
-    for name, needed in (
-        ("SZTRAIN_WEIGHTS_DIR", "mnist_smallcnn_robust_ddn.pth"),
-        ("SZTRAIN_DATA_DIR", "MNIST/raw/t10k-images-idx3-ubyte"),
-    )
-}
-
-
-@pytest.fixture
-def paper_nets(undisturbed, monkeypatch):
-    for name, (folder, needed) in FOLDERS.items():
-        if folder is None or not (folder / needed).is_file():
-            pytest.skip(f"{name} is not set to a folder with {needed}")
-        monkeypatch.setenv(name, str(folder))
-
-
 def test_a_net_of_the_paper_comes_with_its_data(call, paper_nets, table):
     assert call("evaluate net=M1 attack.num_steps=5 num_samples=16 hydra.run.dir=out").status == 0
     (row,) = table("out/results.csv")
@@ -332,80 +313,3 @@ def test_the_traceback_is_shown_on_demand(call, monkeypatch, command):
 def test_the_variable_that_hydra_reads_is_left_as_it_was(call):
     assert call("train method.budget=65").status == 2
     assert "HYDRA_FULL_ERROR" not in os.environ
-
-
-# --- suites ---
-
-
-SUITE = "evaluate suite=quick suite.num_steps=[4,6] suite.num_samples=24 hydra.run.dir=out"
-
-
-def test_a_suite_attacks_every_net_with_every_number_of_steps(call, table, tmp_path):
-    outcome = call(SUITE)
-    assert outcome.status == 0
-    rows = table("out/results.csv")
-    nets = ["digits_standard", "digits_sparse_at"]
-    assert [(row["model"], row["steps"]) for row in rows] == [(n, s) for n in nets for s in "46"]
-    assert {row["num_samples"] for row in rows} == {"24"}
-    budgets = table("out/results_fixed_budget.csv")
-    assert [row["budget"] for row in budgets] == ["2", "4", "8"] * 4
-    for row, first in zip(rows, range(0, 12, 3), strict=True):
-        records = table(f"out/records/{row['model']}-sigma_zero-{row['steps']}.csv")
-        for budget in budgets[first : first + 3]:
-            expected = 100 * (floats(records, "l0") <= int(budget["budget"])).mean()
-            assert float(budget["asr"]) == pytest.approx(expected)
-    names = {path.name for path in (tmp_path / "out" / "curves").iterdir()}
-    assert names == {"digits-N=4-features.png", "digits-N=6-features.png"}
-    for name in ("results.md", "results.tex"):
-        assert "sigma-zero" in (tmp_path / "out" / name).read_text()
-
-
-def test_a_net_of_a_suite_that_cannot_be_had_becomes_a_row(call, table, tmp_path, monkeypatch):
-    (tmp_path / "empty").mkdir()
-    monkeypatch.setenv("SZTRAIN_WEIGHTS_DIR", str(tmp_path / "empty"))
-    monkeypatch.setenv("SZTRAIN_DATA_DIR", str(tmp_path / "empty"))
-    outcome = call(f"{SUITE} suite.models=[M1,digits_standard] suite.num_steps=[6]")
-    assert outcome.status == 0, outcome.err
-    missing, found = table("out/results.csv")
-    assert missing["notes"].startswith("not available: ")
-    assert (missing["model"], missing["median_l0"]) == ("M1", "")
-    assert (found["model"], found["notes"]) == ("digits_standard", "")
-    assert float(found["median_l0"]) > 0
-    (remark,) = (line for line in outcome.out.splitlines() if "not available" in line)
-    assert remark.startswith("M1, sigma-zero, N=6: not available: ")  # whole, on one line
-
-
-def test_a_suite_without_its_data_ends_well(call, table, tmp_path, monkeypatch, paper_nets):
-    monkeypatch.setenv("SZTRAIN_DATA_DIR", str(tmp_path))
-    assert call(f"{SUITE} suite.models=[M1] suite.num_steps=[6]").status == 0
-    (row,) = table("out/results.csv")
-    assert row["notes"].startswith("not available: MNIST is not on disk")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("attack.num_steps=3", "attack.num_steps has no meaning beside a suite"),
-        ("net=M1", "net has no meaning beside a suite"),
-        ("suite.attacks=[fgsm]", "there is no attack=fgsm; known here: sigma_zero"),
-        ("suite.models=[M9]", "expected a net's name"),
-        ("suite.models=[]", "expected `suite.models` to have at least one entry"),
-        ("suite.num_steps=[0]", "expected `suite.num_steps` to be at least 1, got 0"),
-        ("suite.num_steps=7", "expected `suite.num_steps` to be a list, got 7"),
-        ("suite.num_samples=0", "expected `suite.num_samples` to be at least 1, got 0"),
-    ],
-)
-def test_what_a_suite_cannot_do_is_refused(call, options, message):
-    outcome = call(f"evaluate suite=quick {options}")
-    assert outcome.status == 2
-    assert message in outcome.err
-    assert len(outcome.err.splitlines()) == 1
-
-
-def test_suites_have_places_of_their_own(call, tmp_path):
-    for steps in ("[1]", "[1]", "[2]"):
-        command = f"evaluate suite=quick suite.num_steps={steps} suite.num_samples=2"
-        assert call(command).status == 0
-    places = [path.name for path in (tmp_path / "outputs" / "evaluate").iterdir()]
-    assert len(places) == 2
-    assert all(place.startswith("quick-") for place in places)

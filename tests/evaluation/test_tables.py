@@ -12,15 +12,15 @@ import torch
 from sztrain.attacks import SigmaZero
 from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.records import Cost
-from sztrain.evaluation.tables import (
+from sztrain.evaluation.rows import (
+    attack_label,
     budget_rows,
+    describe_options,
     missing_row,
     paper_row,
     verdict,
-    write_csv,
-    write_latex,
-    write_markdown,
 )
+from sztrain.evaluation.tables import write_csv, write_latex, write_markdown
 
 INF = math.inf
 PUBLISHED = files("sztrain.evaluation") / "published" / "minimum_norm.csv"
@@ -83,7 +83,7 @@ def test_columns_begin_with_those_of_the_paper():
     found = list(row())
     assert found[: len(header)] == header
     ours = ["num_samples", "unit", "device", "batch_size", "clean_acc", "mean_l0"]
-    ours.append("resident_gb")
+    ours += ["resident_gb", "options", "verdict"]
     assert found[len(header) : len(header) + len(ours)] == ours
     compared = header[header.index("asr_10") : header.index("notes")]
     pairs = [f"{kind}_{column}" for column in compared for kind in ("paper", "delta")]
@@ -130,6 +130,9 @@ def test_memory_of_a_cpu_is_compared_with_nothing():
         {"model": "toy"},
         {"attack": SigmaZero(num_steps=300)},
         {"measurement": measured("pixels"), "attack": SigmaZero(num_steps=1000, unit="pixels")},
+        {"attack": SigmaZero(num_steps=1000, sigma=1.0)},
+        {"attack": SigmaZero(num_steps=1000, budget=24)},
+        {"attack": SigmaZero(num_steps=1000, patience=100)},
     ],
 )
 def test_what_the_paper_does_not_print_is_left_open(options):
@@ -139,6 +142,20 @@ def test_what_the_paper_does_not_print_is_left_open(options):
     assert len(compared) == 14
     assert all(found[key] is None for key in compared)
     assert (found["asr_10"], found["median_l0"], found["mean_l0"]) == (25, 17, 18.5)
+
+
+def test_how_an_attack_is_run_keeps_the_papers_figures():
+    attack = SigmaZero(num_steps=1000, batch_size=16, autocast=True, recheck=False)
+    found = row(attack=attack)
+    assert found["paper_median_l0"] == 16
+    assert found["options"] == "recheck=False autocast=True batch_size=16"
+
+
+def test_options_name_what_differs_from_the_defaults():
+    assert describe_options(SigmaZero(num_steps=7, unit="pixels")) == ""
+    assert describe_options(SigmaZero(sigma=0.5, budget=24)) == "sigma=0.5 budget=24"
+    assert attack_label(SigmaZero()) == "SigmaZero"
+    assert attack_label(SigmaZero(tau=0.9)) == "SigmaZero tau=0.9"
 
 
 def test_budget_larger_than_a_sample_is_no_restriction():

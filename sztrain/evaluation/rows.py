@@ -1,0 +1,253 @@
+"""Rows of results in the columns of the paper's tables, with its figures beside ours."""
+
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from typing import Any
+
+from sztrain.evaluation.measurement import Measurement
+from sztrain.evaluation.published import find_row, fixed_budget_rows
+from sztrain.evaluation.records import Cost
+from sztrain.types import Attack
+
+PAPER_NAMES = {"SigmaZero": "sigma-zero"}
+"""Attacks as the paper's tables call them; others go by the name of their class."""
+
+COMPARED = ("asr_10", "asr_50", "asr_inf", "median_l0", "time_s", "queries_k", "vram_gb")
+"""Columns that the paper prints a figure in."""
+
+TOLERANCES = {"median_l0": 1, "asr_10": 2, "asr_50": 2}
+"""How far from the paper's figure ours may be: features, and points of percent."""
+
+HEADINGS = {
+    "model": "net",
+    "attack": "attack",
+    "options": "options",
+    "steps": "N",
+    "asr_10": "ASR10",
+    "asr_50": "ASR50",
+    "asr_inf": "ASR∞",
+    "median_l0": "median",
+    "time_s": "t",
+    "queries_k": "q",
+    "vram_gb": "VRAM",
+    "verdict": "verdict",
+}
+"""Columns of the printed tables, in the order of the paper's, and their headings."""
+
+PAPER_BUDGETS = (10, 50)
+"""Budgets k of the paper's columns ASR_k."""
+
+# How an attack is run, not what it looks for: the paper's figures may stand beside ours.
+_IMMATERIAL = ("num_steps", "seed", "batch_size", "recheck", "autocast", "cuda_graph")
+
+
+def paper_row(
+    measurement: Measurement,
+    cost: Cost,
+    *,
+    model: str,
+    dataset: str,
+    attack: Attack,
+    batch_size: int,
+    device: str,
+) -> dict[str, Any]:
+    """One row of ``results.csv``: the paper's columns, our setting, the paper's figures.
+
+    Success rates are in percent, as the paper prints them; times in seconds a sample; queries
+    (forward and backward passes a sample) in thousands. Where the paper prints a figure for this
+    net, attack and number of steps, and the attack has the paper's options, ``paper_<column>``
+    holds it and ``delta_<column>`` ours minus it.
+
+    Args:
+        measurement: taken with the budgets of the paper among others.
+        cost: what the attack cost in all.
+        model: the net's name.
+        dataset: name of the data set.
+        attack: the attack.
+        batch_size: samples attacked at once.
+        device: what it ran on: ``cpu``, or a GPU's name.
+    """
+    name = _paper_name(attack)
+    suffix = "_px" if measurement.unit == "pixels" else ""
+    values = measurement.values
+    published = find_row(model, name, attack.num_steps) if _as_in_paper(attack) else None
+    row: dict[str, Any] = {
+        "table": published.table if published else "",
+        "dataset": dataset,
+        "model": model,
+        "steps": attack.num_steps,
+        "attack": name,
+        # A budget larger than the sample is no restriction.
+        **{
+            f"asr_{k}": _percent(values.get(f"asr{suffix}@{k}", values["asr_inf"]), measurement)
+            for k in PAPER_BUDGETS
+        },
+        "asr_inf": _percent(values["asr_inf"], measurement),
+        "median_l0": values[f"median_l0{suffix}"],
+        "time_s": cost.seconds_per_sample,
+        "queries_k": cost.passes_per_sample / 1000,
+        "vram_gb": None if device == "cpu" else cost.peak_memory / 2**30,
+        "notes": "",
+        "num_samples": measurement.num_samples,
+        "unit": measurement.unit,
+        "device": device,
+        "batch_size": batch_size,
+        "clean_acc": _percent(float(measurement.curve[0]), measurement),
+        "mean_l0": values[f"mean_l0{suffix}"],
+        "resident_gb": cost.peak_memory / 2**30 if device == "cpu" else None,
+        "options": describe_options(attack),
+    }
+    beside: dict[str, Any] = {}
+    for column in COMPARED:
+        printed = getattr(published, column) if published else None
+        beside[f"paper_{column}"] = printed
+        beside[f"delta_{column}"] = difference(row[column], printed)
+    return row | {"verdict": verdict(beside)} | beside
+
+
+def missing_row(model: str, attack: Attack, reason: str) -> dict[str, Any]:
+    """The row of a net that cannot be had: the paper's figures, and why ours are missing.
+
+    Example:
+        >>> from sztrain.attacks import SigmaZero
+        >>> row = missing_row("C9", SigmaZero(num_steps=100), "no weights")
+        >>> row["notes"], row["paper_median_l0"]
+        ('not available: no weights', 18.0)
+    """
+    name = _paper_name(attack)
+    published = find_row(model, name, attack.num_steps) if _as_in_paper(attack) else None
+    row: dict[str, Any] = {
+        "table": published.table if published else "",
+        "dataset": published.dataset if published else "",
+        "model": model,
+        "steps": attack.num_steps,
+        "attack": name,
+        "notes": f"not available: {reason}",
+        "options": describe_options(attack),
+    }
+    return row | {f"paper_{c}": getattr(published, c) if published else None for c in COMPARED}
+
+
+def budget_rows(
+    measurement: Measurement,
+    cost: Cost,
+    budgets: Sequence[int],
+    *,
+    model: str,
+    dataset: str,
+    attack: Attack,
+) -> list[dict[str, Any]]:
+    """Rows of ``results_fixed_budget.csv``: success within each budget of one minimal-norm run.
+
+    The paper's Tables VIII to XI read σ-zero's figures off one minimal-norm run as well.
+
+    Args:
+        measurement: taken with these budgets among others.
+        cost: what the attack cost in all.
+        budgets: budgets k.
+        model: the net's name.
+        dataset: name of the data set.
+        attack: the attack.
+    """
+    name = _paper_name(attack)
+    printed = {(row.model, row.attack, row.steps, row.budget): row for row in fixed_budget_rows()}
+    comparable = _as_in_paper(attack)
+    rows = []
+    for budget in budgets:
+        published = printed.get((model, name, attack.num_steps, budget)) if comparable else None
+        robust = float(measurement.curve[min(budget, len(measurement.curve) - 1)])
+        asr = _percent(1 - robust, measurement)
+        rows.append(
+            {
+                "table": published.table if published else "",
+                "dataset": dataset,
+                "model": model,
+                "steps": attack.num_steps,
+                "attack": name,
+                "budget": budget,
+                "asr": asr,
+                "time_s": cost.seconds_per_sample,
+                "queries_k": cost.passes_per_sample / 1000,
+                "unit": measurement.unit,
+                "num_samples": measurement.num_samples,
+                "options": describe_options(attack),
+                "paper_asr": published.asr if published else None,
+                "delta_asr": difference(asr, published.asr if published else None),
+            }
+        )
+    return rows
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """Whether a row agrees with the paper's: the median within 1 feature, ASRs within 2 points.
+
+    Example:
+        >>> verdict({"delta_median_l0": 0.5, "delta_asr_10": -1.2, "delta_asr_50": 0.1})
+        'reproduced'
+        >>> verdict({"delta_median_l0": -2.0, "delta_asr_10": 6.5, "delta_asr_50": 0.1})
+        'not reproduced: median -2, ASR10 +6.5'
+    """
+    deltas = {key: row.get(f"delta_{key}") for key in TOLERANCES}
+    if all(delta is None for delta in deltas.values()):
+        return ""
+    beyond = [
+        f"{HEADINGS[key]} {delta:+.4g}"
+        for key, delta in deltas.items()
+        if delta is not None and not abs(delta) <= TOLERANCES[key]
+    ]
+    return f"not reproduced: {', '.join(beyond)}" if beyond else "reproduced"
+
+
+def describe_options(attack: Attack) -> str:
+    """The options in which an attack differs from its defaults; steps and unit stand elsewhere.
+
+    Example:
+        >>> from sztrain.attacks import SigmaZero
+        >>> describe_options(SigmaZero(num_steps=10, sigma=0.1, tau=0.5))
+        'sigma=0.1 tau=0.5'
+    """
+    changed = _changed_options(attack)
+    return " ".join(f"{k}={v}" for k, v in changed.items() if k not in ("num_steps", "unit"))
+
+
+def attack_label(attack: Attack) -> str:
+    """An attack in legends and file names: its class, and the options it is called with.
+
+    Example:
+        >>> from sztrain.attacks import SigmaZero
+        >>> attack_label(SigmaZero(num_steps=10, patience=5))
+        'SigmaZero patience=5'
+    """
+    return f"{type(attack).__name__} {describe_options(attack)}".rstrip()
+
+
+def _changed_options(attack: Attack) -> dict[str, Any]:
+    values = {field.name: getattr(attack, field.name) for field in fields(attack)}
+    defaults = {field.name: field.default for field in fields(attack)}
+    return {k: v for k, v in values.items() if defaults[k] is MISSING or defaults[k] != v}
+
+
+def _as_in_paper(attack: Attack) -> bool:
+    return all(name in _IMMATERIAL for name in _changed_options(attack))
+
+
+def _paper_name(attack: Attack) -> str:
+    name = type(attack).__name__
+    return PAPER_NAMES.get(name, name)
+
+
+def _percent(share: float, measurement: Measurement) -> float:
+    """Percent of the samples, without the rounding of metrics in single precision."""
+    return 100 * round(share * measurement.num_samples) / measurement.num_samples
+
+
+def difference(ours: float | None, printed: float | None) -> float | None:
+    """Ours minus the paper's figure; ``None`` where one of them is missing.
+
+    Example:
+        >>> difference(21.0, 22.0), difference(float("inf"), float("inf")), difference(1.0, None)
+        (-1.0, 0.0, None)
+    """
+    if ours is None or printed is None:
+        return None
+    return 0.0 if ours == printed else ours - printed  # ∞ - ∞ is NaN, but they agree

@@ -1,0 +1,211 @@
+"""Suites: many nets, attacks and numbers of steps by one command."""
+
+import base64
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+import wandb
+from wandb_files import charts, logged_items, run_records
+
+from sztrain.cli.team import automatic_batch_size
+
+
+def floats(rows, name):
+    return np.array([float(row[name]) for row in rows])
+
+
+SUITE = "evaluate suite=quick suite.num_steps=[4,6] suite.num_samples=24 hydra.run.dir=out"
+
+
+def test_a_suite_attacks_every_net_with_every_number_of_steps(call, table, tmp_path):
+    outcome = call(SUITE)
+    assert outcome.status == 0
+    rows = table("out/results.csv")
+    nets = ["digits_standard", "digits_sparse_at"]
+    assert [(row["model"], row["steps"]) for row in rows] == [(n, s) for n in nets for s in "46"]
+    assert {row["num_samples"] for row in rows} == {"24"}
+    budgets = table("out/results_fixed_budget.csv")
+    assert [row["budget"] for row in budgets] == ["2", "4", "8"] * 4
+    for row, first in zip(rows, range(0, 12, 3), strict=True):
+        records = table(f"out/records/{row['model']}-sigma_zero-{row['steps']}.csv")
+        for budget in budgets[first : first + 3]:
+            expected = 100 * (floats(records, "l0") <= int(budget["budget"])).mean()
+            assert float(budget["asr"]) == pytest.approx(expected)
+    names = {path.name for path in (tmp_path / "out" / "curves").iterdir()}
+    assert names == {f"digits-SigmaZero-N={steps}-features.png" for steps in (4, 6)}
+    for name in ("results.md", "results.tex"):
+        assert "sigma-zero" in (tmp_path / "out" / name).read_text()
+
+
+def test_a_net_of_a_suite_that_cannot_be_had_becomes_a_row(call, table, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("SZTRAIN_WEIGHTS_DIR", str(tmp_path / "empty"))
+    monkeypatch.setenv("SZTRAIN_DATA_DIR", str(tmp_path / "empty"))
+    outcome = call(f"{SUITE} suite.models=[M1,digits_standard] suite.num_steps=[6]")
+    assert outcome.status == 0, outcome.err
+    missing, found = table("out/results.csv")
+    assert missing["notes"].startswith("not available: ")
+    assert (missing["model"], missing["median_l0"]) == ("M1", "")
+    assert (found["model"], found["notes"]) == ("digits_standard", "")
+    assert float(found["median_l0"]) > 0
+    (remark,) = (line for line in outcome.out.splitlines() if "not available" in line)
+    assert remark.startswith("M1, sigma-zero, N=6: not available: ")  # whole, on one line
+
+
+def test_a_suite_without_its_data_ends_well(call, table, tmp_path, monkeypatch, paper_nets):
+    monkeypatch.setenv("SZTRAIN_DATA_DIR", str(tmp_path))
+    assert call(f"{SUITE} suite.models=[M1] suite.num_steps=[6]").status == 0
+    (row,) = table("out/results.csv")
+    assert row["notes"].startswith("not available: MNIST is not on disk")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("attack.num_steps=3", "attack.num_steps has no meaning beside a suite"),
+        ("net=M1", "net has no meaning beside a suite"),
+        ("suite.attacks=[fgsm]", "there is no attack=fgsm; known here: sigma_zero"),
+        ("suite.models=[M9]", "expected a net's name"),
+        ("suite.models=[]", "expected `suite.models` to have at least one entry"),
+        ("suite.num_steps=[0]", "expected `suite.num_steps` to be at least 1, got 0"),
+        ("suite.num_steps=7", "expected `suite.num_steps` to be a list, got 7"),
+        ("suite.num_samples=0", "expected `suite.num_samples` to be at least 1, got 0"),
+        ("suite.batch_size=0", "expected `suite.batch_size` to be at least 1, got 0"),
+        ("+suite.grid.sigma=[]", "expected `suite.grid.sigma` to be a list of at least one value"),
+        ("suite.grid=sigma", "expected `suite.grid` to give options their values, got 'sigma'"),
+        (
+            "+suite.grid.sigmas=[1]",
+            "attack=sigma_zero has no option sigmas; it has num_steps, eta, sigma,",
+        ),
+        ("+suite.grid.sigma=[-1]", "expected `sigma` to be positive, got -1"),
+        # Before the hours that the first net would take.
+        ("suite.models=[digits_standard,M9]", "expected a net's name"),
+    ],
+)
+def test_what_a_suite_cannot_do_is_refused(call, options, message):
+    outcome = call(f"evaluate suite=quick {options}")
+    assert outcome.status == 2
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_suites_have_places_of_their_own(call, tmp_path):
+    for steps in ("[1]", "[1]", "[2]"):
+        command = f"evaluate suite=quick suite.num_steps={steps} suite.num_samples=2"
+        assert call(command).status == 0
+    places = [path.name for path in (tmp_path / "outputs" / "evaluate").iterdir()]
+    assert len(places) == 2
+    assert all(place.startswith("quick-") for place in places)
+
+
+def test_a_grid_runs_every_combination_of_its_options(call, table, tmp_path):
+    command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[4]"
+    assert call(f"{command} +suite.grid.sigma=[0.001,1.0] +suite.grid.tau=[0.3,0.5]").status == 0
+    rows = table("out/results.csv")
+    expected = ["", "tau=0.5", "sigma=1.0", "sigma=1.0 tau=0.5"]  # what is default needs no word
+    assert [row["options"] for row in rows] == expected
+    names = {path.stem for path in (tmp_path / "out" / "records").iterdir()}
+    points = [f"sigma={sigma}-tau={tau}" for sigma in (0.001, 1.0) for tau in (0.3, 0.5)]
+    assert names == {f"digits_standard-sigma_zero-4-{point}" for point in points}
+    (plain,) = [row for row in rows if row["options"] == ""]
+    assert call(f"{command} hydra.run.dir=alone").status == 0
+    (alone,) = table("alone/results.csv")
+    for key in ("median_l0", "mean_l0", "asr_10"):
+        assert plain[key] == alone[key]
+
+
+def test_a_batch_size_that_is_left_open_suits_device_and_images(call, table):
+    assert call(f"{SUITE} suite.batch_size=null suite.num_steps=[2]").status == 0
+    assert {row["batch_size"] for row in table("out/results.csv")} == {"128"}
+    sizes = [
+        automatic_batch_size(torch.device(device), shape)
+        for device in ("cpu", "cuda")
+        for shape in ((1, 8, 8), (3, 32, 32), (3, 224, 224), (3, 4000, 4000))
+    ]
+    assert sizes == [128, 128, 16, 16, 1024, 256, 16, 16]
+
+
+# --- what a suite shows ---
+
+
+class Page(HTMLParser):
+    """What a browser would find on a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words, self.cells = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words.append(" ".join(data.split()))
+
+
+def test_the_report_is_one_page_that_needs_nothing_beside_it(call, paper_nets, tmp_path):
+    assert (
+        call(f"{SUITE} suite.models=[M1,C9] suite.num_steps=[1000] suite.num_samples=3").status == 0
+    )
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    assert {"sigma-zero", "M1", "C9", "3 of mnist"} <= set(page.words)
+    assert any(word.startswith("paper 16 (") for word in page.words)
+    assert any(word.startswith("not available: ") for word in page.words)
+    drawn = list((tmp_path / "out").glob("*/*.png"))
+    pictures = [attrs for tag, attrs in page.tags if tag == "img"]
+    assert len(pictures) == len(drawn) >= 2
+    content = {path.read_bytes() for path in drawn}
+    for picture in pictures:
+        head, _, data = picture["src"].partition(",")
+        assert head == "data:image/png;base64"
+        assert base64.b64decode(data) in content
+        assert picture["alt"]
+    for tag, attrs in page.tags:  # nothing is fetched
+        assert tag not in ("script", "link", "iframe")
+        assert attrs.get("href", "#").startswith("#")
+        assert attrs.get("src", "data:").startswith("data:")
+
+
+def test_an_evaluation_in_wandb(call, table, tmp_path, monkeypatch):
+    for name in ("DATA", "CACHE", "CONFIG"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name))
+    assert call(f"{SUITE} suite.num_steps=[4] logger=wandb").status == 0
+    wandb.teardown()
+    (run_file,) = tmp_path.glob("out/wandb/offline-run-*/*.wandb")
+    items = logged_items(run_file)
+    files = run_file.parent / "files"
+
+    def logged_table(key):
+        return json.loads((files / items[f"{key}/path"]).read_text())
+
+    for key in ("results", "results_fixed_budget"):
+        found, rows = logged_table(key), table(f"out/{key}.csv")
+        assert found["columns"] == list(rows[0])
+        column = found["columns"].index("asr_10" if key == "results" else "asr")
+        expected = floats(rows, found["columns"][column])
+        assert [values[column] for values in found["data"]] == pytest.approx(expected)
+    chart = "curves/digits-N=4-features"
+    assert chart in charts(run_file)
+    curves = logged_table(f"{chart}_table")
+    for net in ("digits_standard", "digits_sparse_at"):
+        assert items[f"examples/{net}-sigma_zero-4/nrows"] == 8
+        l0 = floats(table(f"out/records/{net}-sigma_zero-4.csv"), "l0")
+        points = [cells for cells in curves["data"] if cells[0] == f"{net} under SigmaZero"]
+        assert points
+        assert all(share == pytest.approx((l0 > budget).mean()) for _, budget, share in points)
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert (files / items["report/path"]).read_text().endswith(report[-1000:])
+    artifacts = [record.artifact for record in run_records(run_file)]
+    (artifact,) = [artifact for artifact in artifacts if artifact.type == "records"]
+    kept = {entry.path for entry in artifact.manifest.contents}
+    assert {"results.csv", "config.yaml", "records/digits_standard-sigma_zero-4.csv"} <= kept
+
+
+def test_wandb_online_without_a_key_is_refused_first(call, tmp_path):
+    outcome = call(f"{SUITE} logger=wandb logger.wandb.mode=online")
+    assert outcome.status == 2
+    assert "has no key" in outcome.err
+    assert not (tmp_path / "out" / "records").exists()
