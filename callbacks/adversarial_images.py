@@ -66,7 +66,7 @@ class AdversarialImages(Callback):
         save_figure(curve, self.dirpath / "robustness_curve.png")
         shown = _drawable(measurement)
         if shown is not None:
-            examples = adversarial_examples_figure(**vars(shown), unit=measurement.unit)
+            examples = adversarial_examples_figure(shown, measurement.unit)
             save_figure(examples, self.dirpath / "adversarial_examples.png")
 
 

@@ -25,7 +25,7 @@ def draw_examples(finding: Finding) -> list[Picture]:
     if finding.examples is None:
         return []
     job = finding.job
-    figure = adversarial_examples_figure(**vars(finding.examples), unit=job.attack.unit)
+    figure = adversarial_examples_figure(finding.examples, job.attack.unit)
     caption = f"{job.model} under {attack_label(job.attack)}, N={job.attack.num_steps}"
     path = job.output_dir / "examples" / f"{job.label}.png"
     return [_saved(figure, path, "Examples", caption)]

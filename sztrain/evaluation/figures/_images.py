@@ -1,0 +1,106 @@
+"""Images, what changed in them, and the words above them, as every figure draws them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from torch import Tensor
+
+from sztrain.errors import InputError
+from sztrain.evaluation.measurement import Examples
+from sztrain.types import Unit
+
+CHANGE_CELLS = 32  # changes are drawn on at most this many cells a side: one pixel stays visible
+LONGEST_NAME = 18
+
+# Unchanged cells are white and the map has no white: the faintest change stands out.
+CHANGE_MAP = ListedColormap(
+    np.concatenate(
+        [
+            colormaps["Blues_r"](np.linspace(0.1, 0.6, 128)),
+            colormaps["Oranges"](np.linspace(0.4, 0.9, 128)),
+        ]
+    )
+)
+
+
+def require_images(inputs: Tensor, name: str = "inputs") -> None:
+    """Refuse what is no batch of grey or colour images."""
+    if inputs.ndim != 4 or inputs.shape[1] not in (1, 3) or len(inputs) == 0:
+        raise InputError(
+            f"expected `{name}` to be at least 1 image of shape (N, C, H, W) with C = 1 or 3, "
+            f"got shape {tuple(inputs.shape)}"
+        )
+
+
+def require_drawable(examples: Examples) -> None:
+    """Refuse examples that are no images, or that are not as many of everything."""
+    inputs, adv_inputs = examples.inputs, examples.adv_inputs
+    require_images(inputs)
+    if adv_inputs.shape != inputs.shape:
+        raise InputError(
+            f"expected `adv_inputs` to have the shape of `inputs`, {tuple(inputs.shape)}, "
+            f"got {tuple(adv_inputs.shape)}"
+        )
+    names = ("labels", "clean_predictions", "adv_predictions", "l0")
+    shapes = [tuple(getattr(examples, name).shape) for name in names]
+    if any(shape != inputs.shape[:1] for shape in shapes):
+        raise InputError(
+            "expected `labels`, `clean_predictions`, `adv_predictions` and `l0` to have shape "
+            f"({len(inputs)},), got {', '.join(map(str, shapes))}"
+        )
+
+
+def class_name(index: int | Tensor, class_names: Sequence[str] | None) -> str:
+    """Name of a class, cut where it is long; its number where there are no names."""
+    name = str(int(index)) if class_names is None else class_names[int(index)]
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def counted(l0: float, unit: Unit) -> str:
+    """A number with its unit: ``1 feature``, ``3 features``."""
+    return f"{l0:g} {unit.removesuffix('s') if l0 == 1 else unit}"
+
+
+def signed_change(delta: Tensor) -> Tensor:
+    """Change of the most changed channel of every cell, ``(N, C, H, W)`` to ``(N, h, w)``."""
+    position = delta.abs().argmax(dim=1, keepdim=True)
+    change = delta.gather(1, position)
+    block = -(-max(change.shape[-2:]) // CHANGE_CELLS)
+    up = F.max_pool2d(change.clamp(min=0), block, ceil_mode=True)
+    down = F.max_pool2d((-change).clamp(min=0), block, ceil_mode=True)
+    return torch.where(up >= down, up, -down).squeeze(1)
+
+
+def show_image(ax: Axes, image: Tensor) -> AxesImage:
+    """Draw an image, shape ``(C, H, W)``."""
+    pixels = image.clamp(0, 1).movedim(0, -1).squeeze(-1).numpy()
+    ax.set(xticks=[], yticks=[])
+    return ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+
+
+def show_change(ax: Axes, delta: Tensor) -> AxesImage:
+    """Draw what changed in an image, shape ``(C, H, W)``."""
+    height, width = delta.shape[-2:]
+    ax.set(xticks=[], yticks=[])
+    return ax.imshow(
+        np.ma.masked_equal(signed_change(delta.unsqueeze(0))[0].numpy(), 0),
+        cmap=CHANGE_MAP,
+        vmin=-1,
+        vmax=1,
+        interpolation="nearest",
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+    )
+
+
+def change_bar(figure: Figure, drawn: AxesImage, axes: Iterable[Axes], **place: Any) -> None:
+    """The colour bar that says what a colour of :func:`show_change` means."""
+    bar = figure.colorbar(drawn, ax=list(axes), ticks=[-1, 0, 1], **place)
+    bar.ax.set_yticklabels(["darkened by 1", "0", "brightened by 1"], fontsize=9)
