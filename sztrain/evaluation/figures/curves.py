@@ -1,20 +1,26 @@
-"""Robustness curves: what is left of a net as the budget grows."""
+"""Robustness curves: what is left of a net, or what an attack achieves, as the budget grows."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter, SymmetricalLogLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sztrain.errors import InputError, require_at_least, require_in
 from sztrain.evaluation.figures.style import line_looks
-from sztrain.metrics.plotting import draw_robustness_curve
+from sztrain.metrics.plotting import MEASURES, Measure, draw_robustness_curve
 from sztrain.types import UNITS, Unit
 
 Curve = NDArray[np.floating[Any]]
+Scale = Literal["linear", "log"]
+SCALES: tuple[Scale, ...] = ("linear", "log")
+
+LEGEND_INSIDE = 4
+"""A longer legend would cover the curves: it stands beside them."""
 
 
 def robustness_curve_figure(
@@ -22,8 +28,10 @@ def robustness_curve_figure(
     unit: Unit,
     budgets: Sequence[int] = (),
     title: str | None = None,
+    measure: Measure = "robust_accuracy",
+    scale: Scale = "linear",
 ) -> Figure:
-    """Robust accuracy against the budget, one step curve a name.
+    """Robust accuracy or success rate against the budget, one step curve a net or an attack.
 
     The budget axis ends a little beyond where every curve has come down to within half a percent
     of its end, and beyond every marked budget.
@@ -32,52 +40,88 @@ def robustness_curve_figure(
         curves: robust accuracy at the budgets 0..d by name, each of shape ``(d + 1,)`` with values
             in [0, 1], as :func:`sztrain.metrics.functional.robustness_curve` gives it.
         unit: what the budget counts.
-        budgets: budgets to mark; the legend names the robust accuracy at each.
+        budgets: budgets to mark; the legend names the measure at each.
         title: heading of the figure.
+        measure: what to draw; the success rate is 1 less the robust accuracy.
+        scale: of the budget axis; ``"log"`` (linear up to 1) where the curves of strong and weak
+            attacks lie far apart.
 
     Returns:
         A figure with one set of axes.
 
     Raises:
-        InputError: there is no curve, a curve is no curve of fractions, ``unit`` is unknown, or a
-            budget is negative.
+        InputError: there is no curve, a curve is no curve of fractions, a budget is negative, or
+            ``unit``, ``measure`` or ``scale`` is unknown.
+
+    Reference:
+        Figs. 2 and 5 to 10 of `arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_ show the
+        success rate of several attacks on one net.
 
     Example:
         >>> figure = robustness_curve_figure({"M1": np.array([0.9, 0.5, 0.0])}, "features", [1])
         >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
         ['M1 (50.0)']
     """
-    require_in("unit", unit, UNITS)
-    for budget in budgets:
-        require_at_least("budget", budget, 0)
+    _check(unit, measure, scale, budgets)
     arrays = {name: _as_curve(name, curve) for name, curve in curves.items()}
     if not arrays:
         raise InputError("expected at least 1 robustness curve, got none")
-    figure = Figure(figsize=(7.0, 4.3), layout="constrained")
+    beside = len(arrays) > LEGEND_INSIDE
+    figure = Figure(figsize=(9.6, 4.8) if beside else (7.0, 4.3), layout="constrained")
     ax = figure.subplots()
     for (name, curve), look in zip(arrays.items(), line_looks(), strict=False):
-        _draw(ax, name, curve, look, unit, budgets)
-    for budget in budgets:
-        ax.axvline(budget, color="0.6", lw=1, zorder=0)
-    ax.set_xlim(0, max([ax.get_xlim()[1], *(1.1 * budget for budget in budgets)]))
+        _draw(ax, name, curve, look, unit, budgets, measure)
+    _scale_budgets(ax, budgets, scale)
     listed = " / ".join(str(budget) for budget in budgets)
-    heading = f"robust accuracy (%) at {listed} {unit}" if budgets else None
-    ax.legend(title=heading, alignment="left", framealpha=0.95)
+    place: dict[str, Any] = {"loc": "outside right upper"} if beside else {}
+    (figure if beside else ax).legend(
+        title=f"{MEASURES[measure]} (%) at {listed} {unit}" if budgets else None,
+        alignment="left",
+        framealpha=0.95,
+        **place,
+    )
     if title is not None:
         ax.set_title(title)
     return figure
 
 
+def _check(unit: Unit, measure: Measure, scale: Scale, budgets: Sequence[int]) -> None:
+    require_in("unit", unit, UNITS)
+    require_in("measure", measure, tuple(MEASURES))
+    require_in("scale", scale, SCALES)
+    for budget in budgets:
+        require_at_least("budget", budget, 0)
+
+
 def _draw(
-    ax: Axes, name: str, curve: Curve, look: tuple[str, str], unit: Unit, budgets: Sequence[int]
+    ax: Axes,
+    name: str,
+    curve: Curve,
+    look: tuple[str, str],
+    unit: Unit,
+    budgets: Sequence[int],
+    measure: Measure,
 ) -> None:
     color, style = look
-    at_budgets = [100 * float(curve[min(budget, len(curve) - 1)]) for budget in budgets]
+    draw_robustness_curve(ax, curve, unit, measure, color=color, linestyle=style, lw=2)
+    line = ax.lines[-1]
+    values = line.get_ydata()
+    at_budgets = [float(values[min(budget, len(values) - 1)]) for budget in budgets]
     figures = " / ".join(f"{value:.1f}" for value in at_budgets)
-    label = f"{name} ({figures})" if budgets else name
-    draw_robustness_curve(ax, curve, unit, color=color, linestyle=style, lw=2, label=label)
+    line.set_label(f"{name} ({figures})" if budgets else name)
     for budget, value in zip(budgets, at_budgets, strict=True):
         ax.plot(budget, value, "o", color=color, ms=5, clip_on=False)
+
+
+def _scale_budgets(ax: Axes, budgets: Sequence[int], scale: Scale) -> None:
+    end = max([ax.get_xlim()[1], *(1.1 * budget for budget in budgets)])
+    for budget in budgets:
+        ax.axvline(budget, color="0.6", lw=1, zorder=0)
+    if scale == "log":
+        ax.set_xscale("symlog", linthresh=1, linscale=0.3)
+        ax.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=[1, 2, 5]))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.set_xlim(0, end)
 
 
 def _as_curve(name: str, curve: Curve | Tensor) -> Curve:

@@ -78,3 +78,62 @@ def test_unit_and_budgets_of_curves_are_checked():
         robustness_curve_figure({"FMN": FAST}, "voxels")
     with pytest.raises(InputError, match="budget"):
         robustness_curve_figure({"FMN": FAST}, "features", [-1])
+
+
+def test_the_success_rate_is_what_robust_accuracy_lacks():
+    figure = robustness_curve_figure({"FMN": FAST, "EAD": SLOW}, "features", [2], measure="asr")
+    ax = figure.axes[0]
+    assert ax.get_ylabel() == "attack success rate (%)"
+    fast, slow = step_lines(ax)
+    np.testing.assert_allclose(fast.get_ydata(), 100 - 100 * FAST)
+    np.testing.assert_allclose(slow.get_ydata(), 100 - 100 * SLOW.numpy(), rtol=1e-6)
+    legend = ax.get_legend()
+    assert legend.get_title().get_text() == "attack success rate (%) at 2 features"
+    assert [text.get_text() for text in legend.get_texts()] == ["FMN (70.0)", "EAD (30.0)"]
+    marks = [line.get_xydata()[0] for line in ax.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(marks, [(2, 70), (2, 30)], atol=1e-5)
+
+
+def test_a_logarithmic_axis_begins_at_no_change_and_names_its_ticks_plainly():
+    weak = np.concatenate([np.full(300, 0.9), np.zeros(500)])
+    strong = np.concatenate([[0.9, 0.5], np.zeros(798)])
+    ax = robustness_curve_figure({"weak": weak, "strong": strong}, "features", scale="log").axes[0]
+    low, high = ax.get_xlim()
+    assert low == 0
+    assert 300 < high < 360
+    ticks = {
+        tick: label.get_text()
+        for tick, label in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
+    }
+    shown = [label for tick, label in ticks.items() if 0 <= tick <= high]
+    assert shown == ["0", "1", "2", "5", "10", "20", "50", "100", "200"]
+    places = ax.transData.transform([(1, 0), (10, 0), (100, 0)])[:, 0]
+    assert places[2] - places[1] == pytest.approx(places[1] - places[0])
+
+
+@pytest.mark.parametrize("title", [None, "M2"])
+def test_a_long_legend_covers_no_curve(title):
+    curves = {f"attack {i}": FAST for i in range(10)}
+    figure = robustness_curve_figure(curves, "features", [2], title=title)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 10
+    assert figure.axes[0].get_legend() is None
+    box, plot = legend.get_window_extent(), figure.axes[0].get_window_extent()
+    assert box.x0 > plot.x1
+    assert box.x1 <= figure.bbox.x1
+    assert box.y0 >= 0
+
+
+def test_curves_along_the_edges_are_seen_whole():
+    ax = robustness_curve_figure({"never": np.ones(9), "at once": np.zeros(9)}, "pixels").axes[0]
+    low, high = ax.get_ylim()
+    assert low < 0
+    assert high > 100
+
+
+def test_unknown_measures_and_scales_are_refused():
+    with pytest.raises(InputError, match="`measure` to be one of robust_accuracy, asr, got acc"):
+        robustness_curve_figure({"FMN": FAST}, "features", measure="acc")
+    with pytest.raises(InputError, match="`scale` to be one of linear, log, got symlog"):
+        robustness_curve_figure({"FMN": FAST}, "features", scale="symlog")
