@@ -59,7 +59,7 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
         else suite_jobs(suite, device=device, seed=cfg.seed, output_dir=output_dir)
     )
     num_jobs = len(_names(cfg.net)) if suite is None else suite.num_jobs
-    team = gather_team(device, cfg.devices)
+    team = gather_team(device, cfg.devices, cfg.num_nodes)
     first = team.global_rank == 0
     if first:
         output_dir.mkdir(parents=True, exist_ok=True)

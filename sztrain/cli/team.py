@@ -14,21 +14,27 @@ _LARGEST_ELSEWHERE = 1024
 _SMALLEST_BATCH = 16
 
 
-def gather_team(device: torch.device, devices: int) -> Fabric:
+def gather_team(device: torch.device, devices: int, num_nodes: int = 1) -> Fabric:
     """The processes that share the work: this one, or one for each of several devices.
 
+    Args:
+        device: where they work.
+        devices: how many there are on each machine.
+        num_nodes: machines; the same command runs on each, as Lightning's DDP asks for.
+
     Raises:
-        InputError: no number of devices, or several with one of them named.
+        InputError: no number of devices or machines, or several devices with one of them named.
     """
     require_count("devices", devices, 1)
+    require_count("num_nodes", num_nodes, 1)
     if devices > 1 and device.index is not None:
         raise InputError(
             f"expected devices=1 with device={device}, got devices={devices}: "
             f"several devices are chosen with device={device.type}"
         )
     chosen: Any = devices if device.index is None or device.type == "cpu" else [device.index]
-    strategy = "auto" if devices == 1 else "ddp"
-    team = Fabric(accelerator=device.type, devices=chosen, strategy=strategy)
+    strategy = "auto" if devices == num_nodes == 1 else "ddp"
+    team = Fabric(accelerator=device.type, devices=chosen, num_nodes=num_nodes, strategy=strategy)
     team.launch()
     return team
 

@@ -2,6 +2,7 @@ import csv
 import os
 import random
 import shutil
+import socket
 import time
 from importlib.resources import files
 
@@ -167,9 +168,28 @@ def test_two_processes_leave_the_records_of_one(spawn, trained, tmp_path):
         assert first == second, name
 
 
+@pytest.mark.slow
+def test_two_machines_leave_the_records_of_one(start, trained, tmp_path):
+    command = f"evaluate net={trained.best} attack.num_steps=4 num_samples=40 batch_size=8"
+    assert start(f"{command} device=cpu hydra.run.dir=one").wait(120) == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    machines = [
+        start(f"{command} device=cpu num_nodes=2 hydra.run.dir=two", NODE_RANK=rank, **meeting)
+        for rank in "01"
+    ]
+    assert [machine.wait(120) for machine in machines] == [0, 0]
+    for name in ("records/best.csv", "curves/features.png"):
+        first, second = ((tmp_path / run / name).read_bytes() for run in ("one", "two"))
+        assert first == second, name
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ("num_nodes=0", "expected `num_nodes` to be at least 1, got 0"),
         ("devices=0", "expected `devices` to be at least 1, got 0"),
         ("devices=2 device=cpu:0", "expected devices=1 with device=cpu:0, got devices=2"),
     ],
