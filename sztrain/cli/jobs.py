@@ -162,16 +162,26 @@ def _progress(*, shown: bool) -> Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a job's records say.
+    """What a job's records say; without its net, which would stay in memory.
 
     Attributes:
-        job: the job.
-        measurement: robustness of its net.
+        label: name of the job's files.
+        model: name of the net.
+        dataset: name of the data set.
+        attack: the attack.
+        num_samples: samples attacked.
+        batch_size: samples attacked at once.
+        measurement: robustness of the net.
         cost: what the attack took in all.
         examples: some samples to look at, where they are grey or colour images.
     """
 
-    job: Job
+    label: str
+    model: str
+    dataset: str
+    attack: Attack
+    num_samples: int
+    batch_size: int
     measurement: Measurement
     cost: Cost
     examples: Examples | None
@@ -189,4 +199,14 @@ def conclude(job: Job) -> Finding:
     write_csv([asdict(row) for row in rows], job.output_dir / "records" / f"{job.label}.csv")
     drawable = job.selection.data.in_channels in (1, 3)
     examples = job.records.read_examples() if drawable else None
-    return Finding(job=job, measurement=tally.measurement(), cost=cost, examples=examples)
+    return Finding(
+        label=job.label,
+        model=job.model,
+        dataset=job.selection.data.name,
+        attack=job.attack,
+        num_samples=len(rows),
+        batch_size=job.batch_size,
+        measurement=tally.measurement(),
+        cost=cost,
+        examples=examples,
+    )

@@ -5,30 +5,60 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sztrain.cli.jobs import Finding
+from sztrain.attacks import SigmaZero
+from sztrain.cli.jobs import Finding, Job
 from sztrain.cli.suites import Suite
 from sztrain.evaluation.figures import (
+    AblationCell,
+    ablation_figure,
     adversarial_examples_figure,
+    attack_grid_figure,
+    loss_terms_figure,
+    moments_figure,
     robustness_curve_figure,
     save_figure,
+    trajectory_figure,
 )
 from sztrain.evaluation.html import Picture
 from sztrain.evaluation.rows import attack_label
+from sztrain.evaluation.toy import toy_problem
+from sztrain.evaluation.trace import trace_attack
 from sztrain.types import Unit
 
 
-def draw_examples(finding: Finding) -> list[Picture]:
+def draw_examples(finding: Finding, output_dir: Path) -> list[Picture]:
     """Adversarial examples of one job, where the images can be drawn."""
     if finding.examples is None:
         return []
-    job = finding.job
-    figure = adversarial_examples_figure(finding.examples, job.attack.unit)
-    caption = f"{job.model} under {attack_label(job.attack)}, N={job.attack.num_steps}"
-    path = job.output_dir / "examples" / f"{job.label}.png"
-    return [_saved(figure, path, "Examples", caption)]
+    attack = finding.attack
+    figure = adversarial_examples_figure(finding.examples, attack.unit)
+    caption = f"{finding.model} under {attack_label(attack)}, N={attack.num_steps}"
+    return [_saved(figure, output_dir / "examples" / finding.label, "Examples", caption)]
+
+
+def draw_run(job: Job, output_dir: Path) -> list[Picture]:
+    """One run of σ-zero on the first sample, step by step; nothing for other attacks.
+
+    What was drawn before is not run again.
+    """
+    if not isinstance(job.attack, SigmaZero) or job.attack.autocast or job.attack.cuda_graph:
+        return []
+    caption = f"σ-zero on the first image, {job.model}, N={job.attack.num_steps}"
+    terms = Picture("Loss terms", caption, output_dir / "runs" / f"{job.label}-loss_terms.png")
+    moments = Picture("Loss terms", caption, output_dir / "runs" / f"{job.label}-moments.png")
+    if not terms.path.is_file():
+        inputs, label = job.selection.samples[0]
+        device = next(job.net.parameters()).device
+        inputs, labels = inputs[None].to(device), torch.tensor([label], device=device)
+        trace = trace_attack(job.net, job.attack, inputs, labels)
+        if trace.improvements and inputs.ndim == 4 and inputs.shape[1] in (1, 3):
+            save_figure(moments_figure(trace), moments.path)
+        save_figure(loss_terms_figure(trace), terms.path)
+    return [picture for picture in (terms, moments) if picture.path.is_file()]
 
 
 def draw_pictures(
@@ -43,42 +73,102 @@ def draw_pictures(
         output_dir: folder of the evaluation.
     """
     if suite is not None and suite.grid:
-        return []
-    return [
+        return [*_ablations(findings, suite, output_dir)]
+    pictures = [
         *_curves_of_nets(findings, suite, budgets, output_dir),
         *_curves_of_attacks(findings, budgets, output_dir),
+        *_attack_grids(findings, output_dir),
     ]
+    if suite is not None and suite.loss_terms:
+        pictures.append(_trajectory(output_dir))
+    return pictures
 
 
 def _curves_of_nets(
     findings: Iterable[Finding], suite: Suite | None, budgets: list[int], output_dir: Path
 ) -> Iterator[Picture]:
     """One picture for each attack, with a curve for each net."""
-    groups = _grouped(findings, lambda f: (f.job.selection.data.name, f.job.attack))
-    for group in groups:
-        job = group[0].job
-        attack, dataset = attack_label(job.attack), job.selection.data.name
-        steps, unit = job.attack.num_steps, job.attack.unit
-        name = unit if suite is None else f"{dataset}-{attack}-N={steps}-{unit}"
-        curves = {f.job.label if suite is None else f.job.model: f.measurement.curve for f in group}
-        title = f"{attack} only, N={steps}, {dataset}"
-        yield _curve_picture(curves, unit, budgets, title, output_dir / "curves" / name)
+    for group in _grouped(findings, lambda finding: (finding.dataset, finding.attack)):
+        attack, dataset = group[0].attack, group[0].dataset
+        label = attack_label(attack)
+        name = f"{dataset}-{label}-N={attack.num_steps}-{attack.unit}"
+        curves = {
+            finding.label if suite is None else finding.model: finding.measurement.curve
+            for finding in group
+        }
+        title = f"{label} only, N={attack.num_steps}, {dataset}"
+        figure = robustness_curve_figure(curves, attack.unit, _fitting(budgets, curves), title)
+        place = output_dir / "curves" / (attack.unit if suite is None else name)
+        yield _saved(figure, place, "Robustness curves", title)
 
 
 def _curves_of_attacks(
     findings: Iterable[Finding], budgets: list[int], output_dir: Path
 ) -> Iterator[Picture]:
     """One picture for each net that several attacks tried, with a curve for each attack."""
-    groups = _grouped(findings, lambda f: (f.job.model, f.job.attack.num_steps, f.job.attack.unit))
-    for group in groups:
-        if len(group) < 2:
+    for group in _by_net(findings):
+        attack, model = group[0].attack, group[0].model
+        curves = {attack_label(finding.attack): finding.measurement.curve for finding in group}
+        title = f"{model} on {group[0].dataset}, N={attack.num_steps}"
+        figure = robustness_curve_figure(
+            curves, attack.unit, _fitting(budgets, curves), title, measure="asr", scale="log"
+        )
+        place = output_dir / "curves" / f"{model}-N={attack.num_steps}-{attack.unit}"
+        yield _saved(figure, place, "Attacks compared", title)
+
+
+def _attack_grids(findings: Iterable[Finding], output_dir: Path) -> Iterator[Picture]:
+    """One picture for each net that several attacks tried, with a row for each attack."""
+    for group in _by_net(findings):
+        attack, model = group[0].attack, group[0].model
+        examples = {attack_label(f.attack): f.examples for f in group if f.examples is not None}
+        if not examples:
             continue
-        job = group[0].job
-        steps, unit = job.attack.num_steps, job.attack.unit
-        curves = {attack_label(f.job.attack): f.measurement.curve for f in group}
-        title = f"{job.model}, N={steps}, {job.selection.data.name}"
-        path = output_dir / "curves" / f"{job.model}-N={steps}-{unit}"
-        yield _curve_picture(curves, unit, budgets, title, path)
+        title = f"{model} on {group[0].dataset}, N={attack.num_steps}"
+        figure = attack_grid_figure(examples, attack.unit, title=title)
+        place = output_dir / "examples" / f"{model}-N={attack.num_steps}-{attack.unit}"
+        yield _saved(figure, place, "Attacks compared", title)
+
+
+def _ablations(
+    findings: Iterable[Finding], suite: Suite, output_dir: Path
+) -> Iterator[Picture]:
+    """One picture for each number of steps, if the grid is that of the paper's Fig. 4."""
+    if set(suite.grid) != {"sigma", "tau"}:
+        return
+    for group in _grouped(findings, lambda f: (f.attack.num_steps, f.attack.unit)):
+        attack = group[0].attack
+        title = f"σ-zero, N={attack.num_steps}, {group[0].num_samples} images a data set"
+        figure = ablation_figure([*map(_cell, group)], attack.unit, title=title)
+        place = output_dir / "ablation" / f"N={attack.num_steps}-{attack.unit}"
+        yield _saved(figure, place, "Ablation", title)
+
+
+def _cell(finding: Finding) -> AblationCell:
+    attack, values = finding.attack, finding.measurement.values
+    assert isinstance(attack, SigmaZero)
+    suffix = "_px" if attack.unit == "pixels" else ""
+    return AblationCell(
+        net=finding.model,
+        sigma=attack.sigma,
+        tau=attack.tau,
+        asr_inf=values["asr_inf"],
+        median_l0=values[f"median_l0{suffix}"],
+        mean_l0=values[f"mean_l0{suffix}"],
+    )
+
+
+def _trajectory(output_dir: Path) -> Picture:
+    net, attack, inputs, labels = toy_problem()
+    figure = trajectory_figure(net, trace_attack(net, attack, inputs, labels, keep="all"))
+    caption = "σ-zero where it can be watched: a toy problem with two features"
+    return _saved(figure, output_dir / "runs" / "toy", "Loss terms", caption)
+
+
+def _by_net(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """What several attacks with one number of steps found on one net."""
+    groups = _grouped(findings, lambda f: (f.model, f.attack.num_steps, f.attack.unit))
+    return [group for group in groups if len(group) > 1]
 
 
 def _grouped(
@@ -90,15 +180,11 @@ def _grouped(
     return groups.values()
 
 
-def _curve_picture(
-    curves: Mapping[str, Tensor], unit: Unit, budgets: Iterable[int], title: str, path: Path
-) -> Picture:
+def _fitting(budgets: Iterable[int], curves: Mapping[str, Tensor]) -> list[int]:
     size = min(len(curve) for curve in curves.values()) - 1
-    marked = [k for k in budgets if k <= size]
-    figure = robustness_curve_figure(curves, unit, budgets=marked, title=title)
-    return _saved(figure, path, "Robustness curves", title)
+    return [budget for budget in budgets if budget <= size]
 
 
-def _saved(figure: Figure, path: Path, section: str, caption: str) -> Picture:
-    name = re.sub(r"[^\w.=+-]+", "_", path.name).removesuffix(".png")
-    return Picture(section, caption, save_figure(figure, path.with_name(f"{name}.png")))
+def _saved(figure: Figure, place: Path, section: str, caption: str) -> Picture:
+    name = re.sub(r"[^\w.=+-]+", "_", place.name)
+    return Picture(section, caption, save_figure(figure, place.with_name(f"{name}.png")))

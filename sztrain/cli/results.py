@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from sztrain.cli.jobs import Finding, Job, conclude
-from sztrain.cli.pictures import draw_examples, draw_pictures
+from sztrain.cli.pictures import draw_examples, draw_pictures, draw_run
 from sztrain.cli.report import print_results
 from sztrain.cli.suites import Suite
 from sztrain.cli.wandb_run import WandbRun
@@ -86,21 +86,20 @@ class Report:
         finding = conclude(job)
         self._findings.append(finding)
         about: _About = {
-            "model": job.model,
-            "dataset": job.selection.data.name,
-            "attack": job.attack,
+            "model": finding.model,
+            "dataset": finding.dataset,
+            "attack": finding.attack,
         }
-        row = paper_row(
-            finding.measurement, finding.cost, batch_size=job.batch_size, device=device, **about
-        )
+        measured = (finding.measurement, finding.cost)
+        row = paper_row(*measured, batch_size=finding.batch_size, device=device, **about)
         self.rows.append(row)
-        if self.suite is not None and job.attack.unit == "features":
-            self._budget_rows += budget_rows(
-                finding.measurement, finding.cost, self.suite.fixed_budgets, **about
-            )
-        self._pictures += draw_examples(finding)
+        if self.suite is not None and finding.attack.unit == "features":
+            self._budget_rows += budget_rows(*measured, self.suite.fixed_budgets, **about)
+        self._pictures += draw_examples(finding, self.output_dir)
+        if self.suite is not None and self.suite.loss_terms:
+            self._pictures += draw_run(job, self.output_dir)
         if self.run is not None:
-            self.run.add(job.label, row, finding)
+            self.run.add(row, finding)
 
     def finish(self, title: str, config: str) -> None:
         """Draw the pictures, write the report and print the table.
@@ -131,9 +130,8 @@ class Report:
     def _title(self) -> str:
         if self.suite is not None or not self._findings:
             return ""
-        job = self._findings[-1].job
-        samples = len(job.selection.samples)
-        return f"{judged_by(job.attack)} on {samples} images of {job.selection.data.name}"
+        last = self._findings[-1]
+        return f"{judged_by(last.attack)} on {last.num_samples} images of {last.dataset}"
 
     def _remarks(self) -> list[str]:
         return [
@@ -144,17 +142,15 @@ class Report:
 
     def _facts(self) -> dict[str, str]:
         """What the figures rest on, for the head of the report."""
-        jobs = [finding.job for finding in self._findings]
+        found = self._findings
         verdicts = Counter(
             "not available" if row["notes"] else row["verdict"].partition(":")[0]
             for row in self.rows
         )
         facts = {
-            "Nets": _listed(job.model for job in jobs),
-            "Judged by": _listed(judged_by(job.attack) for job in jobs),
-            "Images": _listed(
-                f"{len(job.selection.samples)} of {job.selection.data.name}" for job in jobs
-            ),
+            "Nets": _listed(finding.model for finding in found),
+            "Judged by": _listed(judged_by(finding.attack) for finding in found),
+            "Images": _listed(f"{finding.num_samples} of {finding.dataset}" for finding in found),
             "Device": _listed(row["device"] for row in self.rows if not row["notes"]),
             "Versions": f"sztrain {version('sztrain')}, torch {version('torch')}",
             "Beside the paper": ", ".join(

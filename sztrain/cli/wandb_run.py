@@ -31,13 +31,13 @@ class WandbRun:
         self._run = run
         self._output_dir = output_dir
 
-    def add(self, label: str, row: Mapping[str, Any], finding: Finding) -> None:
+    def add(self, row: Mapping[str, Any], finding: Finding) -> None:
         """Tell of a job that is done, while others still run."""
-        figures = {f"{label}/{key}": row[key] for key in _SUMMARY}
+        figures = {f"{finding.label}/{key}": row[key] for key in _SUMMARY}
         # A panel cannot draw ∞: half of the samples were never broken, or all of them.
         self._run.summary.update({k: v for k, v in figures.items() if math.isfinite(v)})
         if finding.examples is not None:
-            self._run.log({f"examples/{label}": example_table(finding.examples)})
+            self._run.log({f"examples/{finding.label}": example_table(finding.examples)})
 
     def finish(
         self,
@@ -72,9 +72,9 @@ def _curves(findings: Iterable[Finding]) -> Iterator[tuple[str, dict[str, Tensor
     """Curves that can stand on one chart: of one data set, one number of steps and one unit."""
     groups: dict[tuple[str, int, Unit], dict[str, Tensor]] = defaultdict(dict)
     for finding in findings:
-        attack = finding.job.attack
-        place = (finding.job.selection.data.name, attack.num_steps, attack.unit)
-        name = f"{finding.job.model} under {attack_label(attack)}"
+        attack = finding.attack
+        place = (finding.dataset, attack.num_steps, attack.unit)
+        name = f"{finding.model} under {attack_label(attack)}"
         groups[place][name] = finding.measurement.curve
     for (dataset, steps, unit), curves in groups.items():
         yield f"curves/{dataset}-N={steps}-{unit}", curves, unit
