@@ -30,15 +30,38 @@ def difference_of_logits(logits: Tensor, labels: Tensor) -> Tensor:
     return true_logits - rivals
 
 
-def smooth_l0_gradient(delta: Tensor, sigma: float, unit: Unit = "features") -> Tensor:
-    r"""Gradient in δ of the differentiable approximation of the l0 norm.
+def smooth_l0(delta: Tensor, sigma: float, unit: Unit = "features") -> Tensor:
+    r"""Differentiable approximation of the l0 norm.
 
-    .. math::
-        \hat\ell_0(\delta, \sigma) = \sum_{i=1}^d \frac{\delta_i^2}{\delta_i^2 + \sigma}, \qquad
-        \frac{\partial\hat\ell_0}{\partial\delta_i} =
-        \frac{2 \sigma \delta_i}{(\delta_i^2 + \sigma)^2}
+    .. math:: \hat\ell_0(\delta, \sigma) = \sum_{i=1}^d \frac{\delta_i^2}{\delta_i^2 + \sigma}
 
     Counting pixels, :math:`\delta_i^2` is the squared change of pixel i summed over its channels.
+
+    Args:
+        delta: differences, shape ``(N, ...)``; for pixels ``(N, C, H, W)``.
+        sigma: smoothness, > 0.
+        unit: what to count.
+
+    Returns:
+        Shape ``(N,)``, from 0 to the number of units d.
+
+    Reference:
+        Eq. 7 of `arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_.
+
+    Example:
+        >>> smooth_l0(torch.tensor([[0.0, 1.0, -1.0]]), sigma=1.0)
+        tensor([1.])
+    """
+    square = _square_changes(delta, unit)
+    return (square / (square + sigma)).flatten(1).sum(dim=1)
+
+
+def smooth_l0_gradient(delta: Tensor, sigma: float, unit: Unit = "features") -> Tensor:
+    r"""Gradient in δ of :func:`smooth_l0`.
+
+    .. math::
+        \frac{\partial\hat\ell_0}{\partial\delta_i} =
+        \frac{2 \sigma \delta_i}{(\delta_i^2 + \sigma)^2}
 
     Args:
         delta: differences, shape ``(N, ...)``; for pixels ``(N, C, H, W)``.
@@ -56,11 +79,13 @@ def smooth_l0_gradient(delta: Tensor, sigma: float, unit: Unit = "features") -> 
         >>> smooth_l0_gradient(torch.tensor([[0.0, 1.0, -1.0]]), sigma=1.0)
         tensor([[ 0.0000,  0.5000, -0.5000]])
     """
-    square = delta.square()
-    if unit == "pixels":
-        square = square.sum(dim=1, keepdim=True)
-    smoothed = square.add_(sigma)
+    smoothed = _square_changes(delta, unit).add_(sigma)
     return (delta / smoothed).div_(smoothed).mul_(2 * sigma)
+
+
+def _square_changes(delta: Tensor, unit: Unit) -> Tensor:
+    square = delta.square()
+    return square.sum(dim=1, keepdim=True) if unit == "pixels" else square
 
 
 def trades_kl(clean_logits: Tensor, adv_logits: Tensor) -> Tensor:

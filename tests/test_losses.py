@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from sztrain.losses import difference_of_logits, smooth_l0_gradient, trades_kl
+from sztrain.losses import difference_of_logits, smooth_l0, smooth_l0_gradient, trades_kl
 
 SEEDS = st.integers(0, 2**31)
 
@@ -57,7 +57,7 @@ def test_gradient_of_the_margin_is_one_for_the_label_and_minus_one_for_its_rival
     )
 
 
-def smooth_l0(delta, sigma, unit):
+def smooth_l0_by_hand(delta, sigma, unit):
     """Eq. 7 of arXiv:2402.01879, one sum a sample."""
     square = delta**2
     if unit == "pixels":
@@ -66,11 +66,22 @@ def smooth_l0(delta, sigma, unit):
 
 
 @pytest.mark.parametrize("unit", ["features", "pixels"])
+def test_smooth_l0_is_that_of_equation_7_and_tends_to_the_l0_norm(unit):
+    delta = normal(3, 5, 3, 2, 4) * (normal(4, 5, 3, 2, 4) > 0.5)
+    kept = delta.clone()
+    torch.testing.assert_close(smooth_l0(delta, 0.1, unit), smooth_l0_by_hand(delta, 0.1, unit))
+    changed = delta != 0 if unit == "features" else (delta != 0).any(dim=1)
+    counts = changed.flatten(1).sum(dim=1).double()
+    torch.testing.assert_close(smooth_l0(delta, 1e-12, unit), counts)
+    assert torch.equal(delta, kept)
+
+
+@pytest.mark.parametrize("unit", ["features", "pixels"])
 @pytest.mark.parametrize("sigma", [1e-3, 1e-1, 4.0])
 def test_smooth_l0_gradient_is_that_of_equation_7(unit, sigma):
     scales = torch.tensor([0, 1e-3, 0.03, 0.3, 1.0]).view(5, 1, 1, 1)
     delta = (scales * normal(2, 5, 3, 2, 4)).requires_grad_()
-    (expected,) = torch.autograd.grad(smooth_l0(delta, sigma, unit).sum(), delta)
+    (expected,) = torch.autograd.grad(smooth_l0_by_hand(delta, sigma, unit).sum(), delta)
     found = smooth_l0_gradient(delta.detach(), sigma, unit)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
     assert not found[0].any()  # nothing pulls at what is zero

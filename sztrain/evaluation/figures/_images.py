@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
@@ -21,6 +22,7 @@ CHANGE_CELLS = 32  # changes are drawn on at most this many cells a side: one pi
 LONGEST_NAME = 18
 
 # Unchanged cells are white and the map has no white: the faintest change stands out.
+CHANGE = Normalize(-1, 1)
 CHANGE_MAP = ListedColormap(
     np.concatenate(
         [
@@ -64,43 +66,61 @@ def class_name(index: int | Tensor, class_names: Sequence[str] | None) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
+def becomes(clean: str, adv: str) -> str:
+    """``7 → 3``; long names take a line each."""
+    gap = " " if len(clean + adv) <= 14 else "\n"
+    return f"{clean} →{gap}{adv}"
+
+
 def counted(l0: float, unit: Unit) -> str:
-    """A number with its unit: ``1 feature``, ``3 features``."""
-    return f"{l0:g} {unit.removesuffix('s') if l0 == 1 else unit}"
+    """A number with its unit: ``1 feature``, ``1,024 features``."""
+    return f"{l0:,.0f} {unit.removesuffix('s') if l0 == 1 else unit}"
 
 
 def signed_change(delta: Tensor) -> Tensor:
     """Change of the most changed channel of every cell, ``(N, C, H, W)`` to ``(N, h, w)``."""
     position = delta.abs().argmax(dim=1, keepdim=True)
     change = delta.gather(1, position)
-    block = -(-max(change.shape[-2:]) // CHANGE_CELLS)
+    block = _block(change.shape)
     up = F.max_pool2d(change.clamp(min=0), block, ceil_mode=True)
     down = F.max_pool2d((-change).clamp(min=0), block, ceil_mode=True)
     return torch.where(up >= down, up, -down).squeeze(1)
 
 
-def show_image(ax: Axes, image: Tensor) -> AxesImage:
-    """Draw an image, shape ``(C, H, W)``."""
+def _block(shape: torch.Size) -> int:
+    """Pixels on a side of a cell."""
+    return -(-max(shape[-2:]) // CHANGE_CELLS)
+
+
+def show_image(ax: Axes, image: Tensor, left: float = -0.5, **look: Any) -> AxesImage:
+    """Draw an image, shape ``(C, H, W)``, with its left edge at ``left`` pixels."""
     pixels = image.clamp(0, 1).movedim(0, -1).squeeze(-1).numpy()
+    # Of a large image nothing may be left out, and a small one is to stay sharp.
+    look = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "antialiased", **look}
+    return _show(ax, pixels, image, left, **look)
+
+
+def show_change(ax: Axes, delta: Tensor, left: float = -0.5) -> AxesImage:
+    """Draw what changed in an image, shape ``(C, H, W)``, with its left edge at ``left`` pixels."""
+    change = signed_change(delta.unsqueeze(0))[0].numpy()
+    values = np.ma.masked_equal(change, 0)
+    return _show(ax, values, delta, left, cmap=CHANGE_MAP, norm=CHANGE, interpolation="nearest")
+
+
+def _show(ax: Axes, values: Any, like: Tensor, left: float, **look: Any) -> AxesImage:
+    height, width = like.shape[-2:]
     ax.set(xticks=[], yticks=[])
-    return ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    return ax.imshow(values, extent=(left, left + width, height - 0.5, -0.5), **look)
 
 
-def show_change(ax: Axes, delta: Tensor) -> AxesImage:
-    """Draw what changed in an image, shape ``(C, H, W)``."""
-    height, width = delta.shape[-2:]
-    ax.set(xticks=[], yticks=[])
-    return ax.imshow(
-        np.ma.masked_equal(signed_change(delta.unsqueeze(0))[0].numpy(), 0),
-        cmap=CHANGE_MAP,
-        vmin=-1,
-        vmax=1,
-        interpolation="nearest",
-        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-    )
-
-
-def change_bar(figure: Figure, drawn: AxesImage, axes: Iterable[Axes], **place: Any) -> None:
+def change_bar(figure: Figure, axes: Iterable[Axes], inputs: Tensor, **place: Any) -> None:
     """The colour bar that says what a colour of :func:`show_change` means."""
-    bar = figure.colorbar(drawn, ax=list(axes), ticks=[-1, 0, 1], **place)
+    mappable = ScalarMappable(CHANGE, CHANGE_MAP)
+    bar = figure.colorbar(mappable, ax=list(axes), ticks=[-1, 0, 1], **place)
     bar.ax.set_yticklabels(["darkened by 1", "0", "brightened by 1"], fontsize=9)
+    block = _block(inputs.shape)
+    if block > 1:
+        bar.set_label(f"largest change\nin {block} × {block} pixels", fontsize=9)
+    elif inputs.shape[1] > 1:
+        bar.set_label("largest change\nof a channel", fontsize=9)
+    bar.ax.yaxis.set_label_position("left")

@@ -105,7 +105,7 @@ def _draw(
     color, style = look
     draw_robustness_curve(ax, curve, unit, measure, color=color, linestyle=style, lw=2)
     line = ax.lines[-1]
-    values = line.get_ydata()
+    values = np.asarray(line.get_ydata(), dtype=float)
     at_budgets = [float(values[min(budget, len(values) - 1)]) for budget in budgets]
     figures = " / ".join(f"{value:.1f}" for value in at_budgets)
     line.set_label(f"{name} ({figures})" if budgets else name)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sztrain.errors import require_at_least, require_in
 from sztrain.evaluation.figures._images import (
+    becomes,
     change_bar,
     class_name,
     counted,
@@ -60,16 +61,17 @@ def adversarial_examples_figure(
     require_at_least("max_examples", max_examples, 1)
     require_drawable(examples)
     count = min(max_examples, len(examples.labels))
-    figure = Figure(figsize=(1.45 * count + 1.3, 5.2), layout="constrained")
+    side = 1.45 if class_names is None else 1.75  # inches: names take more room than numbers
+    figure = Figure(figsize=(side * count + 1.5, 3 * side + 0.85), layout="constrained")
     grid: NDArray[Any] = figure.subplots(3, count, squeeze=False)
     for i, (clean, adv) in enumerate(_images(examples, count)):
         grid[0, i].set_title(_caption(examples, i, unit, class_names), fontsize=10)
         show_image(grid[0, i], clean)
         show_image(grid[1, i], adv)
-        drawn = show_change(grid[2, i], adv - clean)
+        show_change(grid[2, i], adv - clean)
     for ax, name in zip(grid[:, 0], ("clean", "adversarial", "changed"), strict=True):
         ax.set_ylabel(name, fontsize=11)
-    change_bar(figure, drawn, grid[2, :], fraction=0.05, pad=0.02)
+    change_bar(figure, grid[2, :], examples.inputs, fraction=0.05, pad=0.02)
     return figure
 
 
@@ -87,5 +89,4 @@ def _caption(examples: Examples, index: int, unit: Unit, class_names: Sequence[s
         return f"{clean}{gap}(label {label})\nwrong from start"
     if l0 == float("inf"):
         return f"{clean}\nnot broken"
-    gap = " " if len(clean + adv) <= 14 else "\n"  # long names take a line each
-    return f"{clean} →{gap}{adv}\nℓ0 = {counted(l0, unit)}"
+    return f"{becomes(clean, adv)}\nℓ0 = {counted(l0, unit)}"
