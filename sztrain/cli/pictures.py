@@ -27,7 +27,6 @@ from sztrain.evaluation.html import Picture
 from sztrain.evaluation.rows import attack_label
 from sztrain.evaluation.toy import toy_problem
 from sztrain.evaluation.trace import trace_attack
-from sztrain.types import Unit
 
 
 def draw_examples(finding: Finding, output_dir: Path) -> list[Picture]:
@@ -130,9 +129,7 @@ def _attack_grids(findings: Iterable[Finding], output_dir: Path) -> Iterator[Pic
         yield _saved(figure, place, "Attacks compared", title)
 
 
-def _ablations(
-    findings: Iterable[Finding], suite: Suite, output_dir: Path
-) -> Iterator[Picture]:
+def _ablations(findings: Iterable[Finding], suite: Suite, output_dir: Path) -> Iterator[Picture]:
     """One picture for each number of steps, if the grid is that of the paper's Fig. 4."""
     if set(suite.grid) != {"sigma", "tau"}:
         return

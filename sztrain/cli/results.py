@@ -95,7 +95,8 @@ class Report:
         self.rows.append(row)
         if self.suite is not None and finding.attack.unit == "features":
             self._budget_rows += budget_rows(*measured, self.suite.fixed_budgets, **about)
-        self._pictures += draw_examples(finding, self.output_dir)
+        if self.suite is None or not self.suite.grid:  # a grid would fill the page with them
+            self._pictures += draw_examples(finding, self.output_dir)
         if self.suite is not None and self.suite.loss_terms:
             self._pictures += draw_run(job, self.output_dir)
         if self.run is not None:
@@ -134,10 +135,11 @@ class Report:
         return f"{judged_by(last.attack)} on {last.num_samples} images of {last.dataset}"
 
     def _remarks(self) -> list[str]:
-        return [
-            f"{row['model']}, {row['attack']}, N={row['steps']}: {row['notes'] or row['verdict']}"
+        missing = {f"{row['model']}: {row['notes']}": None for row in self.rows if row["notes"]}
+        return [*missing] + [
+            f"{row['model']}, {row['attack']}, N={row['steps']}: {row['verdict']}"
             for row in self.rows
-            if row["notes"] or row["verdict"]
+            if not row["notes"] and row["verdict"]
         ]
 
     def _facts(self) -> dict[str, str]:

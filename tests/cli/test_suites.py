@@ -52,7 +52,7 @@ def test_a_net_of_a_suite_that_cannot_be_had_becomes_a_row(call, table, tmp_path
     assert (found["model"], found["notes"]) == ("digits_standard", "")
     assert float(found["median_l0"]) > 0
     (remark,) = (line for line in outcome.out.splitlines() if "not available" in line)
-    assert remark.startswith("M1, sigma-zero, N=6: not available: ")  # whole, on one line
+    assert remark.startswith("M1: not available: ")  # whole, on one line
 
 
 def test_a_suite_without_its_data_ends_well(call, table, tmp_path, monkeypatch, paper_nets):
