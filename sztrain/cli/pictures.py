@@ -28,6 +28,8 @@ from sztrain.evaluation.rows import attack_label
 from sztrain.evaluation.toy import toy_problem
 from sztrain.evaluation.trace import trace_attack
 
+_RUNS = "Runs step by step"
+
 
 def draw_examples(finding: Finding, output_dir: Path) -> list[Picture]:
     """Adversarial examples of one job, where the images can be drawn."""
@@ -47,8 +49,10 @@ def draw_run(job: Job, output_dir: Path) -> list[Picture]:
     if not isinstance(job.attack, SigmaZero) or job.attack.autocast or job.attack.cuda_graph:
         return []
     caption = f"σ-zero on the first image, {job.model}, N={job.attack.num_steps}"
-    terms = Picture("Loss terms", caption, output_dir / "runs" / f"{job.label}-loss_terms.png")
-    moments = Picture("Loss terms", caption, output_dir / "runs" / f"{job.label}-moments.png")
+    terms, moments = (
+        Picture(_RUNS, caption, output_dir / "runs" / f"{job.label}-{name}.png")
+        for name in ("loss_terms", "moments")
+    )
     if not terms.path.is_file():
         inputs, label = job.selection.samples[0]
         device = next(job.net.parameters()).device
@@ -73,14 +77,11 @@ def draw_pictures(
     """
     if suite is not None and suite.grid:
         return [*_ablations(findings, suite, output_dir)]
-    pictures = [
+    return [
         *_curves_of_nets(findings, suite, budgets, output_dir),
         *_curves_of_attacks(findings, budgets, output_dir),
         *_attack_grids(findings, output_dir),
     ]
-    if suite is not None and suite.loss_terms:
-        pictures.append(_trajectory(output_dir))
-    return pictures
 
 
 def _curves_of_nets(
@@ -155,11 +156,12 @@ def _cell(finding: Finding) -> AblationCell:
     )
 
 
-def _trajectory(output_dir: Path) -> Picture:
+def draw_trajectory(output_dir: Path) -> Picture:
+    """σ-zero on a problem that can be drawn."""
     net, attack, inputs, labels = toy_problem()
     figure = trajectory_figure(net, trace_attack(net, attack, inputs, labels, keep="all"))
     caption = "σ-zero where it can be watched: a toy problem with two features"
-    return _saved(figure, output_dir / "runs" / "toy", "Loss terms", caption)
+    return _saved(figure, output_dir / "runs" / "toy", _RUNS, caption)
 
 
 def _by_net(findings: Iterable[Finding]) -> list[list[Finding]]:

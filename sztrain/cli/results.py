@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from sztrain.cli.jobs import Finding, Job, conclude
-from sztrain.cli.pictures import draw_examples, draw_pictures, draw_run
+from sztrain.cli.pictures import draw_examples, draw_pictures, draw_run, draw_trajectory
 from sztrain.cli.report import print_results
 from sztrain.cli.suites import Suite
 from sztrain.cli.wandb_run import WandbRun
@@ -110,23 +110,33 @@ class Report:
             config: the composed config, as YAML.
         """
         drawn = draw_pictures(self._findings, self.suite, self.budgets, self.output_dir)
-        self._pictures = [*drawn, *self._pictures]
+        pictures = [*drawn, *self._pictures]
+        if self.suite is not None and self.suite.loss_terms:
+            pictures.append(draw_trajectory(self.output_dir))
         report = self.output_dir / "report.html"
         write_report(
             report,
             title=title,
             facts=self._facts(),
             tables={
-                "Results": printed_table(self.rows),
+                "Results": printed_table(self._rows_to_read()),
                 "Fixed budgets": printed_table(self._budget_rows, _BUDGET_HEADINGS),
             },
-            pictures=self._pictures,
+            pictures=pictures,
             config=config,
         )
         if self.run is not None:
-            self.run.finish(self.rows, self._budget_rows, self._findings, self._pictures, report)
+            self.run.finish(self.rows, self._budget_rows, self._findings, pictures, report)
         headings = {k: v for k, v in _SCREEN.items() if self.suite is not None or k != "steps"}
         print_results(self.rows, headings, self._title(), self._remarks(), report)
+
+    def _rows_to_read(self) -> list[dict[str, Any]]:
+        """The rows, but a net that cannot be had once, not for every attack."""
+        named = ("model", "dataset", "notes")
+        missing = {
+            row["model"]: {key: row[key] for key in named} for row in self.rows if row["notes"]
+        }
+        return [row for row in self.rows if not row["notes"]] + [*missing.values()]
 
     def _title(self) -> str:
         if self.suite is not None or not self._findings:
@@ -135,11 +145,12 @@ class Report:
         return f"{judged_by(last.attack)} on {last.num_samples} images of {last.dataset}"
 
     def _remarks(self) -> list[str]:
-        missing = {f"{row['model']}: {row['notes']}": None for row in self.rows if row["notes"]}
-        return [*missing] + [
-            f"{row['model']}, {row['attack']}, N={row['steps']}: {row['verdict']}"
-            for row in self.rows
-            if not row["notes"] and row["verdict"]
+        return [
+            f"{row['model']}: {row['notes']}"
+            if row["notes"]
+            else f"{row['model']}, {row['attack']}, N={row['steps']}: {row['verdict']}"
+            for row in self._rows_to_read()
+            if row["notes"] or row["verdict"]
         ]
 
     def _facts(self) -> dict[str, str]:
@@ -151,7 +162,9 @@ class Report:
         )
         facts = {
             "Nets": _listed(finding.model for finding in found),
-            "Judged by": _listed(judged_by(finding.attack) for finding in found),
+            "Judged by": _listed(judged_by(finding.attack) for finding in found)
+            if self.suite is None or not self.suite.grid
+            else f"a grid of {' and '.join(self.suite.grid)}",
             "Images": _listed(f"{finding.num_samples} of {finding.dataset}" for finding in found),
             "Device": _listed(row["device"] for row in self.rows if not row["notes"]),
             "Versions": f"sztrain {version('sztrain')}, torch {version('torch')}",

@@ -55,7 +55,7 @@ def write_report(
         >>> write_report(
         ...     path, title="M1", facts={}, tables={"Results": table}, pictures=[], config=""
         ... )
-        >>> "paper&nbsp;16" in path.read_text()
+        >>> "16 (-1)" in path.read_text()
         True
     """
     sections: dict[str, list[dict[str, str]]] = defaultdict(list)

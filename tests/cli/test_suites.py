@@ -36,6 +36,9 @@ def test_a_suite_attacks_every_net_with_every_number_of_steps(call, table, tmp_p
             assert float(budget["asr"]) == pytest.approx(expected)
     names = {path.name for path in (tmp_path / "out" / "curves").iterdir()}
     assert names == {f"digits-SigmaZero-N={steps}-features.png" for steps in (4, 6)}
+    labels = [f"{net}-sigma_zero-{steps}" for net in nets for steps in (4, 6)]
+    drawn = {path.name for path in (tmp_path / "out" / "runs").iterdir()}
+    assert drawn >= {"toy.png", *(f"{label}-loss_terms.png" for label in labels)}
     for name in ("results.md", "results.tex"):
         assert "sigma-zero" in (tmp_path / "out" / name).read_text()
 
@@ -110,6 +113,7 @@ def test_a_grid_runs_every_combination_of_its_options(call, table, tmp_path):
     names = {path.stem for path in (tmp_path / "out" / "records").iterdir()}
     points = [f"sigma={sigma}-tau={tau}" for sigma in (0.001, 1.0) for tau in (0.3, 0.5)]
     assert names == {f"digits_standard-sigma_zero-4-{point}" for point in points}
+    assert [path.name for path in (tmp_path / "out" / "ablation").iterdir()] == ["N=4-features.png"]
     (plain,) = [row for row in rows if row["options"] == ""]
     assert call(f"{command} hydra.run.dir=alone").status == 0
     (alone,) = table("alone/results.csv")
@@ -152,7 +156,7 @@ def test_the_report_is_one_page_that_needs_nothing_beside_it(call, paper_nets, t
     )
     page = Page((tmp_path / "out" / "report.html").read_text())
     assert {"sigma-zero", "M1", "C9", "3 of mnist"} <= set(page.words)
-    assert any(word.startswith("paper 16 (") for word in page.words)
+    assert any(word.startswith("16 (") for word in page.words)
     assert any(word.startswith("not available: ") for word in page.words)
     drawn = list((tmp_path / "out").glob("*/*.png"))
     pictures = [attrs for tag, attrs in page.tags if tag == "img"]
