@@ -19,7 +19,7 @@ Statistic = Literal["median", "mean"]
 STATISTICS: tuple[Statistic, ...] = ("median", "mean")
 
 EMPTY = "#E0E0E0"
-CELL, FRAME = (0.72, 0.42), (1.0, 0.85)  # inches
+CELL, FRAME = (0.72, 0.42), (1.0, 1.05)  # inches
 NARROWEST = 4  # cells, below which the headings do not fit
 
 
@@ -89,8 +89,8 @@ def ablation_figure(
     grid: NDArray[Any] = figure.subplots(len(nets), 2, squeeze=False)
     for (left, right), net in zip(grid, nets, strict=True):
         asr, l0 = _matrices([cell for cell in cells if cell.net == net], sigmas, taus, statistic)
-        _draw(left, 100 * asr, "viridis", Normalize(0, 100), f"{net}: ASR∞ (%)")
-        _draw(right, l0, "viridis_r", _l0_scale(l0), f"{net}: {statistic} ℓ0 ({unit})")
+        _draw(left, 100 * asr, "viridis", Normalize(0, 100), f"{net}\nASR∞ (%)")
+        _draw(right, l0, "viridis_r", _l0_scale(l0), f"{net}\n{statistic} ℓ0 ({unit})")
     for ax in grid.flat:
         ax.set_xticks(range(len(taus)), [f"{tau:g}" for tau in taus])
         ax.set_yticks(range(len(sigmas)), [f"{sigma:g}" for sigma in sigmas])
@@ -115,7 +115,7 @@ def _check(cells: Sequence[AblationCell], unit: Unit, statistic: Statistic) -> N
         seen.add(place)
         if not 0 <= cell.asr_inf <= 1:
             raise InputError(f"expected `asr_inf` of {name} in [0, 1], got {cell.asr_inf}")
-        if not min(cell.median_l0, cell.mean_l0) >= 0:
+        if not (cell.median_l0 >= 0 and cell.mean_l0 >= 0):
             found = f"{cell.median_l0} and {cell.mean_l0}"
             raise InputError(f"expected `median_l0` and `mean_l0` of {name} >= 0, got {found}")
 

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
+from sztrain.errors import InputError
 from sztrain.evaluation.figures._images import counted
 from sztrain.evaluation.figures.style import ADVERSARIAL, BLUE, GREEN, RED
 from sztrain.evaluation.trace import AttackTrace
@@ -27,6 +28,9 @@ def loss_terms_figure(trace: AttackTrace, title: str | None = None) -> Figure:
         A figure with two sets of axes that share their steps. Above: the loss in logits. Below, on
         a logarithmic scale: the smooth norm in percent of all units, and to the right their number.
 
+    Raises:
+        InputError: nothing was changed in the run: what is wrong from the start takes no step.
+
     Reference:
         Fig. 3 of `arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_.
 
@@ -37,14 +41,20 @@ def loss_terms_figure(trace: AttackTrace, title: str | None = None) -> Figure:
         >>> [ax.get_ylabel() for ax in figure.axes]
         ['loss $\\mathcal{L}$ (logits)', '$\\hat{\\ell}_0\\,/\\,d$ (%)']
     """
+    if not trace.l0.any():
+        raise InputError(
+            f"expected a run that changed something, got {trace.num_steps} steps that did not; "
+            "a sample that is wrong from the start takes no step"
+        )
     figure = Figure(figsize=(8.0, 5.4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     steps = np.arange(trace.num_steps + 1)
     look = {"lw": 1.2, "drawstyle": "steps-mid"}
     above.plot(steps, trace.loss, color=BLUE, **look)
     above.set(ylabel=r"loss $\mathcal{L}$ (logits)", ylim=(0, None))
-    changed = trace.penalty > 0  # at the clean sample it is not, and has no logarithm
-    below.plot(steps[changed], 100 * trace.penalty[changed], color=RED, **look)
+    percent = 100 * trace.penalty.numpy()
+    changed = percent > 0  # at the clean sample it is not, and has no logarithm
+    below.plot(steps[changed], percent[changed], color=RED, **look)
     below.set(ylabel=r"$\hat{\ell}_0\,/\,d$ (%)", xlabel="step", yscale="log")
     below.set_xlim(-0.5, trace.num_steps + 0.5)
     for ax in (above, below):

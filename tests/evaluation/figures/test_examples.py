@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 from drawn_examples import examples
+from figure_looks import overlapping_words, words_outside
 
 from sztrain.errors import InputError
 from sztrain.evaluation.figures import adversarial_examples_figure
+
+LONG = [f"soft-coated wheaten terrier {k}" for k in range(10)]
 
 
 def test_captions_say_what_happened_to_each_sample():
@@ -96,3 +99,15 @@ def test_unit_and_number_of_columns_are_checked():
         adversarial_examples_figure(examples(), "voxels")
     with pytest.raises(InputError, match="max_examples"):
         adversarial_examples_figure(examples(), "features", max_examples=0)
+
+
+@pytest.mark.parametrize(
+    ("channels", "side", "names"), [(1, 6, None), (1, 6, LONG), (3, 224, None), (3, 224, LONG)]
+)
+def test_no_words_run_into_each_other(channels, side, names):
+    batch = replace(
+        examples(channels=channels, side=side), l0=torch.tensor([1024, 1, torch.inf, 0])
+    )
+    figure = adversarial_examples_figure(batch, "features", names)
+    assert overlapping_words(figure) == []
+    assert words_outside(figure) == []
