@@ -23,7 +23,8 @@ from sztrain.cli.checks import (
 from sztrain.cli.jobs import Job, Selection, attack_share
 from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.results import Report
-from sztrain.cli.suites import read_suite, suite_jobs
+from sztrain.cli.suite_jobs import suite_jobs
+from sztrain.cli.suites import read_suite
 from sztrain.cli.team import automatic_batch_size, device_name, find_device, gather_team
 from sztrain.cli.wandb_run import evaluation_run
 from sztrain.errors import InputError, require_count
@@ -58,7 +59,7 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
         if suite is None
         else suite_jobs(suite, device=device, seed=cfg.seed, output_dir=output_dir)
     )
-    num_jobs = len(_names(cfg.net)) if suite is None else suite.num_jobs
+    num_jobs = len(_names(cfg.net)) if suite is None else len(suite.models) * len(suite.runs())
     team = gather_team(device, cfg.devices, cfg.num_nodes)
     first = team.global_rank == 0
     if first:
@@ -109,6 +110,7 @@ def _net_jobs(cfg: DictConfig, device: torch.device) -> list[Job]:
             model=name,
             net=net,
             attack=attack,
+            steps=attack.num_steps,
             selection=selection,
             batch_size=cfg.batch_size or automatic_batch_size(device, data.image_shape),
             budgets=plain(cfg.budgets),

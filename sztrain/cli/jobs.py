@@ -60,6 +60,7 @@ class Job:
         model: name of the net.
         net: the net.
         attack: the attack.
+        steps: N of the table that its row belongs to; some attacks take several steps for each.
         selection: the samples.
         batch_size: samples attacked at once.
         budgets: budgets at which success and robust accuracy are wanted.
@@ -70,6 +71,7 @@ class Job:
     model: str
     net: nn.Module
     attack: Attack
+    steps: int
     selection: Selection
     batch_size: int
     budgets: list[int]
@@ -169,6 +171,7 @@ class Finding:
         model: name of the net.
         dataset: name of the data set.
         attack: the attack.
+        steps: N of the table that its row belongs to.
         num_samples: samples attacked.
         batch_size: samples attacked at once.
         measurement: robustness of the net.
@@ -180,6 +183,7 @@ class Finding:
     model: str
     dataset: str
     attack: Attack
+    steps: int
     num_samples: int
     batch_size: int
     measurement: Measurement
@@ -204,6 +208,7 @@ def conclude(job: Job) -> Finding:
         model=job.model,
         dataset=job.selection.data.name,
         attack=job.attack,
+        steps=job.steps,
         num_samples=len(rows),
         batch_size=job.batch_size,
         measurement=tally.measurement(),

@@ -37,7 +37,7 @@ def draw_examples(finding: Finding, output_dir: Path) -> list[Picture]:
         return []
     attack = finding.attack
     figure = adversarial_examples_figure(finding.examples, attack.unit)
-    caption = f"{finding.model} under {attack_label(attack)}, N={attack.num_steps}"
+    caption = f"{finding.model} under {attack_label(attack)}, N={finding.steps}"
     return [_saved(figure, output_dir / "examples" / finding.label, "Examples", caption)]
 
 
@@ -48,7 +48,7 @@ def draw_run(job: Job, output_dir: Path) -> list[Picture]:
     """
     if not isinstance(job.attack, SigmaZero) or job.attack.autocast or job.attack.cuda_graph:
         return []
-    caption = f"σ-zero on the first image, {job.model}, N={job.attack.num_steps}"
+    caption = f"σ-zero on the first image, {job.model}, N={job.steps}"
     terms, moments = (
         Picture(_RUNS, caption, output_dir / "runs" / f"{job.label}-{name}.png")
         for name in ("loss_terms", "moments")
@@ -91,12 +91,12 @@ def _curves_of_nets(
     for group in _grouped(findings, lambda finding: (finding.dataset, finding.attack)):
         attack, dataset = group[0].attack, group[0].dataset
         label = attack_label(attack)
-        name = f"{dataset}-{label}-N={attack.num_steps}-{attack.unit}"
+        name = f"{dataset}-{label}-N={group[0].steps}-{attack.unit}"
         curves = {
             finding.label if suite is None else finding.model: finding.measurement.curve
             for finding in group
         }
-        title = f"{label} only, N={attack.num_steps}, {dataset}"
+        title = f"{label} only, N={group[0].steps}, {dataset}"
         figure = robustness_curve_figure(curves, attack.unit, _fitting(budgets, curves), title)
         place = output_dir / "curves" / (attack.unit if suite is None else name)
         yield _saved(figure, place, "Robustness curves", title)
@@ -109,11 +109,11 @@ def _curves_of_attacks(
     for group in _by_net(findings):
         attack, model = group[0].attack, group[0].model
         curves = {attack_label(finding.attack): finding.measurement.curve for finding in group}
-        title = f"{model} on {group[0].dataset}, N={attack.num_steps}"
+        title = f"{model} on {group[0].dataset}, N={group[0].steps}"
         figure = robustness_curve_figure(
             curves, attack.unit, _fitting(budgets, curves), title, measure="asr", scale="log"
         )
-        place = output_dir / "curves" / f"{model}-N={attack.num_steps}-{attack.unit}"
+        place = output_dir / "curves" / f"{model}-N={group[0].steps}-{attack.unit}"
         yield _saved(figure, place, "Attacks compared", title)
 
 
@@ -124,9 +124,9 @@ def _attack_grids(findings: Iterable[Finding], output_dir: Path) -> Iterator[Pic
         examples = {attack_label(f.attack): f.examples for f in group if f.examples is not None}
         if not examples:
             continue
-        title = f"{model} on {group[0].dataset}, N={attack.num_steps}"
+        title = f"{model} on {group[0].dataset}, N={group[0].steps}"
         figure = attack_grid_figure(examples, attack.unit, title=title)
-        place = output_dir / "examples" / f"{model}-N={attack.num_steps}-{attack.unit}"
+        place = output_dir / "examples" / f"{model}-N={group[0].steps}-{attack.unit}"
         yield _saved(figure, place, "Attacks compared", title)
 
 
@@ -134,11 +134,11 @@ def _ablations(findings: Iterable[Finding], suite: Suite, output_dir: Path) -> I
     """One picture for each number of steps, if the grid is that of the paper's Fig. 4."""
     if set(suite.grid) != {"sigma", "tau"}:
         return
-    for group in _grouped(findings, lambda f: (f.attack.num_steps, f.attack.unit)):
+    for group in _grouped(findings, lambda f: (f.steps, f.attack.unit)):
         attack = group[0].attack
-        title = f"σ-zero, N={attack.num_steps}, {group[0].num_samples} images a data set"
+        title = f"σ-zero, N={group[0].steps}, {group[0].num_samples} images a data set"
         figure = ablation_figure([*map(_cell, group)], attack.unit, title=title)
-        place = output_dir / "ablation" / f"N={attack.num_steps}-{attack.unit}"
+        place = output_dir / "ablation" / f"N={group[0].steps}-{attack.unit}"
         yield _saved(figure, place, "Ablation", title)
 
 
@@ -166,7 +166,7 @@ def draw_trajectory(output_dir: Path) -> Picture:
 
 def _by_net(findings: Iterable[Finding]) -> list[list[Finding]]:
     """What several attacks with one number of steps found on one net."""
-    groups = _grouped(findings, lambda f: (f.model, f.attack.num_steps, f.attack.unit))
+    groups = _grouped(findings, lambda f: (f.model, f.steps, f.attack.unit))
     return [group for group in groups if len(group) > 1]
 
 

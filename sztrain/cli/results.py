@@ -46,6 +46,7 @@ class _About(TypedDict):
     model: str
     dataset: str
     attack: Attack
+    steps: int
 
 
 class Report:
@@ -84,17 +85,20 @@ class Report:
 
     def _add_found(self, job: Job, device: str) -> None:
         finding = conclude(job)
-        self._findings.append(finding)
         about: _About = {
             "model": finding.model,
             "dataset": finding.dataset,
             "attack": finding.attack,
+            "steps": finding.steps,
         }
         measured = (finding.measurement, finding.cost)
-        row = paper_row(*measured, batch_size=finding.batch_size, device=device, **about)
-        self.rows.append(row)
         if self.suite is not None and finding.attack.unit == "features":
             self._budget_rows += budget_rows(*measured, self.suite.fixed_budgets, **about)
+            if finding.attack.budget is not None:
+                return
+        self._findings.append(finding)
+        row = paper_row(*measured, batch_size=finding.batch_size, device=device, **about)
+        self.rows.append(row)
         if self.suite is None or not self.suite.grid:  # a grid would fill the page with them
             self._pictures += draw_examples(finding, self.output_dir)
         if self.suite is not None and self.suite.loss_terms:

@@ -1,29 +1,33 @@
 """A suite: every net of a list under every attack of a list, with every number of steps."""
 
-import math
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
-from torch.utils.data import Subset
 
 from sztrain.attacks.base import require_attack
-from sztrain.cli.build import build_data, make, plain
-from sztrain.cli.checks import check_net
-from sztrain.cli.jobs import Job, Selection
+from sztrain.cli.build import make, plain
 from sztrain.cli.messages import CONFIG_MODULE
-from sztrain.cli.team import automatic_batch_size
-from sztrain.errors import InputError, UnavailableError, require_count
-from sztrain.evaluation.rows import missing_row
-from sztrain.models import describe_net, load_net
+from sztrain.errors import InputError, require_count
 from sztrain.types import Attack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One attack of a suite.
+
+    Attributes:
+        label: part of the names of its files.
+        steps: N of the table that it belongs to.
+        attack: the attack.
+    """
+
+    label: str
+    steps: int
+    attack: Attack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,10 @@ class Suite:
         batch_size: samples attacked at once; ``None``: what suits the device and the images.
         fixed_budgets: budgets of the table of fixed budgets.
         download: whether data that is missing may be fetched.
+        steps_per_n: steps that an attack takes for each of N, where that is not 1.
+        fixed_budget_attacks: attacks to run at each of the fixed budgets, beside what is read off
+            the others.
+        fixed_budget_steps_per_n: as ``steps_per_n``, at a fixed budget.
         grid: values of options of the attacks, of which every combination is run.
         loss_terms: whether to follow one run of σ-zero on each net, for a figure.
 
@@ -52,6 +60,9 @@ class Suite:
     batch_size: int | None
     fixed_budgets: list[int]
     download: bool
+    steps_per_n: dict[str, int]
+    fixed_budget_attacks: list[str]
+    fixed_budget_steps_per_n: dict[str, int]
     grid: dict[str, list[Any]]
     loss_terms: bool
 
@@ -66,18 +77,35 @@ class Suite:
             if getattr(self, name) is not None:
                 require_count(f"suite.{name}", getattr(self, name), 1)
 
-    @property
-    def combinations(self) -> list[dict[str, Any]]:
-        """Every combination of the options in the grid; without a grid one, of none."""
-        return [
+        for mapping in (self.steps_per_n, self.fixed_budget_steps_per_n):
+            for attack, steps in mapping.items():
+                require_count(f"suite: steps of {attack} for each of N", steps, 1)
+
+    def runs(self) -> list[Run]:
+        """What is done to every net.
+
+        Raises:
+            InputError: no such attack, or a value that it refuses.
+        """
+        return [*self._minimal_norm_runs(), *self._fixed_budget_runs()]
+
+    def _minimal_norm_runs(self) -> Iterator[Run]:
+        points = [
             dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())
         ]
+        for steps, name, point in product(self.num_steps, self.attacks, points):
+            place = "".join(f"-{key}={value}" for key, value in point.items())
+            num_steps = steps * self.steps_per_n.get(name, 1)
+            attack = build_attack(name, {**point, "num_steps": num_steps})
+            yield Run(label=f"{name}-{steps}{place}", steps=steps, attack=attack)
 
-    @property
-    def num_jobs(self) -> int:
-        """How many times a net is attacked."""
-        lists = (self.models, self.attacks, self.num_steps, self.combinations)
-        return math.prod(len(items) for items in lists)
+    def _fixed_budget_runs(self) -> Iterator[Run]:
+        for steps, name, budget in product(
+            self.num_steps, self.fixed_budget_attacks, self.fixed_budgets
+        ):
+            num_steps = steps * self.fixed_budget_steps_per_n.get(name, 1)
+            attack = build_attack(name, {"num_steps": num_steps, "budget": budget})
+            yield Run(label=f"{name}-{steps}-budget={budget}", steps=steps, attack=attack)
 
 
 def read_suite(cfg: DictConfig, overrides: list[str]) -> Suite:
@@ -116,62 +144,13 @@ def read_suite(cfg: DictConfig, overrides: list[str]) -> Suite:
     return Suite(**values)
 
 
-def suite_jobs(
-    suite: Suite, *, device: torch.device, seed: int, output_dir: Path
-) -> Iterator[Job | dict[str, Any]]:
-    """The jobs of a suite, one net in memory at a time; a row where a net cannot be had.
-
-    Args:
-        suite: what runs.
-        device: where it runs, for batch sizes that are left open.
-        seed: of the data.
-        output_dir: folder of the evaluation.
+def build_attack(name: str, options: Mapping[str, Any]) -> Attack:
+    """An option of the config group ``attack``, some of its own options replaced.
 
     Raises:
-        InputError: an attack or a net that does not exist; a damaged file; data unfit for the net.
+        InputError: there is no such option, or none of its own.
     """
-    attacks = [
-        (name, options, _attack(name, {**options, "num_steps": num_steps}))
-        for num_steps in suite.num_steps
-        for name in suite.attacks
-        for options in suite.combinations
-    ]
-
-    for model in suite.models:
-        with suppress(UnavailableError):
-            describe_net(model)  # a name that is wrong shall show before hours are spent
-
-    @cache
-    def selection_of(name: str) -> Selection:
-        return _selection(name, suite, seed)
-
-    for model in suite.models:
-        try:
-            selection = selection_of(_data_name(model))
-            net = load_net(model)
-        except UnavailableError as error:
-            for _, _, attack in attacks:
-                yield missing_row(model, attack, str(error))
-            continue
-        check_net(net, selection.data, model)
-        shape = selection.data.image_shape
-        for name, options, attack in attacks:
-            point = "".join(f"-{key}={value}" for key, value in options.items())
-            yield Job(
-                label=f"{model}-{name}-{attack.num_steps}{point}",
-                model=model,
-                net=net,
-                attack=attack,
-                selection=selection,
-                batch_size=suite.batch_size or automatic_batch_size(device, shape),
-                budgets=suite.fixed_budgets,
-                output_dir=output_dir,
-            )
-
-
-def _attack(name: str, options: Mapping[str, Any]) -> Attack:
-    """An option of the config group ``attack``, some of its own options replaced."""
-    node = _option("attack", name)
+    node = config_option("attack", name)
     for key in options:
         if key not in node:
             known = ", ".join(str(option) for option in node if option != "_target_")
@@ -181,23 +160,12 @@ def _attack(name: str, options: Mapping[str, Any]) -> Attack:
     return attack
 
 
-def _data_name(model: str) -> str:
-    described = describe_net(model)["data"]
-    assert isinstance(described, dict)
-    return str(described["name"])
+def config_option(group: str, name: str) -> Any:
+    """One YAML of a config group, without what it says of other groups.
 
-
-def _selection(name: str, suite: Suite, seed: int) -> Selection:
-    """The samples of one data set that the suite wants."""
-    node = {"seed": seed, "data": _option("data", name)}
-    data = build_data(OmegaConf.merge(node, {"data": {"download": suite.download}}).data)
-    part = data.part("test")
-    wanted = len(part) if suite.num_samples is None else min(suite.num_samples, len(part))
-    return Selection(data, Subset(part, range(wanted)))
-
-
-def _option(group: str, name: str) -> Any:
-    """One YAML of a config group, without what it says of other groups."""
+    Raises:
+        InputError: there is none of that name.
+    """
     folder = files(CONFIG_MODULE) / group
     path = folder / f"{name}.yaml"
     if not path.is_file():

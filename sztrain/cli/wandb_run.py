@@ -73,7 +73,7 @@ def _curves(findings: Iterable[Finding]) -> Iterator[tuple[str, dict[str, Tensor
     groups: dict[tuple[str, int, Unit], dict[str, Tensor]] = defaultdict(dict)
     for finding in findings:
         attack = finding.attack
-        place = (finding.dataset, attack.num_steps, attack.unit)
+        place = (finding.dataset, finding.steps, attack.unit)
         name = f"{finding.model} under {attack_label(attack)}"
         groups[place][name] = finding.measurement.curve
     for (dataset, steps, unit), curves in groups.items():

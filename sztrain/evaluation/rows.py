@@ -48,6 +48,7 @@ def paper_row(
     model: str,
     dataset: str,
     attack: Attack,
+    steps: int,
     batch_size: int,
     device: str,
 ) -> dict[str, Any]:
@@ -64,18 +65,19 @@ def paper_row(
         model: the net's name.
         dataset: name of the data set.
         attack: the attack.
+        steps: N of the table.
         batch_size: samples attacked at once.
         device: what it ran on: ``cpu``, or a GPU's name.
     """
     name = _paper_name(attack)
     suffix = "_px" if measurement.unit == "pixels" else ""
     values = measurement.values
-    published = find_row(model, name, attack.num_steps) if _as_in_paper(attack) else None
+    published = find_row(model, name, steps) if _as_in_paper(attack) else None
     row: dict[str, Any] = {
         "table": published.table if published else "",
         "dataset": dataset,
         "model": model,
-        "steps": attack.num_steps,
+        "steps": steps,
         "attack": name,
         # A budget larger than the sample is no restriction.
         **{
@@ -105,22 +107,22 @@ def paper_row(
     return row | {"verdict": verdict(beside)} | beside
 
 
-def missing_row(model: str, attack: Attack, reason: str) -> dict[str, Any]:
-    """The row of a net that cannot be had: the paper's figures, and why ours are missing.
+def missing_row(model: str, attack: Attack, steps: int, reason: str) -> dict[str, Any]:
+    """The row of what cannot be had: the paper's figures, and why ours are missing.
 
     Example:
         >>> from sztrain.attacks import SigmaZero
-        >>> row = missing_row("C9", SigmaZero(num_steps=100), "no weights")
+        >>> row = missing_row("C9", SigmaZero(num_steps=100), 100, "no weights")
         >>> row["notes"], row["paper_median_l0"]
         ('not available: no weights', 18.0)
     """
     name = _paper_name(attack)
-    published = find_row(model, name, attack.num_steps) if _as_in_paper(attack) else None
+    published = find_row(model, name, steps) if _as_in_paper(attack) else None
     row: dict[str, Any] = {
         "table": published.table if published else "",
         "dataset": published.dataset if published else "",
         "model": model,
-        "steps": attack.num_steps,
+        "steps": steps,
         "attack": name,
         "notes": f"not available: {reason}",
         "options": describe_options(attack),
@@ -136,10 +138,12 @@ def budget_rows(
     model: str,
     dataset: str,
     attack: Attack,
+    steps: int,
 ) -> list[dict[str, Any]]:
-    """Rows of ``results_fixed_budget.csv``: success within each budget of one minimal-norm run.
+    """Rows of ``results_fixed_budget.csv``: success within each budget.
 
-    The paper's Tables VIII to XI read σ-zero's figures off one minimal-norm run as well.
+    The budgets are read off one run of a minimal-norm attack, as in the paper's Tables VIII to XI;
+    an attack that was run at a budget of its own has a row for this one.
 
     Args:
         measurement: taken with these budgets among others.
@@ -148,13 +152,17 @@ def budget_rows(
         model: the net's name.
         dataset: name of the data set.
         attack: the attack.
+        steps: N of the table.
     """
     name = _paper_name(attack)
     printed = {(row.model, row.attack, row.steps, row.budget): row for row in fixed_budget_rows()}
-    comparable = _as_in_paper(attack)
+    if attack.budget is not None:
+        budgets = [attack.budget]
+    changed = {key: v for key, v in _changed_options(attack).items() if key != "budget"}
+    comparable = all(key in _IMMATERIAL for key in changed)
     rows = []
     for budget in budgets:
-        published = printed.get((model, name, attack.num_steps, budget)) if comparable else None
+        published = printed.get((model, name, steps, budget)) if comparable else None
         robust = float(measurement.curve[min(budget, len(measurement.curve) - 1)])
         asr = _percent(1 - robust, measurement)
         rows.append(
@@ -162,7 +170,7 @@ def budget_rows(
                 "table": published.table if published else "",
                 "dataset": dataset,
                 "model": model,
-                "steps": attack.num_steps,
+                "steps": steps,
                 "attack": name,
                 "budget": budget,
                 "asr": asr,

@@ -45,6 +45,7 @@ def runner_seconds(
         model=net,
         net=load_net(net),
         attack=SigmaZero(num_steps=num_steps),
+        steps=num_steps,
         selection=Selection(data, Subset(data.part("test"), range(num_samples))),
         batch_size=batch_size,
         budgets=[],

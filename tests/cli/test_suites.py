@@ -121,6 +121,37 @@ def test_a_grid_runs_every_combination_of_its_options(call, table, tmp_path):
         assert plain[key] == alone[key]
 
 
+def test_attacks_at_a_fixed_budget_stand_beside_what_is_read_off(call, table):
+    command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[6]"
+    assert call(f"{command} suite.fixed_budget_attacks=[sigma_zero]").status == 0
+    assert len(table("out/results.csv")) == 1
+    rows = table("out/results_fixed_budget.csv")
+    read_off, run = rows[:3], rows[3:]
+    assert [row["options"] for row in run] == [f"budget={k}" for k in (2, 4, 8)]
+    for first, second in zip(read_off, run, strict=True):
+        assert (first["budget"], first["steps"]) == (second["budget"], second["steps"])
+        # σ-zero breaks a sample within a budget in either way, only sooner.
+        assert first["asr"] == second["asr"]
+        assert float(first["queries_k"]) > float(second["queries_k"])
+
+
+def test_an_attack_may_take_several_steps_for_each_of_n(call, table):
+    command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[3]"
+    assert call(f"{command} +suite.steps_per_n.sigma_zero=4").status == 0
+    (row,) = table("out/results.csv")
+    assert row["steps"] == "3"
+    # The last iterate takes no gradient, but a forward pass, and so does the check.
+    assert float(row["queries_k"]) == pytest.approx((2 * 12 + 2) / 1000, abs=1e-3)
+    outcome = call(f"{SUITE} +suite.steps_per_n.sigma_zero=0")
+    assert "expected `suite: steps of sigma_zero for each of N` to be at least 1" in outcome.err
+
+
+def test_a_budget_beyond_the_sample_is_refused(call):
+    outcome = call(f"{SUITE} suite.fixed_budget_attacks=[sigma_zero] suite.fixed_budgets=[65]")
+    assert outcome.status == 2
+    assert "expected `suite.fixed_budgets` to be at most 64" in outcome.err
+
+
 def test_a_batch_size_that_is_left_open_suits_device_and_images(call, table):
     assert call(f"{SUITE} suite.batch_size=null suite.num_steps=[2]").status == 0
     assert {row["batch_size"] for row in table("out/results.csv")} == {"128"}

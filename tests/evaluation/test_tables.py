@@ -73,6 +73,7 @@ def row(measurement=None, spent=None, **options):
             "batch_size": 32,
             "device": "cpu",
         }
+        | {"steps": options.get("attack", SigmaZero()).num_steps}
         | options,
     )
 
@@ -205,21 +206,21 @@ def test_csv_reads_back(tmp_path):
 
 
 def test_a_net_that_cannot_be_had_keeps_the_papers_figures():
-    found = missing_row("C9", SigmaZero(num_steps=1000), "no weights")
+    found = missing_row("C9", SigmaZero(num_steps=1000), 1000, "no weights")
     printed = published("C9", "sigma-zero", 1000)
     assert (found["table"], found["dataset"], found["steps"]) == ("II", "cifar10", 1000)
     assert found["notes"] == "not available: no weights"
     assert found["paper_median_l0"] == float(printed["median_l0"])
     assert "median_l0" not in found
-    assert missing_row("toy", SigmaZero(), "no")["paper_median_l0"] is None
+    assert missing_row("toy", SigmaZero(), 1000, "no")["paper_median_l0"] is None
 
 
 def test_fixed_budgets_are_read_off_the_curve_beside_the_papers():
     # Of 64 samples 60, 32 and 16 resist budgets 0, 1 and 2.
     curve = torch.tensor([60, 32, 16]) / 64
     measurement = replace(measured(), curve=curve)
-    about = {"model": "M1", "dataset": "mnist", "attack": SigmaZero(num_steps=1000)}
-    rows = budget_rows(measurement, cost(), [1, 24], **about)
+    about = {"model": "M1", "dataset": "mnist", "steps": 1000}
+    rows = budget_rows(measurement, cost(), [1, 24], attack=SigmaZero(num_steps=1000), **about)
     assert [row["asr"] for row in rows] == [50, 75]  # more than the sample has is all it has
     assert rows[0]["paper_asr"] is None
     path = files("sztrain.evaluation") / "published" / "fixed_budget.csv"
@@ -234,6 +235,12 @@ def test_fixed_budgets_are_read_off_the_curve_beside_the_papers():
     assert rows[1]["paper_asr"] == float(printed["asr"])
     assert rows[1]["delta_asr"] == pytest.approx(75 - float(printed["asr"]))
     assert rows[1]["queries_k"] == 1.5
+
+    # An attack that has a budget says nothing of others.
+    attack = SigmaZero(num_steps=1000, budget=24)
+    assert budget_rows(measurement, cost(), [1, 24, 50], attack=attack, **about) == [
+        rows[1] | {"options": "budget=24"}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +262,7 @@ def test_a_row_is_reproduced_within_a_feature_and_two_points(deltas, expected):
 
 
 def test_printed_tables_show_both_figures_the_verdict_and_what_is_missing(tmp_path):
-    rows = [row(), missing_row("M2", SigmaZero(num_steps=1000), "no weights_here")]
+    rows = [row(), missing_row("M2", SigmaZero(num_steps=1000), 1000, "no weights_here")]
     write_markdown(rows, tmp_path / "results.md")
     head, rule, first, second = (tmp_path / "results.md").read_text().splitlines()
     assert len({line.count("|") for line in (head, rule, first, second)}) == 1

@@ -1,0 +1,87 @@
+"""The jobs of a suite, and rows for what cannot be had."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch.utils.data import Subset
+
+from sztrain.cli.build import build_data
+from sztrain.cli.checks import check_net
+from sztrain.cli.jobs import Job, Selection
+from sztrain.cli.suites import Suite, config_option
+from sztrain.cli.team import automatic_batch_size
+from sztrain.errors import UnavailableError
+from sztrain.evaluation.rows import missing_row
+from sztrain.models import describe_net, load_net
+from sztrain.norms import check_budgets
+
+
+def suite_jobs(
+    suite: Suite, *, device: torch.device, seed: int, output_dir: Path
+) -> Iterator[Job | dict[str, Any]]:
+    """The jobs of a suite, one net in memory at a time; a row where a net cannot be had.
+
+    Args:
+        suite: what runs.
+        device: where it runs, for batch sizes that are left open.
+        seed: of the data.
+        output_dir: folder of the evaluation.
+
+    Raises:
+        InputError: an attack or a net that does not exist; a damaged file; data unfit for the net.
+    """
+    runs = suite.runs()
+    for model in suite.models:
+        with suppress(UnavailableError):
+            describe_net(model)  # a name that is wrong shall show before hours are spent
+
+    @cache
+    def selection_of(name: str) -> Selection:
+        return _selection(name, suite, seed)
+
+    for model in suite.models:
+        try:
+            selection = selection_of(_data_name(model))
+            net = load_net(model)
+        except UnavailableError as error:
+            yield from (
+                missing_row(model, run.attack, run.steps, str(error))
+                for run in runs
+                if run.attack.budget is None
+            )
+            continue
+        check_net(net, selection.data, model)
+        shape = selection.data.image_shape
+        for run in runs:
+            check_budgets("suite.fixed_budgets", [run.attack.budget], shape, run.attack.unit)
+            yield Job(
+                label=f"{model}-{run.label}",
+                model=model,
+                net=net,
+                attack=run.attack,
+                steps=run.steps,
+                selection=selection,
+                batch_size=suite.batch_size or automatic_batch_size(device, shape),
+                budgets=suite.fixed_budgets,
+                output_dir=output_dir,
+            )
+
+
+def _data_name(model: str) -> str:
+    described = describe_net(model)["data"]
+    assert isinstance(described, dict)
+    return str(described["name"])
+
+
+def _selection(name: str, suite: Suite, seed: int) -> Selection:
+    """The samples of one data set that the suite wants."""
+    node = {"seed": seed, "data": config_option("data", name)}
+    data = build_data(OmegaConf.merge(node, {"data": {"download": suite.download}}).data)
+    part = data.part("test")
+    wanted = len(part) if suite.num_samples is None else min(suite.num_samples, len(part))
+    return Selection(data, Subset(part, range(wanted)))
