@@ -183,7 +183,7 @@ def test_a_sample_that_is_never_broken_has_no_sparsest_step():
 def test_a_net_that_works_in_place_is_traced_alike():
     class InPlace(nn.Module):
         def forward(self, inputs):
-            return inputs.mul_(2).div_(2).flatten(1)
+            return inputs.mul_(2).flatten(1) / 2
 
     plain, hasty = make_net(), make_net(first=InPlace)
     inputs, labels = sample(plain)

@@ -123,4 +123,3 @@ def change_bar(figure: Figure, axes: Iterable[Axes], inputs: Tensor, **place: An
         bar.set_label(f"largest change\nin {block} × {block} pixels", fontsize=9)
     elif inputs.shape[1] > 1:
         bar.set_label("largest change\nof a channel", fontsize=9)
-    bar.ax.yaxis.set_label_position("left")

@@ -61,8 +61,9 @@ def test_steps_at_which_the_iterate_is_adversarial_are_shaded_and_no_others(trac
     for ax in figure.axes:
         above_the_curve = ax.transAxes.transform((0, 0.98))
         bare = ax.transData.inverted().transform(above_the_curve)[1]
-        shaded = [colour_at(ax, step, bare) != (255, 255, 255) for step in range(61)]
-        assert shaded == trace.adversarial.tolist()
+        for side in (-0.3, 0.3):
+            seen = [colour_at(ax, step + side, bare) for step in range(61)]
+            assert [colour != (255, 255, 255) for colour in seen] == trace.adversarial.tolist()
 
 
 def test_a_star_marks_the_sparsest_adversarial_example(trace):
