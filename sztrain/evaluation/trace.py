@@ -36,7 +36,7 @@ class AttackTrace:
         predictions: classes predicted, int64 ``(S + 1,)``.
         kept_steps: steps whose iterates were kept, int64 ``(M,)``, ascending.
         iterates: inputs of the net at ``kept_steps``, shape ``(M, ...)``.
-        result: the attack's answer.
+        result: the attack's answer, on the device of the inputs.
     """
 
     inputs: Tensor

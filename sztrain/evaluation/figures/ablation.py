@@ -32,7 +32,7 @@ class AblationCell:
         sigma: σ.
         tau: τ0.
         asr_inf: share of all samples that were broken at any l0.
-        median_l0: over all samples; inf where the half was not broken.
+        median_l0: over all samples; inf where half of them were not broken.
         mean_l0: over the broken samples; inf where there were none.
     """
 
