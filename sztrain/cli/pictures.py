@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -41,26 +40,27 @@ def draw_examples(finding: Finding, output_dir: Path) -> list[Picture]:
     return [_saved(figure, output_dir / "examples" / finding.label, "Examples", caption)]
 
 
-def draw_run(job: Job, output_dir: Path) -> list[Picture]:
-    """One run of σ-zero on the first sample, step by step; nothing for other attacks.
+def draw_run(job: Job, finding: Finding, output_dir: Path) -> list[Picture]:
+    """One run of σ-zero, step by step; nothing for other attacks.
 
-    What was drawn before is not run again.
+    It is that on the first of the examples, which the net classifies correctly if it does so with
+    any. What was drawn before is not run again.
     """
     if not isinstance(job.attack, SigmaZero) or job.attack.autocast or job.attack.cuda_graph:
         return []
-    caption = f"σ-zero on the first image, {job.model}, N={job.steps}"
+    caption = f"σ-zero on one image, {job.model}, N={job.steps}"
     terms, moments = (
         Picture(_RUNS, caption, output_dir / "runs" / f"{job.label}-{name}.png")
         for name in ("loss_terms", "moments")
     )
-    if not terms.path.is_file():
-        inputs, label = job.selection.samples[0]
+    if finding.examples is not None and not terms.path.is_file():
         device = next(job.net.parameters()).device
-        inputs, labels = inputs[None].to(device), torch.tensor([label], device=device)
-        trace = trace_attack(job.net, job.attack, inputs, labels)
-        if trace.improvements and inputs.ndim == 4 and inputs.shape[1] in (1, 3):
+        inputs, labels = finding.examples.inputs[:1], finding.examples.labels[:1]
+        trace = trace_attack(job.net, job.attack, inputs.to(device), labels.to(device))
+        if trace.l0.any():  # else the net is wrong from the start
+            save_figure(loss_terms_figure(trace), terms.path)
+        if trace.l0.any() and trace.improvements:
             save_figure(moments_figure(trace), moments.path)
-        save_figure(loss_terms_figure(trace), terms.path)
     return [picture for picture in (terms, moments) if picture.path.is_file()]
 
 

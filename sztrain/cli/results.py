@@ -102,7 +102,7 @@ class Report:
         if self.suite is None or not self.suite.grid:  # a grid would fill the page with them
             self._pictures += draw_examples(finding, self.output_dir)
         if self.suite is not None and self.suite.loss_terms:
-            self._pictures += draw_run(job, self.output_dir)
+            self._pictures += draw_run(job, finding, self.output_dir)
         if self.run is not None:
             self.run.add(row, finding)
 

@@ -122,7 +122,7 @@ def test_a_grid_runs_every_combination_of_its_options(call, table, tmp_path):
 
 
 def test_attacks_at_a_fixed_budget_stand_beside_what_is_read_off(call, table):
-    command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[6]"
+    command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[20]"
     assert call(f"{command} suite.fixed_budget_attacks=[sigma_zero]").status == 0
     assert len(table("out/results.csv")) == 1
     rows = table("out/results_fixed_budget.csv")
