@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -18,6 +19,7 @@ from sztrain.callbacks.sample_store import SampleStore
 from sztrain.errors import InputError, require_count
 from sztrain.evaluation.measurement import Measurement, Tally
 from sztrain.evaluation.runner import attack_batches
+from sztrain.evaluation.worst_case import check_probe, probe_worst_case
 from sztrain.norms import check_budgets
 from sztrain.types import Attack
 
@@ -32,6 +34,9 @@ class SparseRobustness(Callback):
     Logs ``val/median_l0``, ``val/mean_l0`` (over broken samples), ``val/asr_inf``,
     ``val/attack_seconds`` and, for each budget k, ``val/asr@k`` and ``val/robust_acc@k``; an
     attack that counts pixels appends ``_px`` to the measure (``val/median_l0_px``). With a
+    ``probe``, a second attack on the same samples, ``val/robust_acc_probe@k`` and
+    ``val/robust_acc_worst@k``, what is left under both: a net that was trained against one attack
+    may resist it and fall to another at once, so this is what to choose checkpoints by. With a
     ``verdict``, the same keys under ``test/`` when the Trainer tests. All can be monitored. The
     median is inf while at least half of the samples resist: an ``EarlyStopping`` that monitors it
     needs ``check_finite=False``. Medians are whole or half numbers and tie; ``val/mean_l0`` ranks
@@ -46,6 +51,9 @@ class SparseRobustness(Callback):
             the monitors see the last figures, the loggers nothing.
         batch_size: samples attacked at once.
         seed: of the choice of validation samples.
+        probe: a second attack on the gauge's samples, such as ``SparseRS(num_steps=300,
+            budget=24)``, which uses no gradient; judged at its own budget if it has one, else at
+            ``budgets``. ``None``: none.
         verdict: attack on the test samples, when the Trainer tests; ``None``: none.
         verdict_samples: how many test samples, the first over all processes; ``None``: all.
         num_examples: how many attacked samples ``measurements`` keeps to look at.
@@ -71,6 +79,7 @@ class SparseRobustness(Callback):
         every_n_epochs: int = 1,
         batch_size: int = 128,
         seed: int = 0,
+        probe: Attack | None = None,
         verdict: Attack | None = None,
         verdict_samples: int | None = None,
         num_examples: int = 8,
@@ -84,14 +93,17 @@ class SparseRobustness(Callback):
         ):
             require_count(name, value, 1)
         self.attack = attack if attack is not None else SigmaZero(num_steps=100)
-        for name, attacker in (("attack", self.attack), ("verdict", verdict)):
+        for name, attacker in (("attack", self.attack), ("probe", probe), ("verdict", verdict)):
             if attacker is not None:
                 require_attack(name, attacker)
+        if probe is not None:
+            check_probe(probe, self.attack.unit)
         self.num_samples = num_samples
         self.budgets = tuple(budgets)
         self.every_n_epochs = every_n_epochs
         self.batch_size = batch_size
         self.seed = seed
+        self.probe = probe
         self.verdict = verdict
         self.verdict_samples = verdict_samples
         self.num_examples = num_examples
@@ -117,6 +129,9 @@ class SparseRobustness(Callback):
     ) -> None:
         if dataloader_idx == 0 and "val" not in self._complete:
             self._check(batch, self.attack)
+            if self.probe is not None:
+                shape = _inputs_and_labels(batch)[0].shape[1:]
+                check_probe(self.probe, self.attack.unit, shape)
             if not trainer.sanity_checking:
                 self._collect(trainer, "val", batch, self.num_samples)
 
@@ -174,8 +189,10 @@ class SparseRobustness(Callback):
     def _measure(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, attack: Attack
     ) -> dict[str, float]:
-        if getattr(trainer, "fast_dev_run", False):
-            attack = replace(attack, num_steps=1)  # it is a smoke test
+        probe = self.probe if stage == "val" else None
+        if getattr(trainer, "fast_dev_run", False):  # it is a smoke test
+            attack = replace(attack, num_steps=1)
+            probe = None if probe is None else replace(probe, num_steps=1)
         store = self._stores[stage]
         batches = store.batches(self.batch_size)
         tally = Tally(
@@ -184,12 +201,26 @@ class SparseRobustness(Callback):
         # A net may draw random numbers even in eval mode: the training must not miss them.
         with isolate_rng(), _progress(trainer) as progress:
             task = progress.add_task(f"{stage} attack", total=len(store.labels), median="")
+            found = []
             for attacked in attack_batches(pl_module, attack, batches, pl_module.device):
                 tally.add(pl_module, attacked)
+                found.append(attacked.result.l0)
                 median = f"median ℓ0 {tally.running_median:g} {attack.unit}"
                 progress.update(task, advance=len(attacked.labels), median=median)
+            both = {}
+            if probe is not None:
+                task = progress.add_task(f"{stage} probe", total=len(store.labels), median="")
+                both = probe_worst_case(
+                    pl_module,
+                    probe,
+                    batches,
+                    found,
+                    self.budgets,
+                    pl_module.device,
+                    partial(progress.advance, task),
+                )
         self.measurements[stage] = tally.measurement()
-        values = self.measurements[stage].values | {"attack_seconds": tally.seconds}
+        values = self.measurements[stage].values | {"attack_seconds": tally.seconds} | both
         return {f"{stage}/{key}": value for key, value in values.items()}
 
     def _log(self, pl_module: pl.LightningModule, values: dict[str, float]) -> None:

@@ -99,6 +99,38 @@ def test_keys_and_values_are_those_of_attacking_the_same_samples(
     assert trainer.callback_metrics["val/asr_inf"] == row["val/asr_inf"]
 
 
+def test_a_probe_shows_what_the_attack_does_not_see(lightning, loggers, monitors, tmp_path):
+    # Under the attack the net looks better from epoch to epoch, under the probe worse.
+    attack = ScriptedAttack(script=((1.0, 3, 9, 9), (9.0, 9, 3, 9), (INF,)))
+    probe = ScriptedAttack(script=((INF,), (2.0, INF, INF, INF), (2.0, 1, 2, INF)), budget=3)
+    best = monitors.ModelCheckpoint(tmp_path / "best", monitor="val/robust_acc_worst@3", mode="max")
+    gauge = SparseRobustness(attack=attack, probe=probe, num_samples=4, budgets=(1,))
+    trainer = make_trainer(
+        lightning,
+        callbacks=[gauge, best],
+        max_epochs=3,
+        logger=loggers.CSVLogger(tmp_path),
+        enable_checkpointing=True,
+    )
+    trainer.fit(foreign_module(lightning)(), loader(), loader(seed=1))
+    rows = logged(csv_rows(tmp_path))
+    assert [row["val/robust_acc_probe@3"] for row in rows] == [1, 0.75, 0.25]
+    assert [row["val/robust_acc_worst@3"] for row in rows] == [0.5, 0.5, 0.25]
+    assert [row["val/robust_acc@1"] for row in rows] == [0.75, 1, 1]
+    assert all(row["val/probe_seconds"] > 0 for row in rows)
+    assert float(best.best_model_score) == 0.5
+    for first, second in zip(attack.calls, probe.calls, strict=True):
+        assert torch.equal(first.inputs, second.inputs)
+
+
+def test_a_probe_that_does_not_fit_is_refused_early():
+    with pytest.raises(InputError, match="expected `probe` to count features"):
+        SparseRobustness(probe=ScriptedAttack(unit="pixels"))
+    gauge = SparseRobustness(probe=ScriptedAttack(budget=33), budgets=(1,))
+    with pytest.raises(InputError, match=r"expected `probe\.budget` to be at most 32"):
+        fit(gauge, num_sanity_val_steps=1)
+
+
 def test_all_samples_resist_and_all_are_misclassified(tmp_path):
     gauge = SparseRobustness(attack=ScriptedAttack(script=((INF,), (0.0,))), budgets=(1,))
     fit(gauge, logger=CSVLogger(tmp_path), max_epochs=2)
