@@ -1,22 +1,20 @@
-"""What σ-zero remembers of the samples that it still attacks, and of those it is done with."""
+"""What σ-zero remembers of the samples that it attacks."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from sztrain.attacks.base import Found
+from sztrain.attacks.rows import Rows, first_rows
 from sztrain.norms import per_sample
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
-    """State of the samples under attack: tensors with one row a sample, changed in place."""
+class Search(Rows):
+    """State of σ-zero."""
 
-    index: Tensor
-    inputs: Tensor
-    labels: Tensor
     delta: Tensor
     gradient: Tensor
     mean: Tensor
@@ -24,23 +22,16 @@ class Search:
     tau: Tensor
     best_delta: Tensor
     best_l0: Tensor
-    open: Tensor
-    """Whether the search goes on; where it does not, nothing that is reported changes any more."""
     num_stale: Tensor
     """Steps since the best."""
-    num_forwards: Tensor
-    num_backwards: Tensor
 
     @classmethod
     def start(cls, inputs: Tensor, labels: Tensor, tau: float) -> Self:
         """Everyone at δ = 0."""
         # Neither thresholds nor counts can do with half precision.
         precise = torch.promote_types(inputs.dtype, torch.float32)
-        count = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
         return cls(
-            index=torch.arange(len(inputs), device=inputs.device),
-            inputs=inputs,
-            labels=labels,
+            **first_rows(inputs, labels),
             delta=torch.zeros_like(inputs),
             gradient=torch.zeros_like(inputs),
             mean=torch.zeros_like(inputs),
@@ -48,10 +39,7 @@ class Search:
             tau=inputs.new_full((len(inputs),), tau, dtype=precise),
             best_delta=torch.zeros_like(inputs),
             best_l0=inputs.new_full((len(inputs),), torch.inf, dtype=torch.float32),
-            open=torch.ones_like(count, dtype=torch.bool),
-            num_stale=count.clone(),
-            num_forwards=count.clone(),
-            num_backwards=count.clone(),
+            num_stale=torch.zeros_like(labels),
         )
 
     def keep_best(self, better: Tensor, l0: Tensor) -> None:
@@ -60,47 +48,15 @@ class Search:
         self.best_delta.lerp_(self.delta, per_sample(better.to(self.delta.dtype), self.delta))
         torch.where(better, l0, self.best_l0, out=self.best_l0)
 
-    def where(self, mask: Tensor) -> Self:
-        """The rows where ``mask`` holds."""
-        return type(self)(**{field.name: getattr(self, field.name)[mask] for field in fields(self)})
-
-
-class Outcome:
-    """Collects, in the order of the batch, the samples whose search is over."""
-
-    def __init__(self, inputs: Tensor) -> None:
-        count = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
-        self.found = Found(
-            best_inputs=inputs.clone(),
-            best_l0=inputs.new_full((len(inputs),), torch.inf, dtype=torch.float32),
-            last_inputs=inputs.clone(),
-            num_forwards=count,
-            num_backwards=count.clone(),
+    def claims(self) -> Found:
+        """The sparsest adversarial example of every row, and its last iterate."""
+        best_inputs = self.inputs + self.best_delta
+        last_inputs = self.inputs + self.delta
+        return Found(
+            best_inputs=best_inputs,
+            best_l0=self.best_l0,
+            # Where rows leave together only now and then, δ has moved on since the search was over.
+            last_inputs=torch.where(per_sample(self.open, last_inputs), last_inputs, best_inputs),
+            num_forwards=self.num_forwards,
+            num_backwards=self.num_backwards,
         )
-
-    def collect(self, search: Search) -> None:
-        """Take over what is known of every row of ``search``."""
-        found, index = self.found, search.index
-        best_inputs = search.inputs + search.best_delta
-        last_inputs = search.inputs + search.delta
-        found.best_inputs[index] = best_inputs
-        found.best_l0[index] = search.best_l0
-        # Where rows leave together only now and then, δ has moved on since the search was over.
-        found.last_inputs[index] = torch.where(
-            per_sample(search.open, last_inputs), last_inputs, best_inputs
-        )
-        found.num_forwards[index] = search.num_forwards
-        found.num_backwards[index] = search.num_backwards
-
-    def without_closed(self, search: Search, *, at_most: float = 1.0) -> Search:
-        """Collect the rows that are over and return the others, or ``search`` if nothing leaves.
-
-        Args:
-            search: the rows under attack.
-            at_most: let rows leave only if at most this share of them is to stay.
-        """
-        num_open = int(search.open.sum())
-        if num_open == len(search.open) or num_open > at_most * len(search.open):
-            return search
-        self.collect(search.where(~search.open))
-        return search.where(search.open)

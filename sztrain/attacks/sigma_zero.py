@@ -13,9 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sztrain.attacks._search import Outcome, Search
+from sztrain.attacks._search import Search
 from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack, validate_attack
 from sztrain.attacks.cuda_graph import Recorded, require_cuda
+from sztrain.attacks.rows import Outcome, steps_between_looks
 from sztrain.errors import InputError, require_at_least, require_count, require_in
 from sztrain.losses import difference_of_logits, smooth_l0_gradient
 from sztrain.norms import l0_norm, magnitudes, num_units, per_sample
@@ -152,7 +153,7 @@ def sigma_zero(logits_of: Logits, inputs: Tensor, labels: Tensor, attack: SigmaZ
     if attack.cuda_graph:
         require_cuda(inputs.device)
     advance = Recorded(iterate) if attack.cuda_graph else iterate
-    interval = _steps_between_looks(inputs.device)
+    interval = steps_between_looks(inputs.device)
     search, outcome = Search.start(inputs, labels, attack.tau), Outcome(inputs)  # line 1
     schedule = _schedule(attack, search)
     _look(logits_of, attack, search, schedule.new_zeros(()))  # line 3
@@ -181,11 +182,6 @@ def cosine_annealing(eta: float, step: int, num_steps: int) -> float:
         (1.0, 0.1)
     """
     return eta * (0.1 + 0.9 * (1 + math.cos(math.pi * step / num_steps)) / 2)
-
-
-def _steps_between_looks(device: torch.device) -> int:
-    """How often to ask who is done: an accelerator makes the host wait for the answer."""
-    return 1 if device.type == "cpu" else 8
 
 
 def _schedule(attack: SigmaZero, search: Search) -> Tensor:

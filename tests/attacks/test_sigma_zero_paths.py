@@ -50,7 +50,7 @@ def test_when_samples_leave_the_batch_changes_no_answer(make_batch, spy_on, opti
     batch = make_batch(num_samples=9, num_wrong=2, seed=1)
     attack = SigmaZero(num_steps=30, **options)
     expected = attack(batch.net, batch.inputs, batch.labels)
-    monkeypatch.setattr(sigma_zero, "_steps_between_looks", lambda device: 8)
+    monkeypatch.setattr(sigma_zero, "steps_between_looks", lambda device: 8)
     spy = spy_on(batch.net)
     found = attack(batch.net, batch.inputs, batch.labels)
     assert_same(found, expected)
@@ -230,7 +230,7 @@ def graphs(monkeypatch):
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(sigma_zero, "require_cuda", lambda device: None)
-    monkeypatch.setattr(sigma_zero, "_steps_between_looks", lambda device: 8)
+    monkeypatch.setattr(sigma_zero, "steps_between_looks", lambda device: 8)
     return made
 
 
