@@ -1,5 +1,8 @@
 """Sparse attacks: each a frozen set of hyper-parameters, called on a net and a batch."""
 
+from sztrain.attacks.pgd_l0 import PGDL0
 from sztrain.attacks.sigma_zero import SigmaZero
+from sztrain.attacks.sparse_pgd import SparsePGD
+from sztrain.attacks.sparse_rs import SparseRS
 
-__all__ = ["SigmaZero"]
+__all__ = ["PGDL0", "SigmaZero", "SparsePGD", "SparseRS"]

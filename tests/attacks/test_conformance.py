@@ -18,7 +18,12 @@ from sztrain.errors import InputError
 from sztrain.types import Attack
 
 # Each attack with a budget of queries that is small, and still enough to break something.
-ATTACKS = {"SigmaZero": {"num_steps": 12}}
+ATTACKS = {
+    "PGDL0": {"num_steps": 50},
+    "SigmaZero": {"num_steps": 12},
+    "SparsePGD": {"num_steps": 50},
+    "SparseRS": {"num_steps": 200},
+}
 
 attack_names = pytest.mark.parametrize("name", ATTACKS)
 
@@ -36,6 +41,12 @@ def variants(name):
     yield {"unit": "pixels", "budget": 3}
     if "patience" in known:
         yield {"patience": 3}
+    for option in ("early_stop", "evaluate_last", "projected"):
+        if option in known:
+            yield {option: True}
+            yield {option: True, "budget": 6}
+    if "loss" in known:
+        yield {"loss": "ce", "budget": 6}
     if "targeted" in known:
         yield {"targeted": True}
         yield {"targeted": True, "budget": 6}
