@@ -222,7 +222,7 @@ def _look(
 def _differentiate(attack: SparsePGD, ascent: Ascent, gradient: Tensor) -> None:
     """Gradients of the magnitudes and of the mask, by hand: K has none."""
     # A gradient that overflowed says nothing: it moves nothing.
-    torch.nan_to_num(gradient, 0, 0, 0, out=gradient)
+    gradient = torch.nan_to_num(gradient, 0, 0, 0)
     magnitudes = ascent.values - ascent.inputs
     share = ascent.mask.sigmoid()
     torch.sum(magnitudes.mul_(gradient), dim=1, out=ascent.mask_gradient)

@@ -1,13 +1,13 @@
 """σ-zero against a naive transcription of its paper, optima in closed form, and what it owes."""
 
-import os
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from linear_optimum import fewest_changes
+from published import mnist_test_images, published_net
 from torch import nn
 
 from sztrain.attacks import SigmaZero
@@ -199,22 +199,6 @@ class LinearNets(nn.Module):
 
     def forward(self, inputs):
         return torch.einsum("nf,nkf->nk", inputs.flatten(1), self.weight) + self.bias
-
-
-def fewest_changes(weight, bias, x, label, unit):
-    """Smallest l0 that changes the class of one sample: the largest gains first, greedily."""
-    fewest = torch.inf
-    for other in range(len(bias)):
-        if other == label:
-            continue
-        slope = (weight[label] - weight[other]).view_as(x)
-        margin = (slope * x).sum() + bias[label] - bias[other]
-        gains = torch.maximum(slope * x, -slope * (1 - x))  # down to 0, or up to 1
-        gains = gains.sum(dim=0) if unit == "pixels" else gains
-        reached = gains.flatten().sort(descending=True).values.cumsum(dim=0) > margin
-        if reached.any():
-            fewest = min(fewest, 1 + int((~reached).sum()))
-    return fewest
 
 
 @pytest.mark.parametrize(
@@ -583,26 +567,6 @@ def test_bounds_themselves_are_accepted(make_batch, options):
 
 
 # ---- published nets -----------------------------------------------------------------------------
-
-
-def mnist_test_images(num_samples):
-    root, weights = (os.environ.get(f"SZTRAIN_{name}_DIR") for name in ("DATA", "WEIGHTS"))
-    if not (root and weights):
-        pytest.skip("SZTRAIN_DATA_DIR and SZTRAIN_WEIGHTS_DIR are not set: MNIST and M1, M2 needed")
-    if not (Path(root) / "MNIST" / "raw" / "t10k-images-idx3-ubyte").is_file():
-        pytest.skip("SZTRAIN_DATA_DIR has no MNIST")
-    from sztrain.data import MNIST
-
-    part = MNIST(root=root).part("test")
-    return part.samples.read(torch.arange(num_samples)), part.samples.labels[:num_samples]
-
-
-def published_net(name):
-    from sztrain.models import CARDS, load_net
-
-    if not (Path(os.environ["SZTRAIN_WEIGHTS_DIR"]) / CARDS[name].file).is_file():
-        pytest.skip(f"SZTRAIN_WEIGHTS_DIR has no {CARDS[name].file}")
-    return load_net(name)
 
 
 def median_l0(name, num_samples, batch_size=64):

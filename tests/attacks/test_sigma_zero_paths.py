@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from host_reads import HostReads
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -107,24 +108,6 @@ def test_patience_does_not_give_up_on_a_sample_that_is_not_broken_yet(make_batch
 
 
 # ---- no look at a value, nothing that grows -----------------------------------------------------
-
-
-class HostReads(TorchDispatchMode):
-    """Counts what makes a host wait for its accelerator: reading a value, or a size that is one."""
-
-    NAMES = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "item")
-
-    def __init__(self):
-        super().__init__()
-        self.num_reads = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket._qualified_op_name.split("::")[1]
-        boolean_index = name == "index" and any(
-            t is not None and t.dtype == torch.bool for t in args[1]
-        )
-        self.num_reads += name in self.NAMES or boolean_index
-        return func(*args, **kwargs or {})
 
 
 @pytest.mark.parametrize("options", [{}, {"unit": "pixels"}, {"step_rule": "sgd"}])
