@@ -28,26 +28,26 @@ class Move:
         cls,
         images: Tensor,
         members: Tensor,
-        full: Tensor,
         sizes: Tensor,
         most: int,
         generator: torch.Generator,
     ) -> Self:
         """Draw members, as many other positions, and colours for these, all of them uniformly.
 
+        Where there are only members, those that leave join again.
+
         Args:
             images: shape ``(N, channels, P)``, corners of the colour cube at the members.
             members: 1 for members, else 0: float32 ``(N, 1, P)``.
-            full: whether there are only members, which are then recoloured, bool ``(N, 1)``.
             sizes: how many positions to exchange, int64 ``(N,)``; one alone takes another colour
                 than it has.
             most: E, the largest of the sizes.
             generator: on the device of the samples.
         """
         keys = torch.empty_like(members).uniform_(generator=generator)
-        leaving = (keys + members).squeeze(1).topk(most, dim=1).indices
+        # Differences to 1 are exact, so that among members alone both orders are the same.
+        leaving = (keys - 1 + members).squeeze(1).topk(most, dim=1).indices
         joining = (keys - members).squeeze(1).topk(most, dim=1).indices
-        joining = torch.where(full, leaving, joining)
         present = images.gather(2, _in_channels(joining, images))
         colours = torch.empty_like(present).bernoulli_(generator=generator)
         corners = ((present == 0) | (present == 1)).all(dim=1, keepdim=True)

@@ -94,8 +94,6 @@ class Walk(Rows):
 
     members: Tensor
     """1 for the positions in M, else 0: float32 ``(N, 1, P)``."""
-    full: Tensor
-    """Whether every position is a member, bool ``(N, 1)``."""
     sizes: Tensor
     """How many members a move exchanges in each of the stages, int64 ``(N, stages)``."""
     best_inputs: Tensor
@@ -119,7 +117,6 @@ class Walk(Rows):
         return cls(
             **first_rows(inputs, labels),
             members=members,
-            full=(budgets == num_positions).unsqueeze(1),
             sizes=move_sizes(budgets, num_positions, [alpha / divisor for divisor in DIVISORS]),
             best_inputs=torch.lerp(inputs, colours, members.to(inputs.dtype)),
             best_loss=inputs.new_full((num_samples,), torch.inf, dtype=precise),
@@ -178,7 +175,7 @@ def sparse_rs(
             break
         stage = stage_of(query, attack.num_steps)
         move = Move.draw(
-            walk.best_inputs, walk.members, walk.full, walk.sizes[:, stage], most[stage], generator
+            walk.best_inputs, walk.members, walk.sizes[:, stage], most[stage], generator
         )
         candidates = walk.best_inputs.clone()
         move.apply(candidates, walk.inputs)

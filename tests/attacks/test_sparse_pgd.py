@@ -110,32 +110,67 @@ def test_a_run_is_that_of_the_paper_whatever_the_budgets_of_the_others(
 
 
 class Silent(nn.Module):
-    """The same answer to everything, and a gradient of zero."""
+    """Nearly the same answer to everything."""
+
+    def __init__(self, slope):
+        super().__init__()
+        self.slope = slope
 
     def forward(self, inputs):
-        return torch.tensor([1.0, 0.0]) + 0 * inputs.flatten(1).sum(dim=1, keepdim=True)
+        change = self.slope * inputs.flatten(1).sum(dim=1, keepdim=True)
+        return torch.tensor([1.0, 0.0]) + torch.cat([change, -change], dim=1)
+
+
+def runs(values):
+    """How often each value follows itself."""
+    lengths = [1]
+    for before, now in pairwise(values):
+        if before == now:
+            lengths[-1] += 1
+        else:
+            lengths.append(1)
+    return lengths
 
 
 @pytest.mark.parametrize("patience", [1, 2, 3, 5])
-def test_a_mask_that_stays_is_drawn_anew_and_the_magnitudes_stay(spy_on, patience):
+@pytest.mark.parametrize("slope", [0, 2e-10])  # too small a gradient moves no mask
+def test_a_mask_that_stays_is_drawn_anew_and_the_magnitudes_stay(spy_on, patience, slope):
     inputs = 0.25 + 0.5 * torch.rand(2, 40, generator=torch.Generator().manual_seed(0))
-    net = Silent()
+    net = Silent(slope)
     spy = spy_on(net)
-    attack = SparsePGD(num_steps=4 * patience, budget=4, patience=patience, recheck=False)
+    attack = SparsePGD(num_steps=4 * patience, budget=4, beta=2.0, patience=patience, recheck=False)
     attack(net, inputs, torch.zeros(2, dtype=torch.int64))
     seen = torch.stack(spy.inputs[1:])
     for i in range(2):
         supports = [frozenset((z[i] != inputs[i]).nonzero().flatten().tolist()) for z in seen]
-        lengths = [1]
-        for before, now in pairwise(supports):
-            if before == now:
-                lengths[-1] += 1
-            else:
-                lengths.append(1)
         # The start is no step; after it, every mask lasts as many steps as there is patience.
-        assert lengths == [patience + 1, patience, patience, patience]
-        for j in range(40):
-            assert len({z[i, j].item() for z in seen if z[i, j] != inputs[i, j]}) <= 1
+        assert runs(supports) == [patience + 1, patience, patience, patience]
+        if slope == 0:
+            for j in range(40):
+                assert len({z[i, j].item() for z in seen if z[i, j] != inputs[i, j]}) <= 1
+
+
+class Scripted(nn.Module):
+    """Gives its answers one after the other, whatever it is asked."""
+
+    def __init__(self, *answers):
+        super().__init__()
+        self.answers = list(answers)
+
+    def forward(self, inputs):
+        return torch.tensor([self.answers.pop(0)]) + 0 * inputs.sum()
+
+
+def test_what_fools_the_net_counts_though_the_loss_was_higher_before(spy_on):
+    """Cross-entropy is higher where the net hesitates, but no other class wins there."""
+    hesitant = [1.0, 0.9, 0.9]
+    net = Scripted([1.0, 0.0, 0.0], hesitant, hesitant, [1.0, 1.1, -5.0])
+    spy = spy_on(net)
+    attack = SparsePGD(num_steps=9, budget=2, patience=1, recheck=False)
+    result = attack(net, torch.full((1, 8), 0.5), torch.tensor([0]))
+    assert result.success.item()
+    assert torch.equal(result.adv_inputs, spy.inputs[3])
+    assert not torch.equal(spy.inputs[3], spy.inputs[2])
 
 
 def test_where_the_variants_differ_is_what_does_not_show(spy_on):

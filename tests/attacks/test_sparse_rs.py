@@ -144,6 +144,27 @@ def test_a_broken_sample_is_done_with_what_broke_it(make_batch, spy_on):
     assert (result.l0[2:][result.success[2:]] <= 4).all()
 
 
+class Scripted(nn.Module):
+    """Gives its answers one after the other, whatever it is asked."""
+
+    def __init__(self, *answers):
+        super().__init__()
+        self.answers = list(answers)
+
+    def forward(self, inputs):
+        return torch.tensor([self.answers.pop(0)])
+
+
+def test_what_fools_the_net_counts_though_the_loss_was_lower_before(spy_on):
+    """Cross-entropy is higher at the second answer, where no other class wins."""
+    net = Scripted([1.0, 0, 0], [1.0, 0.9, 0.9], [1.0, 1.1, -5.0])
+    spy = spy_on(net)
+    attack = SparseRS(num_steps=9, budget=2, loss="ce", recheck=False)
+    result = attack(net, torch.full((1, 8), 0.5), torch.tensor([0]))
+    assert result.success.item()
+    assert torch.equal(result.adv_inputs, spy.inputs[2])
+
+
 def test_who_leaves_later_reports_the_same(make_batch, spy_on, monkeypatch):
     """An accelerator is asked only now and then who is done: what is found then stays found."""
     batch = make_batch(num_wrong=0, num_samples=16)
@@ -187,7 +208,6 @@ def test_moves_are_drawn_uniformly():
     move = Move.draw(
         torch.full((num_samples, 2, num_positions), 0.5),
         members,
-        torch.zeros(num_samples, 1, dtype=torch.bool),
         torch.full((num_samples,), size),
         size,
         seeded(),

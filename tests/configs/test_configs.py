@@ -230,11 +230,12 @@ def test_the_gauge_and_its_attacks_name_every_argument():
         assert parameters_of(attack["_target_"]) - set(attack) == set()
 
 
-def test_defaults_of_the_configs_are_those_of_the_constructors():
+@options_of("attack")
+def test_defaults_of_the_configs_are_those_of_the_constructors(option):
     """A person who leaves the command line for Python finds the same behaviour."""
-    node = plain(composed("evaluate").attack)
-    del node["_target_"]
-    assert SigmaZero(**node) == SigmaZero()
+    node = plain(composed("evaluate", f"attack={option.stem}").attack)
+    attack = get_object(node.pop("_target_"))
+    assert attack(**node) == attack()
 
 
 # --- what brings what along ---
