@@ -36,6 +36,18 @@ class AttackResult:
     best_inputs: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class EnsembleResult(AttackResult):
+    """What several attacks found together.
+
+    Attributes:
+        broken_by: whose example ``adv_inputs`` is, int64 ``(N,)``: an index into
+            ``list(attack.members)``; -1 where none was needed, and where none succeeded.
+    """
+
+    broken_by: Tensor
+
+
 @runtime_checkable
 class Attack(Protocol):
     """A frozen dataclass of hyper-parameters that can be called on a net and a batch."""

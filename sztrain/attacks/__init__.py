@@ -2,7 +2,8 @@
 
 from sztrain.attacks.pgd_l0 import PGDL0
 from sztrain.attacks.sigma_zero import SigmaZero
+from sztrain.attacks.sparse_autoattack import SparseAutoAttack
 from sztrain.attacks.sparse_pgd import SparsePGD
 from sztrain.attacks.sparse_rs import SparseRS
 
-__all__ = ["PGDL0", "SigmaZero", "SparsePGD", "SparseRS"]
+__all__ = ["PGDL0", "SigmaZero", "SparseAutoAttack", "SparsePGD", "SparseRS"]

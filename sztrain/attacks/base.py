@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sztrain.attacks.slices import in_slices
 from sztrain.errors import InputError, require_count, require_in
 from sztrain.norms import check_budgets, l0_norm, per_sample
-from sztrain.types import UNITS, Attack, AttackResult, Unit
+from sztrain.types import UNITS, Attack, AttackResult, EnsembleResult, Unit
 
 Logits = Callable[[Tensor], Tensor]
 
@@ -25,6 +25,7 @@ class Found:
         last_inputs: where the search ended.
         num_forwards: int64 ``(N,)``.
         num_backwards: int64 ``(N,)``.
+        broken_by: see :class:`~sztrain.types.EnsembleResult`; ``None``: there is one attack only.
     """
 
     best_inputs: Tensor
@@ -32,6 +33,7 @@ class Found:
     last_inputs: Tensor
     num_forwards: Tensor
     num_backwards: Tensor
+    broken_by: Tensor | None = None
 
 
 def validate_attack(unit: Unit, num_steps: int, budget: int | None) -> None:
@@ -268,7 +270,7 @@ def _verified(
     best_inputs = torch.where(per_sample(broken, inputs), found.best_inputs, inputs)
     l0 = l0_norm(best_inputs - inputs, unit)
     success = broken if budget is None else broken & (l0 <= budget)
-    return AttackResult(
+    result = AttackResult(
         adv_inputs=torch.where(per_sample(success, inputs), best_inputs, inputs),
         success=success,
         l0=l0.masked_fill(~success, torch.inf),
@@ -277,3 +279,6 @@ def _verified(
         last_inputs=found.last_inputs,
         best_inputs=best_inputs,
     )
+    if found.broken_by is None:
+        return result
+    return EnsembleResult(**vars(result), broken_by=found.broken_by.masked_fill(~success, -1))

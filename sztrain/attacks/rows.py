@@ -85,9 +85,9 @@ class Outcome:
 
     def collect(self, rows: Rows) -> None:
         """Take over what is known of every row."""
-        claims = rows.claims()
-        for field in fields(Found):
-            getattr(self.found, field.name)[rows.index] = getattr(claims, field.name)
+        for name, values in vars(rows.claims()).items():
+            if values is not None:
+                getattr(self.found, name)[rows.index] = values
 
     def improve(self, index: Tensor, claims: Found) -> None:
         """Take from one run more, over the samples at ``index``, what is sparser, and its cost."""

@@ -104,6 +104,6 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 def _joined(results: list[AttackResult]) -> AttackResult:
     columns = {
         field.name: torch.cat([getattr(result, field.name) for result in results])
-        for field in fields(AttackResult)
+        for field in fields(results[0])
     }
-    return AttackResult(**columns)
+    return type(results[0])(**columns)

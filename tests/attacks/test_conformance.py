@@ -21,6 +21,7 @@ from sztrain.types import Attack
 ATTACKS = {
     "PGDL0": {"num_steps": 50},
     "SigmaZero": {"num_steps": 12},
+    "SparseAutoAttack": {"num_steps": 20, "num_queries": 40},
     "SparsePGD": {"num_steps": 50},
     "SparseRS": {"num_steps": 200},
 }
@@ -227,8 +228,7 @@ def test_it_is_a_function_of_its_arguments(name, make_batch):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             answers.append(attack(batch.net, batch.inputs, batch.labels))
-    for first, second in zip(*(vars(answer).values() for answer in answers), strict=True):
-        assert torch.equal(first, second)
+    assert_same_answer(*answers)
 
 
 # ---- what it leaves behind ----------------------------------------------------------------------

@@ -1,0 +1,179 @@
+"""The judge: several attacks of different kinds, each on what the ones before it left standing.
+
+The idea is that of Sparse-AutoAttack in Zhong, Huang, Liu: "Towards Efficient Training and
+Evaluation of Robust Models against l0 Bounded Adversarial Perturbations",
+`arXiv:2405.05075 <https://arxiv.org/abs/2405.05075>`_, Section 4.3, with σ-zero before the others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sztrain.attacks.base import Found, Logits, run_attack, validate_attack
+from sztrain.attacks.fixed_budget import FixedBudgetAttack
+from sztrain.attacks.rows import Outcome
+from sztrain.attacks.sigma_zero import SigmaZero, sigma_zero
+from sztrain.attacks.sparse_pgd import SparsePGD
+from sztrain.attacks.sparse_rs import SparseRS
+from sztrain.errors import InputError, require_count, require_in
+from sztrain.types import Attack, EnsembleResult, Unit
+
+Preset = Literal["fast", "full"]
+PRESETS: dict[Preset, dict[str, int]] = {
+    "fast": {"num_steps": 100, "num_queries": 400},
+    "full": {"num_steps": 10_000, "num_queries": 10_000},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseAutoAttack:
+    r"""σ-zero, sparse-PGD in both variants, Sparse-RS: the worst case of the four.
+
+    At a ``budget``, a member attacks only the samples that all members before it have left
+    standing. Without one the answer is the sparsest example of all members, of which each looks
+    only for what is sparser than the sparsest so far. ``EnsembleResult.broken_by`` says
+    whose example it is.
+
+    Args:
+        num_steps: N of σ-zero and of sparse-PGD.
+        num_queries: Q of Sparse-RS, which moves by the cross-entropy here, as in the paper.
+        preset: sets both numbers: ``"fast"`` to the defaults, for use in training runs; ``"full"``
+            to 10,000, as in the paper.
+        unit: what l0 counts: single values (``"features"``) or positions (``"pixels"``).
+        budget: largest l0 that counts as success; ``None``: the smallest l0 is searched for.
+        seed: of each member's random generator.
+        recheck: see :class:`~sztrain.attacks.SigmaZero`, as ``batch_size``.
+        batch_size: how many samples are under attack at a time.
+
+    Raises:
+        InputError: a value out of its range, or a number that contradicts the preset.
+
+    Example:
+        >>> net = nn.Linear(4, 2, bias=False)
+        >>> _ = net.weight.data.copy_(torch.tensor([[1.0, -3.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]))
+        >>> attack = SparseAutoAttack(num_steps=20, num_queries=20, budget=1)
+        >>> result = attack(net, torch.tensor([[0.5, 0.1, 0.5, 0.5]]), torch.tensor([0]))
+        >>> result.success.item(), list(attack.members)[result.broken_by.item()]
+        (True, 'sigma_zero')
+    """
+
+    num_steps: int = PRESETS["fast"]["num_steps"]
+    num_queries: int = PRESETS["fast"]["num_queries"]
+    preset: Preset | None = None
+    unit: Unit = "features"
+    budget: int | None = None
+    seed: int = 0
+    recheck: bool = True
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.preset is not None:
+            self._apply(self.preset)
+        validate_attack(self.unit, self.num_steps, self.budget)
+        require_count("num_queries", self.num_queries, 1)
+        require_count("seed", self.seed, 0)
+        if self.batch_size is not None:
+            require_count("batch_size", self.batch_size, 1)
+
+    def _apply(self, preset: Preset) -> None:
+        require_in("preset", preset, tuple(PRESETS))
+        for name, value in PRESETS[preset].items():
+            given, default = getattr(self, name), getattr(type(self), name)
+            if given not in (value, default):
+                raise InputError(
+                    f"expected `{name}` or `preset`, got {name}={given} beside preset={preset}, "
+                    f"which sets it to {value}"
+                )
+            object.__setattr__(self, name, value)
+
+    @property
+    def members(self) -> dict[str, Attack]:
+        """The attacks by name, in the order in which they are run."""
+        return {"sigma_zero": self._first, **self._others}
+
+    @property
+    def _first(self) -> SigmaZero:
+        return SigmaZero(num_steps=self.num_steps, unit=self.unit, budget=self.budget)
+
+    @property
+    def _others(self) -> dict[str, FixedBudgetAttack]:
+        unprojected = SparsePGD(
+            num_steps=self.num_steps, unit=self.unit, budget=self.budget, seed=self.seed
+        )
+        return {
+            "sparse_pgd": unprojected,
+            "sparse_pgd_projected": replace(unprojected, projected=True),
+            "sparse_rs": SparseRS(
+                num_steps=self.num_queries,
+                loss="ce",
+                unit=self.unit,
+                budget=self.budget,
+                seed=self.seed,
+            ),
+        }
+
+    def __call__(self, net: nn.Module, inputs: Tensor, labels: Tensor) -> EnsembleResult:
+        """Attack ``inputs``, shape ``(N, ...)`` in [0, 1], with int64 ``labels``, shape ``(N,)``.
+
+        Raises:
+            InputError: inputs outside [0, 1], labels outside the classes, non-finite logits, a
+                budget above the number of units, fewer than 10 steps or queries without a budget,
+                or pixels asked of something without channels.
+        """
+        others = [member.of_a_round() for member in self._others.values()]
+        generators = [torch.Generator(inputs.device).manual_seed(self.seed) for _ in others]
+        result = run_attack(
+            partial(sparse_autoattack, first=self._first, others=others, generators=generators),
+            net,
+            inputs,
+            labels,
+            unit=self.unit,
+            budget=self.budget,
+            recheck=self.recheck,
+            batch_size=self.batch_size,
+        )
+        assert isinstance(result, EnsembleResult)
+        return result
+
+
+def sparse_autoattack(
+    logits_of: Logits,
+    inputs: Tensor,
+    labels: Tensor,
+    first: SigmaZero,
+    others: Sequence[FixedBudgetAttack],
+    generators: Sequence[torch.Generator],
+) -> Found:
+    """Run the attacks one after the other, each on the samples that are worth it.
+
+    Args:
+        logits_of: the net.
+        inputs: shape ``(N, ...)`` in [0, 1].
+        labels: int64 ``(N,)``.
+        first: attacks all samples.
+        others: attack those beyond the budget; without one, those that were not broken by a
+            single change.
+        generators: one for each of the others, on the device of the inputs.
+
+    Returns:
+        The sparsest examples of all attacks, and whose they are.
+    """
+    found = sigma_zero(logits_of, inputs, labels, first)
+    outcome = Outcome(inputs)
+    outcome.improve(torch.arange(len(inputs), device=inputs.device), found)
+    best_l0 = outcome.found.best_l0
+    attacked = best_l0.isfinite() & (best_l0 > 0)
+    broken_by = torch.where(attacked, 0, -1)
+    for i, (attack, generator) in enumerate(zip(others, generators, strict=True), start=1):
+        rows = (best_l0 > (first.budget or 1)).nonzero().squeeze(1)
+        if len(rows) == 0:
+            break
+        known_l0 = best_l0[rows]
+        found = attack.find(logits_of, inputs[rows], labels[rows], generator, known_l0)
+        broken_by[rows] = torch.where(found.best_l0 < known_l0, i, broken_by[rows])
+        outcome.improve(rows, found)
+    return replace(outcome.found, broken_by=broken_by)
