@@ -22,6 +22,8 @@ from sztrain.attacks.sparse_rs import SparseRS
 from sztrain.errors import InputError, require_count, require_in
 from sztrain.types import Attack, EnsembleResult, Unit
 
+NUM_ROUNDS = FixedBudgetAttack.num_rounds
+
 Preset = Literal["fast", "full"]
 PRESETS: dict[Preset, dict[str, int]] = {
     "fast": {"num_steps": 100, "num_queries": 400},
@@ -124,6 +126,13 @@ class SparseAutoAttack:
                 budget above the number of units, fewer than 10 steps or queries without a budget,
                 or pixels asked of something without channels.
         """
+        for name in ("num_steps", "num_queries"):
+            value = getattr(self, name)
+            if self.budget is None and value < NUM_ROUNDS:
+                raise InputError(
+                    f"expected `{name}` to be at least {NUM_ROUNDS} without a budget, which is "
+                    f"then searched for in as many rounds, got {value}"
+                )
         others = [member.of_a_round() for member in self._others.values()]
         generators = [torch.Generator(inputs.device).manual_seed(self.seed) for _ in others]
         result = run_attack(
