@@ -42,9 +42,9 @@ def search_budgets(
         The sparsest examples of all rounds; the last iterates are those of a sample's last round.
 
     Reference:
-        Section III-A of `arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_: 10 rounds, from
-        100. It prints that the budget is halved on every success, but its figures are those of
-        the bisection.
+        The binary search in Appendix C of `arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_.
+        It prints that every success halves the budget and every failure doubles it; its figures
+        are those of a bisection after the first success.
 
     Example:
         >>> def thirty_will_do(inputs, labels, budgets):

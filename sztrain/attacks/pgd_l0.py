@@ -1,7 +1,7 @@
 r"""PGD-l0: projected gradient descent onto the l0 ball within the box of images.
 
 Croce, Hein: "Sparse and Imperceivable Adversarial Attacks",
-`arXiv:1909.05040 <https://arxiv.org/abs/1909.05040>`_, Section 3.
+`arXiv:1909.05040 <https://arxiv.org/abs/1909.05040>`_.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from sztrain.norms import l0_norm, per_sample
 
 @dataclass(frozen=True, kw_only=True)
 class PGDL0(FixedBudgetAttack):
-    r"""The attack PGD-l0 (`arXiv:1909.05040 <https://arxiv.org/abs/1909.05040>`_, Section 3).
+    r"""The attack PGD-l0 (`arXiv:1909.05040 <https://arxiv.org/abs/1909.05040>`_).
 
     A fixed-budget attack; without a ``budget`` it searches for the smallest one that succeeds.
 
@@ -174,7 +174,7 @@ def project(moved: Tensor, inputs: Tensor, budgets: Tensor, most: int) -> None:
         most: the largest of the budgets.
 
     Reference:
-        Section 3.1 of `arXiv:1909.05040 <https://arxiv.org/abs/1909.05040>`_.
+        The projection of `arXiv:1909.05040 <https://arxiv.org/abs/1909.05040>`_.
 
     Example:
         >>> moved = torch.tensor([[[0.4, -9.0, 1.6]]])

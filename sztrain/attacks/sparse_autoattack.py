@@ -2,7 +2,7 @@
 
 The idea is that of Sparse-AutoAttack in Zhong, Huang, Liu: "Towards Efficient Training and
 Evaluation of Robust Models against l0 Bounded Adversarial Perturbations",
-`arXiv:2405.05075 <https://arxiv.org/abs/2405.05075>`_, Section 4.3, with σ-zero before the others.
+`arXiv:2405.05075 <https://arxiv.org/abs/2405.05075>`_, with σ-zero before the others.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 r"""sparse-PGD: gradient ascent on magnitudes and, apart from them, on the positions to change.
 
 Zhong, Huang, Liu: "Towards Efficient Training and Evaluation of Robust Models against l0 Bounded
-Adversarial Perturbations", `arXiv:2405.05075 <https://arxiv.org/abs/2405.05075>`_, Algorithm 1.
+Adversarial Perturbations", `arXiv:2405.05075 <https://arxiv.org/abs/2405.05075>`_.
 """
 
 import math
@@ -146,7 +146,7 @@ def sparse_pgd(
     attack: SparsePGD,
     generator: torch.Generator,
 ) -> Found:
-    r"""Algorithm 1 of `arXiv:2405.05075 <https://arxiv.org/abs/2405.05075>`_, for any magnitude.
+    r"""Gradient ascent in mask and magnitudes (`arXiv:2405.05075 <https://arxiv.org/abs/2405.05075>`_).
 
     .. math:: z = x + p \odot K(m), \qquad g = \nabla_z CE(f(z), y), \qquad s = sigmoid(m)
 

@@ -2,7 +2,7 @@ r"""Sparse-RS: random search for l0-bounded adversarial examples, which needs no
 
 Croce, Andriushchenko, Singh, Flammarion, Hein: "Sparse-RS: a versatile framework for
 query-efficient sparse black-box adversarial attacks",
-`arXiv:2006.12834 <https://arxiv.org/abs/2006.12834>`_, Algorithm 1 and Section 4.1.
+`arXiv:2006.12834 <https://arxiv.org/abs/2006.12834>`_.
 """
 
 from dataclasses import dataclass
@@ -143,7 +143,7 @@ def sparse_rs(
     attack: SparseRS,
     generator: torch.Generator,
 ) -> Found:
-    r"""Algorithm 1 of `arXiv:2006.12834 <https://arxiv.org/abs/2006.12834>`_ with k positions.
+    r"""Random search over k positions, as in `arXiv:2006.12834 <https://arxiv.org/abs/2006.12834>`_.
 
     Args:
         logits_of: the net.

@@ -109,6 +109,23 @@ def test_without_a_budget_the_sparsest_example_of_all_members_wins(make_batch):
         assert result.l0.mean() <= member.l0.mean()
 
 
+def test_without_a_budget_members_look_only_for_less_than_is_known(make_batch, spy_on, segments):
+    batch = make_batch(num_samples=60, num_wrong=2)
+    spy = spy_on(batch.net)
+    parts = segments(spy)
+    attack = SparseAutoAttack(num_steps=20, num_queries=200)
+    attack(batch.net, batch.inputs, batch.labels)
+    _, *others = parts()
+    known = attack.members["sigma_zero"](batch.net, batch.inputs, batch.labels).l0
+    attacked = set()
+    for rows in others:
+        distance = (torch.cat(rows).unsqueeze(1) != batch.inputs).flatten(2).sum(dim=2)
+        nearest = distance.min(dim=1)
+        assert (nearest.values < known[nearest.indices]).all()
+        attacked |= set(nearest.indices.tolist())
+    assert attacked == set((known > 1).nonzero().flatten().tolist())
+
+
 def test_nobody_looks_for_less_than_a_single_change(make_batch, spy_on, segments):
     batch = make_batch(num_samples=6, num_wrong=6)
     spy = spy_on(batch.net)

@@ -34,7 +34,7 @@ class Firm(nn.Module):
 
 
 def share_by_the_paper(query, num_queries, alpha):
-    """α at a query: Section 4.1, where 10,000 queries are the unit."""
+    """α at a query, by the schedule for 10,000 queries stretched to any number."""
     j = int(10_000 * query / num_queries)
     steps = {0: 1, 50: 2, 200: 4, 500: 5, 1000: 6, 2000: 8, 4000: 10, 6000: 12, 8000: 15}
     return alpha / next((divisor for last, divisor in steps.items() if j <= last), 20)
