@@ -70,7 +70,7 @@ def test_a_suite_without_its_data_ends_well(call, table, tmp_path, monkeypatch, 
     [
         ("attack.num_steps=3", "attack.num_steps has no meaning beside a suite"),
         ("net=M1", "net has no meaning beside a suite"),
-        ("suite.attacks=[fgsm]", "there is no attack=fgsm; known here: sigma_zero"),
+        ("suite.attacks=[fgsm]", "there is no attack=fgsm; known here: "),
         ("suite.models=[M9]", "expected a net's name"),
         ("suite.models=[]", "expected `suite.models` to have at least one entry"),
         ("suite.num_steps=[0]", "expected `suite.num_steps` to be at least 1, got 0"),
