@@ -1,5 +1,6 @@
 """The vocabulary every part shares: what an attack is, and what it answers."""
 
+from collections.abc import Mapping
 from dataclasses import Field, dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -71,4 +72,14 @@ class Attack(Protocol):
 
     def __call__(self, net: nn.Module, inputs: Tensor, labels: Tensor) -> AttackResult:
         """Attack ``inputs`` of shape ``(N, ...)`` in [0, 1] with ``labels`` of shape ``(N,)``."""
+        ...
+
+
+@runtime_checkable
+class Ensemble(Attack, Protocol):
+    """An attack that is several; it answers with an :class:`EnsembleResult`."""
+
+    @property
+    def members(self) -> Mapping[str, Attack]:
+        """The attacks by name, in the order that ``EnsembleResult.broken_by`` counts."""
         ...

@@ -1,6 +1,7 @@
 """One net under one attack: its share of the work, its records, and what they say."""
 
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,7 @@ class Finding:
         batch_size: samples attacked at once.
         measurement: robustness of the net.
         cost: what the attack took in all.
+        broken_by: how many samples each member of the attack has broken, if it has members.
         examples: some samples to look at, where they are grey or colour images.
     """
 
@@ -188,6 +190,7 @@ class Finding:
     batch_size: int
     measurement: Measurement
     cost: Cost
+    broken_by: dict[str, int]
     examples: Examples | None
 
 
@@ -200,7 +203,7 @@ def conclude(job: Job) -> Finding:
     tally, cost = job.tally(), total_cost(job.records.cost(span) for span in job.spans)
     rows = [row for span in job.spans for row in job.records.read(span)]
     tally.count(torch.tensor([row.l0 for row in rows]), cost.seconds)
-    write_csv([asdict(row) for row in rows], job.output_dir / "records" / f"{job.label}.csv")
+    write_csv([row.cells() for row in rows], job.output_dir / "records" / f"{job.label}.csv")
     drawable = job.selection.data.in_channels in (1, 3)
     examples = job.records.read_examples() if drawable else None
     return Finding(
@@ -213,5 +216,6 @@ def conclude(job: Job) -> Finding:
         batch_size=job.batch_size,
         measurement=tally.measurement(),
         cost=cost,
+        broken_by=dict(Counter(row.broken_by for row in rows if row.broken_by)),
         examples=examples,
     )

@@ -13,7 +13,7 @@ from sztrain.cli.wandb_run import WandbRun
 from sztrain.evaluation.html import Picture, write_report
 from sztrain.evaluation.rows import attack_label, budget_rows, paper_row
 from sztrain.evaluation.tables import printed_table, write_csv, write_latex, write_markdown
-from sztrain.types import Attack
+from sztrain.types import Attack, Ensemble
 
 _SCREEN = {
     "model": "net",
@@ -97,7 +97,13 @@ class Report:
             if finding.attack.budget is not None:
                 return
         self._findings.append(finding)
-        row = paper_row(*measured, batch_size=finding.batch_size, device=device, **about)
+        row = paper_row(
+            *measured,
+            batch_size=finding.batch_size,
+            device=device,
+            broken_by=finding.broken_by,
+            **about,
+        )
         self.rows.append(row)
         if self.suite is None or not self.suite.grid:  # a grid would fill the page with them
             self._pictures += draw_examples(finding, self.output_dir)
@@ -189,8 +195,12 @@ def judged_by(attack: Attack) -> str:
     """The attack that a figure rests on.
 
     Example:
-        >>> from sztrain.attacks import SigmaZero
+        >>> from sztrain.attacks import SigmaZero, SparseAutoAttack
         >>> judged_by(SigmaZero(num_steps=100))
         'SigmaZero only, N=100, features'
+        >>> judged_by(SparseAutoAttack()).split(",")[0]
+        'SparseAutoAttack (sigma_zero'
     """
-    return f"{attack_label(attack)} only, N={attack.num_steps}, {attack.unit}"
+    members = ", ".join(attack.members) if isinstance(attack, Ensemble) else ""
+    who = f"{attack_label(attack)} ({members})" if members else f"{attack_label(attack)} only"
+    return f"{who}, N={attack.num_steps}, {attack.unit}"

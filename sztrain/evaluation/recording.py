@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from sztrain.evaluation.measurement import examples_of
 from sztrain.evaluation.records import Cost, Record, Records
 from sztrain.evaluation.runner import AttackedBatch, attack_batches
-from sztrain.types import Attack
+from sztrain.types import Attack, Ensemble, EnsembleResult
 
 NUM_EXAMPLES = 8
 
@@ -100,7 +100,7 @@ def record_attack(
         )
         if span.start == 0:
             records.write_examples(examples_of(net, batch, NUM_EXAMPLES))
-        records.write(span, list(_rows(batch, span)), cost)
+        records.write(span, list(_rows(attack, batch, span)), cost)
         yield span
 
 
@@ -121,8 +121,12 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def _rows(batch: AttackedBatch, span: range) -> Iterator[Record]:
+def _rows(attack: Attack, batch: AttackedBatch, span: range) -> Iterator[Record]:
     result = batch.result
+    authors: Sequence[str | None] = [None] * len(span)
+    if isinstance(result, EnsembleResult) and isinstance(attack, Ensemble):
+        names = [*attack.members, ""]  # -1: nobody
+        authors = [names[i] for i in result.broken_by.tolist()]
     columns = (
         batch.labels,
         batch.clean_predictions,
@@ -131,7 +135,7 @@ def _rows(batch: AttackedBatch, span: range) -> Iterator[Record]:
         result.num_forwards,
         result.num_backwards,
     )
-    values = zip(span, *(column.tolist() for column in columns), strict=True)
+    values = zip(span, *(column.tolist() for column in columns), authors, strict=True)
     names = [field.name for field in fields(Record)]
     for row in values:
         yield Record(**dict(zip(names, row, strict=True)))

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class Record:
         success: whether the sample was broken.
         num_forwards: forward passes, as the attack counts them.
         num_backwards: backward passes, alike.
+        broken_by: of an attack with several members, whose example it is, empty where none was
+            needed or found; ``None``: the attack has no members, and the rows no such column.
     """
 
     index: int
@@ -40,6 +42,11 @@ class Record:
     success: bool
     num_forwards: int
     num_backwards: int
+    broken_by: str | None = None
+
+    def cells(self) -> dict[str, Any]:
+        """Its columns and values."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +128,8 @@ and 100 here; choose another folder or remove that one
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(field.name for field in fields(Record))
-        writer.writerows(asdict(row).values() for row in rows)
+        writer.writerow(rows[0].cells())
+        writer.writerows(row.cells().values() for row in rows)
         write_whole(self._cost_path(span), json.dumps(asdict(cost)) + "\n")
         write_whole(self._records_path(span), text.getvalue())
 
@@ -257,6 +264,7 @@ def _parse(row: Mapping[str, str]) -> Record:
         success={"True": True, "False": False}[row["success"]],
         num_forwards=int(row["num_forwards"]),
         num_backwards=int(row["num_backwards"]),
+        broken_by=row.get("broken_by"),
     )
 
 

@@ -1,7 +1,8 @@
 """Rows of results in the columns of the paper's tables, with its figures beside ours."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
+from types import MappingProxyType
 from typing import Any
 
 from sztrain.evaluation.measurement import Measurement
@@ -9,7 +10,7 @@ from sztrain.evaluation.published import find_row, fixed_budget_rows
 from sztrain.evaluation.records import Cost
 from sztrain.types import Attack
 
-PAPER_NAMES = {"SigmaZero": "sigma-zero"}
+PAPER_NAMES = {"SigmaZero": "sigma-zero", "PGDL0": "PGD-l0", "SparseRS": "Sparse-RS"}
 """Attacks as the paper's tables call them; others go by the name of their class."""
 
 COMPARED = ("asr_10", "asr_50", "asr_inf", "median_l0", "time_s", "queries_k", "vram_gb")
@@ -30,6 +31,7 @@ HEADINGS = {
     "time_s": "t",
     "queries_k": "q",
     "vram_gb": "VRAM",
+    "broken_by": "broken by",
     "verdict": "verdict",
 }
 """Columns of the printed tables, in the order of the paper's, and their headings."""
@@ -51,6 +53,7 @@ def paper_row(
     steps: int,
     batch_size: int,
     device: str,
+    broken_by: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """One row of ``results.csv``: the paper's columns, our setting, the paper's figures.
 
@@ -68,6 +71,7 @@ def paper_row(
         steps: N of the table.
         batch_size: samples attacked at once.
         device: what it ran on: ``cpu``, or a GPU's name.
+        broken_by: how many samples each member of the attack has broken, if it has members.
     """
     name = _paper_name(attack)
     suffix = "_px" if measurement.unit == "pixels" else ""
@@ -98,6 +102,7 @@ def paper_row(
         "mean_l0": values[f"mean_l0{suffix}"],
         "resident_gb": cost.peak_memory / 2**30 if device == "cpu" else None,
         "options": describe_options(attack),
+        "broken_by": ", ".join(f"{name} {count}" for name, count in broken_by.items()),
     }
     beside: dict[str, Any] = {}
     for column in COMPARED:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
@@ -100,6 +101,9 @@ class AdversarialTraining(RobustClassifier):
             return inputs
         start = perf_counter()
         attack = replace(self.attack, budget=budget)
+        if "seed" in attack.__dataclass_fields__:
+            # Each batch another random start; a training that is resumed draws the same ones.
+            attack = replace(attack, seed=int(torch.randint(2**31, ())))
         examples = craft_examples(attack, self.net, inputs, labels, unbroken=self.unbroken)
         self.attack_seconds += perf_counter() - start
         self.broken.update(examples.broken.float())

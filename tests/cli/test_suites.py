@@ -136,6 +136,20 @@ def test_attacks_at_a_fixed_budget_stand_beside_what_is_read_off(call, table):
     assert float(first["queries_k"]) > float(second["queries_k"])  # at the largest budget
 
 
+def test_the_judge_is_named_with_its_members(call, table, tmp_path):
+    command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[12]"
+    assert call(f"{command} suite.attacks=[sigma_zero,sparse_autoattack]").status == 0
+    alone, judged = table("out/results.csv")
+    assert alone["broken_by"] == ""
+    counts = dict(part.split() for part in judged["broken_by"].split(", "))
+    records = table("out/records/digits_standard-sparse_autoattack-12.csv")
+    assert sum(map(int, counts.values())) == sum(row["broken_by"] != "" for row in records) > 0
+    assert float(judged["median_l0"]) <= float(alone["median_l0"])
+    assert "SparseAutoAttack (sigma_zero, " in (tmp_path / "out" / "report.html").read_text()
+    names = {path.name for path in (tmp_path / "out").glob("*/*N=12-features.png")}
+    assert "digits_standard-N=12-features.png" in names  # both attacks on one picture
+
+
 def test_an_attack_may_take_several_steps_for_each_of_n(call, table):
     command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[3]"
     assert call(f"{command} +suite.steps_per_n.sigma_zero=4").status == 0

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from toy_training import toy_data, toy_net
 
-from sztrain.attacks import SigmaZero
+from sztrain.attacks import SigmaZero, SparseAutoAttack
 from sztrain.evaluation.recording import counted_passes, record_attack
 from sztrain.evaluation.records import Records, batch_spans
 
@@ -36,6 +36,22 @@ def test_every_batch_is_recorded_with_what_the_attack_found(records):
         assert cost.seconds > 0
     examples = records.read_examples()
     assert torch.isin(examples.labels, labels[:4]).all()
+
+
+def test_records_of_an_ensemble_say_who_broke_a_sample(records):
+    net, data = toy_net(), toy_data(10)
+    attack = SparseAutoAttack(num_steps=10, num_queries=10)
+    list(record_attack(net, attack, data, records, [range(10)]))
+    rows, expected = records.read(range(10)), attack(net, *data.tensors)
+    names = list(attack.members)
+    for row, index in zip(rows, expected.broken_by.tolist(), strict=True):
+        assert row.broken_by == (names[index] if index >= 0 else "")
+    assert {row.broken_by for row in rows} & set(names)
+
+    # An attack on its own has no such column.
+    list(record_attack(net, SigmaZero(num_steps=5), data, Records(records.folder / "b", {}), SPANS))
+    assert (records.folder / "b" / "000000.csv").read_text().startswith("index,label,")
+    assert "broken_by" not in (records.folder / "b" / "000000.csv").read_text()
 
 
 def test_a_batch_is_on_disk_before_the_next_one_begins(records):

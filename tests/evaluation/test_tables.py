@@ -84,7 +84,7 @@ def test_columns_begin_with_those_of_the_paper():
     found = list(row())
     assert found[: len(header)] == header
     ours = ["num_samples", "unit", "device", "batch_size", "clean_acc", "mean_l0"]
-    ours += ["resident_gb", "options", "verdict"]
+    ours += ["resident_gb", "options", "broken_by", "verdict"]
     assert found[len(header) : len(header) + len(ours)] == ours
     compared = header[header.index("asr_10") : header.index("notes")]
     pairs = [f"{kind}_{column}" for column in compared for kind in ("paper", "delta")]
@@ -157,6 +157,12 @@ def test_options_name_what_differs_from_the_defaults():
     assert describe_options(SigmaZero(sigma=0.5, budget=24)) == "sigma=0.5 budget=24"
     assert attack_label(SigmaZero()) == "SigmaZero"
     assert attack_label(SigmaZero(tau=0.9)) == "SigmaZero tau=0.9"
+
+
+def test_who_broke_how_many_is_told():
+    assert row()["broken_by"] == ""
+    found = row(broken_by={"sigma_zero": 60, "sparse_rs": 2})
+    assert found["broken_by"] == "sigma_zero 60, sparse_rs 2"
 
 
 def test_budget_larger_than_a_sample_is_no_restriction():
