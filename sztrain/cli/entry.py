@@ -178,7 +178,7 @@ def register_resolvers() -> None:
     """Teach OmegaConf the functions that the configs use; a second call does nothing."""
     OmegaConf.register_new_resolver("sztrain.place", place, replace=True)
     OmegaConf.register_new_resolver("sztrain.last_part", last_part, replace=True)
-    OmegaConf.register_new_resolver("sztrain.unit_suffix", unit_suffix, replace=True)
+    OmegaConf.register_new_resolver("sztrain.gauge_key", gauge_key, replace=True)
 
 
 def slug(names: Any) -> str:
@@ -230,11 +230,14 @@ def last_part(dotted: str) -> str:
     return dotted.rpartition(".")[2]
 
 
-def unit_suffix(unit: str) -> str:
-    """What an attack's unit appends to the keys of its metrics.
+def gauge_key(unit: str, probe_budget: int | None) -> str:
+    """What checkpoints are chosen by: the worst case of both attacks, else the mean l0.
 
     Example:
-        >>> unit_suffix("pixels"), unit_suffix("features")
-        ('_px', '')
+        >>> gauge_key("features", 24), gauge_key("pixels", None)
+        ('val/robust_acc_worst@24', 'val/mean_l0_px')
     """
-    return "_px" if unit == "pixels" else ""
+    suffix = "_px" if unit == "pixels" else ""
+    if probe_budget is None:
+        return f"val/mean_l0{suffix}"
+    return f"val/robust_acc_worst{suffix}@{probe_budget}"

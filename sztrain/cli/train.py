@@ -101,7 +101,8 @@ def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, s
 def _check_gauge(gauge: Callback | None, data: ImageDataModule) -> None:
     if not isinstance(gauge, SparseRobustness):
         return
-    for name, attack in (("attack", gauge.attack), ("verdict", gauge.verdict)):
+    attacks = {"attack": gauge.attack, "probe": gauge.probe, "verdict": gauge.verdict}
+    for name, attack in attacks.items():
         if attack is not None:
             check_attack(f"callbacks.gauge.{name}", attack, data.image_shape)
             check_budgets("callbacks.gauge.budgets", gauge.budgets, data.image_shape, attack.unit)

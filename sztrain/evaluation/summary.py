@@ -8,7 +8,7 @@ from typing import Any
 
 from sztrain.evaluation.measurement import Measurement
 from sztrain.files import write_whole
-from sztrain.types import Attack
+from sztrain.types import Attack, Ensemble
 
 
 def training_summary(
@@ -41,7 +41,7 @@ def training_summary(
     """
     suffix = "_px" if measurement.unit == "pixels" else ""
     values = measurement.values
-    name = type(attack).__name__
+    names = list(attack.members) if isinstance(attack, Ensemble) else [type(attack).__name__]
     return {
         key: finite(value)
         for key, value in {
@@ -52,10 +52,11 @@ def training_summary(
             "robust_accuracy": {k: values[f"robust_acc{suffix}@{k}"] for k in budgets},
             "asr": {k: values[f"asr{suffix}@{k}"] for k in budgets},
             "unit": measurement.unit,
-            "attacks": [name],
+            "attacks": names,
             "num_steps": attack.num_steps,
             "num_samples": measurement.num_samples,
-            "note": f"robustness under {name} only; other attacks may break the net sooner",
+            "note": f"robustness under {' + '.join(names)} only; "
+            "other attacks may break the net sooner",
             "method": method,
             "train_seconds": train_seconds,
             "attack_seconds": attack_seconds,

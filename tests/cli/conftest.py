@@ -31,14 +31,15 @@ ROOT = Path(__file__).parents[2]
 SMALL = (
     "trainer=cpu model.width=8 data.limit_train=600 data.batch_size=32 trainer.max_epochs=6 "
     "callbacks.gauge.num_samples=32 callbacks.gauge.attack.num_steps=6 method.attack.num_steps=2 "
-    "verdict.num_steps=15"
+    "verdict.num_steps=15 verdict.num_queries=20 callbacks.gauge.probe.num_steps=10"
 )
 
 # As little as can be called a run.
 TINY = (
     "trainer=cpu model.width=2 data.limit_train=64 trainer.max_epochs=1 "
     "callbacks.gauge.num_samples=4 callbacks.gauge.attack.num_steps=1 "
-    "verdict.num_steps=1 verdict.num_samples=4"
+    "verdict.num_steps=10 verdict.num_queries=10 verdict.num_samples=4 "
+    "callbacks.gauge.probe.num_steps=1"
 )
 
 

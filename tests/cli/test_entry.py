@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from sztrain.cli.arguments import check_arguments
 from sztrain.cli.build import make, named
-from sztrain.cli.entry import digest, register_resolvers, slug, unit_suffix
+from sztrain.cli.entry import digest, gauge_key, register_resolvers, slug
 from sztrain.cli.messages import one_line
 from sztrain.errors import InputError
 
@@ -62,8 +62,8 @@ def test_a_digest_does_not_depend_on_the_order_of_keys():
 def test_resolvers_can_be_registered_again():
     register_resolvers()
     register_resolvers()
-    cfg = OmegaConf.create({"unit": "pixels", "key": "l0${sztrain.unit_suffix:${unit}}"})
-    assert cfg.key == f"l0{unit_suffix('pixels')}" == "l0_px"
+    cfg = OmegaConf.create({"unit": "pixels", "key": "${sztrain.gauge_key:${unit},24}"})
+    assert cfg.key == gauge_key("pixels", 24) == "val/robust_acc_worst_px@24"
 
 
 # --- one line out of any error ---

@@ -43,11 +43,11 @@ def test_all_files_are_there(trained):
 
 def test_the_return_value_is_the_best_of_the_monitored_figure(trained, table):
     rows = table(trained.dir / "metrics.csv")
-    gauged = column(rows, "val/mean_l0")
+    gauged = column(rows, "val/robust_acc_worst@4")
     assert len(gauged) == 6
     assert trained.value == max(gauged)
     best, last = (read_checkpoint(path)["epoch"] for path in (trained.best, trained.last))
-    assert best == gauged.index(max(gauged))
+    assert best == max(epoch for epoch in range(6) if gauged[epoch] == max(gauged))
     assert last == 5
 
 
@@ -70,7 +70,8 @@ def test_summary_says_what_was_judged_by_whom(trained):
         *("attacks", "num_steps", "num_samples", "method", "train_seconds", "attack_seconds"),
         *("epochs", "checkpoint"),
     }
-    assert summary["attacks"] == ["SigmaZero"]
+    members = ["sigma_zero", "sparse_pgd", "sparse_pgd_projected", "sparse_rs"]
+    assert summary["attacks"] == members
     assert (summary["num_steps"], summary["num_samples"], summary["epochs"]) == (15, 359, 6)
     assert (summary["method"], summary["unit"]) == ("SparseAT", "features")
     assert summary["checkpoint"] == trained.best
@@ -150,7 +151,9 @@ def test_the_best_of_the_first_part_stays_the_best_of_a_resumed_run(
 ):
     """Nothing beats it later, so the verdict is on it, wherever the second part writes."""
     monkeypatch.setattr(
-        SparseRobustness, "_log", lambda self, module, values: module.log("val/mean_l0", -1.0)
+        SparseRobustness,
+        "_log",
+        lambda self, module, values: module.log("val/robust_acc_worst@4", -1.0),
     )
     first = tmp_path / "first"
     shutil.copytree(trained.dir, first)

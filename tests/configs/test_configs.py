@@ -305,9 +305,15 @@ def test_one_key_each_for_the_verdict_the_seed_and_the_monitor():
 
 
 def test_the_monitor_follows_the_unit_of_the_gauge():
-    assert composed("train").callbacks.best.monitor == "val/mean_l0"
+    assert composed("train").callbacks.best.monitor == "val/robust_acc_worst@4"
     cfg = composed("train", "callbacks.gauge.attack.unit=pixels")
-    assert cfg.callbacks.best.monitor == "val/mean_l0_px"
+    assert cfg.callbacks.best.monitor == "val/robust_acc_worst_px@4"
+    assert cfg.callbacks.gauge.probe.unit == "pixels"
+
+
+def test_without_a_probe_the_monitor_is_the_mean():
+    cfg = composed("train", "callbacks.gauge.probe=null")
+    assert cfg.callbacks.best.monitor == "val/mean_l0"
 
 
 def test_a_wrong_type_is_refused_wherever_it_stands():
