@@ -1,9 +1,33 @@
 """Sparse attacks: each a frozen set of hyper-parameters, called on a net and a batch."""
 
+from sztrain.attacks.peers import (
+    BB,
+    EAD,
+    FMN,
+    PDPGD,
+    VFGA,
+    AdvLibSigmaZero,
+    BBadv,
+    SparseFool,
+)
 from sztrain.attacks.pgd_l0 import PGDL0
 from sztrain.attacks.sigma_zero import SigmaZero
 from sztrain.attacks.sparse_autoattack import SparseAutoAttack
 from sztrain.attacks.sparse_pgd import SparsePGD
 from sztrain.attacks.sparse_rs import SparseRS
 
-__all__ = ["PGDL0", "SigmaZero", "SparseAutoAttack", "SparsePGD", "SparseRS"]
+__all__ = [
+    "BB",
+    "EAD",
+    "FMN",
+    "PDPGD",
+    "PGDL0",
+    "VFGA",
+    "AdvLibSigmaZero",
+    "BBadv",
+    "SigmaZero",
+    "SparseAutoAttack",
+    "SparseFool",
+    "SparsePGD",
+    "SparseRS",
+]
