@@ -132,20 +132,21 @@ class PeerAttack(ABC):
     ) -> Found:
         with torch.no_grad():
             broken = is_adversarial(logits_of(inputs.clone()), labels, targeted=False)
-        moved = inputs.clone()
+        moved, sent = inputs.clone(), (~broken).nonzero().squeeze(1)
         num_forwards = torch.ones_like(labels)
         num_backwards = torch.zeros_like(labels)
         with seeded(self.seed, inputs.device):
-            for rows in self._parts((~broken).nonzero().squeeze(1)):
+            for rows in self._parts(sent):
                 net = CountedNet(logits_of, inputs)
                 moved[rows] = self._moved(library, net, inputs[rows], labels[rows])
                 num_forwards[rows] += shares(net.num_forwards, rows)
                 num_backwards[rows] += shares(net.num_backwards, rows)
         broken |= (moved != inputs).flatten(1).any(dim=1)
-        if not self.recheck:  # else the contract does it
+        if not self.recheck and len(sent) > 0:  # else the contract does it
             with torch.no_grad():
-                broken &= is_adversarial(logits_of(moved.clone()), labels, targeted=False)
-            num_forwards += 1
+                logits = logits_of(moved[sent])
+            broken[sent] &= is_adversarial(logits, labels[sent], targeted=False)
+            num_forwards[sent] += 1
         return Found(
             best_inputs=moved,
             best_l0=l0_norm(moved - inputs, self.unit).masked_fill(~broken, torch.inf),

@@ -176,6 +176,8 @@ class PDPGD(AdvLibAttack):
         unit: ``"features"`` or ``"pixels"``.
         proximal_operator: ``"l0"``, as the σ-zero paper has it, or ``"l23"``, that of the l2/3
             norm, which adv-lib recommends; it drops single values, whatever the unit.
+        step_size: initial step size of Adam; falls to a hundredth of it.
+        dual_ratio: initial weight of the norm, as a multiple of that of the classification loss.
 
     Raises:
         InputError: a value out of its range.
@@ -186,6 +188,8 @@ class PDPGD(AdvLibAttack):
     """
 
     proximal_operator: ProximalOperator = "l0"
+    step_size: float = 0.1
+    dual_ratio: float = 0.01
 
     units: ClassVar[tuple[Unit, ...]] = ("features", "pixels")
 
@@ -193,6 +197,7 @@ class PDPGD(AdvLibAttack):
         super().__post_init__()
         require_in("proximal_operator", self.proximal_operator, PROXIMAL_OPERATORS)
         require_at_least("num_steps", self.num_steps, 2)  # the schedule divides by N - 1
+        self.require_positive("step_size", "dual_ratio")
 
     def search(self, library: ModuleType, net: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         """Call ``pdpgd``."""
@@ -203,6 +208,8 @@ class PDPGD(AdvLibAttack):
             norm=0,
             num_steps=self.num_steps,
             proximal_operator={"l0": 0, "l23": 23}[self.proximal_operator],
+            primal_lr=self.step_size,
+            dual_ratio_init=self.dual_ratio,
         )
         return moved.view_as(inputs)
 
