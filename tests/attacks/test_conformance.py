@@ -4,13 +4,13 @@ import copy
 import pickle
 import random
 from dataclasses import FrozenInstanceError, fields, replace
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peer_libraries import marks_of, missing_for
 from torch import nn
 
 from sztrain import attacks
@@ -38,18 +38,11 @@ ATTACKS = {
 # Budgets in features and in pixels within which such an attack breaks something, but not all.
 BUDGETS = {"EAD": (40, None), "PDPGD": (60, 24)}
 
-# What has to be installed for the attacks of other libraries.
-LIBRARIES = {
-    **dict.fromkeys(["AdvLibSigmaZero", "FMN", "PDPGD", "VFGA"], ("adv_lib",)),
-    **dict.fromkeys(["BB", "BBadv"], ("foolbox", "numba")),
-    "EAD": ("foolbox",),
-    "SparseFool": ("torchattacks",),
-}
+# Those whose libraries are installed; the others are skipped once each, by name.
+HERE = [name for name in ATTACKS if not missing_for(name)]
 
 # Attacks that refuse to count pixels.
 FEATURES_ONLY = {"AdvLibSigmaZero", "BB", "BBadv", "EAD", "FMN", "SparseFool", "VFGA"}
-
-SLOW = {"BB", "BBadv"}  # half a minute to compile their solver
 
 # What the algorithm of another library does not keep, and cannot be made to.
 DRAWS = "draws random numbers for the rows of a batch"
@@ -65,11 +58,8 @@ EXCEPTIONS = {
 
 
 def row(name, *more, promise=None):
-    """One case of an attack: skipped where its library is missing, and slow where it is."""
-    missing = [library for library in LIBRARIES.get(name, ()) if find_spec(library) is None]
-    marks = [pytest.mark.skip(f"{name} needs {' and '.join(missing)}")] if missing else []
-    if name in SLOW:
-        marks.append(pytest.mark.slow)
+    """One case of an attack that is here, and what is known of it."""
+    marks = marks_of(name)
     if (name, promise) in EXCEPTIONS:
         reason = f"{name} {EXCEPTIONS[name, promise]}"
         marks.append(pytest.mark.xfail(raises=AssertionError, reason=reason, strict=False))
@@ -77,10 +67,10 @@ def row(name, *more, promise=None):
 
 
 def promised(promise):
-    return pytest.mark.parametrize("name", [row(name, promise=promise) for name in ATTACKS])
+    return pytest.mark.parametrize("name", [row(name, promise=promise) for name in HERE])
 
 
-attack_names = pytest.mark.parametrize("name", [row(name) for name in ATTACKS])
+attack_names = pytest.mark.parametrize("name", [row(name) for name in HERE])
 
 
 def make_attack(name, **options):
@@ -110,13 +100,18 @@ def variants(name):
 
 
 all_variants = pytest.mark.parametrize(
-    ("name", "options"), [row(name, options) for name in ATTACKS for options in variants(name)]
+    ("name", "options"), [row(name, options) for name in HERE for options in variants(name)]
 )
 
 
 def test_every_exported_attack_has_a_row():
     exported = {name for name in attacks.__all__ if isinstance(getattr(attacks, name), type)}
     assert exported == set(ATTACKS)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in ATTACKS])
+def test_what_is_skipped_is_named(name):
+    assert name in HERE
 
 
 # ---- what it is ---------------------------------------------------------------------------------
@@ -578,7 +573,7 @@ def test_it_refuses_a_net_that_returns_no_logits(name, answer, message, make_bat
     ("name", "unit", "size"),
     [
         row(name, unit, size)
-        for name in ATTACKS
+        for name in HERE
         for unit, size in (("features", 75), ("pixels", 25))
         if unit == "features" or name not in FEATURES_ONLY
     ],

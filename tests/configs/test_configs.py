@@ -233,9 +233,8 @@ def test_the_gauge_and_its_attacks_name_every_argument():
 @options_of("attack")
 def test_defaults_of_the_configs_are_those_of_the_constructors(option):
     """A person who leaves the command line for Python finds the same behaviour."""
-    node = plain(composed("evaluate", f"attack={option.stem}").attack)
-    attack = get_object(node.pop("_target_"))
-    assert attack(**node) == attack()
+    attack = make(composed("evaluate", f"attack={option.stem}").attack, "attack")
+    assert attack == type(attack)()
 
 
 # --- what brings what along ---
