@@ -150,7 +150,7 @@ class PeerAttack(ABC):
         return Found(
             best_inputs=moved,
             best_l0=l0_norm(moved - inputs, self.unit).masked_fill(~broken, torch.inf),
-            last_inputs=moved.clone(),
+            last_inputs=moved,
             num_forwards=num_forwards,
             num_backwards=num_backwards,
         )
@@ -162,8 +162,8 @@ class PeerAttack(ABC):
     def _moved(self, library: ModuleType, net: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         """What the library makes of some samples, as far as it can be used."""
         # Contiguous: the libraries work in place on flattened views, which else would be copies.
-        clean = inputs.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-        moved = self.search(library, net, clean.clone(), labels.clone()).detach()
+        clean = inputs.to(torch.float32, memory_format=torch.contiguous_format)
+        moved = self.search(library, net, clean.clone(), labels).detach()
         usable = ((moved >= 0) & (moved <= 1)).flatten(1).all(dim=1)  # a NaN is neither
         # Where nothing changed, double precision gets back the very value that it had.
         changed = per_sample(usable, moved) & (moved != clean)

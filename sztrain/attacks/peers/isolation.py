@@ -99,8 +99,6 @@ def frozen(net: nn.Module) -> Iterator[None]:
         True
     """
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    # Weights that the caller's autocast has cast by now are still tied to the parameters.
-    torch.clear_autocast_cache()
     try:
         for parameter in trained:
             parameter.requires_grad_(False)

@@ -137,17 +137,17 @@ def test_the_library_may_differentiate_and_keep_nothing(mode):
     assert net.weight.requires_grad
 
 
-def test_the_library_gets_a_batch_that_it_may_spoil():
-    def spoil(net, inputs, labels):
-        moved = brighten(net, inputs, labels)
-        inputs.fill_(7)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_library_may_work_in_place(dtype):
+    def brighten_in_place(net, inputs, labels):
+        inputs[:, 0] = 1
         labels.fill_(7)
-        return moved
+        return inputs
 
-    inputs, labels = INPUTS.clone(), LABELS.clone()
-    result = Stub(answer=spoil)(Sum(), inputs, labels)
+    inputs, labels = INPUTS.to(dtype), LABELS.clone()
+    result = Stub(answer=brighten_in_place)(Sum().to(dtype), inputs, labels)
     assert result.l0.tolist() == [1, 0, 1, 1]
-    assert torch.equal(inputs, INPUTS)
+    assert torch.equal(inputs, INPUTS.to(dtype))
     assert torch.equal(labels, LABELS)
 
 
