@@ -13,8 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from typing_extensions import override
 
-from sztrain.attacks import SigmaZero
+from sztrain.attacks import SigmaZero, SparseAutoAttack
 from sztrain.attacks.base import require_attack, validate_batch
+from sztrain.attacks.fixed_budget import FixedBudgetAttack
 from sztrain.callbacks.sample_store import SampleStore
 from sztrain.errors import InputError, require_count
 from sztrain.evaluation.measurement import Measurement, Tally
@@ -190,9 +191,8 @@ class SparseRobustness(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, attack: Attack
     ) -> dict[str, float]:
         probe = self.probe if stage == "val" else None
-        if getattr(trainer, "fast_dev_run", False):  # it is a smoke test
-            attack = replace(attack, num_steps=1)
-            probe = None if probe is None else replace(probe, num_steps=1)
+        if getattr(trainer, "fast_dev_run", False):
+            attack, probe = shortened(attack), None if probe is None else shortened(probe)
         store = self._stores[stage]
         batches = store.batches(self.batch_size)
         tally = Tally(
@@ -226,6 +226,20 @@ class SparseRobustness(Callback):
     def _log(self, pl_module: pl.LightningModule, values: dict[str, float]) -> None:
         for key, value in values.items():
             pl_module.log(key, value, prog_bar="median" in key, sync_dist=True)
+
+
+def shortened(attack: Attack) -> Attack:
+    """The attack as a smoke test runs it: one step, and none that searches for a budget.
+
+    Example:
+        >>> shortened(SigmaZero(num_steps=1000)).num_steps
+        1
+    """
+    if isinstance(attack, SparseAutoAttack):
+        return replace(attack, num_steps=1, num_queries=1, budget=attack.budget or 1)
+    if isinstance(attack, FixedBudgetAttack):
+        return replace(attack, num_steps=1, budget=attack.budget or 1)
+    return replace(attack, num_steps=1)
 
 
 def _inputs_and_labels(batch: Any) -> tuple[Tensor, Tensor]:

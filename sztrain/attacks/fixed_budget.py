@@ -80,20 +80,28 @@ class FixedBudgetAttack:
             batch_size=self.batch_size,
         )
 
+    def check_search(self) -> None:
+        """Refuse fewer steps than the search for a budget needs, if there is none.
+
+        Raises:
+            InputError: there are too few for all of its rounds.
+        """
+        fewest = self.num_rounds * self.fewest_steps
+        if self.budget is None and self.num_steps < fewest:
+            raise InputError(
+                f"expected `num_steps` to be at least {fewest} without a budget, which is then "
+                f"searched for in {self.num_rounds} rounds, got {self.num_steps}"
+            )
+
     def of_a_round(self) -> Self:
         """The attack with the steps of one run.
 
         Raises:
             InputError: there are too few for all rounds of a search.
         """
+        self.check_search()
         if self.budget is not None:
             return self
-        fewest = self.num_rounds * self.fewest_steps
-        if self.num_steps < fewest:
-            raise InputError(
-                f"expected `num_steps` to be at least {fewest} without a budget, which is then "
-                f"searched for in {self.num_rounds} rounds, got {self.num_steps}"
-            )
         return replace(self, num_steps=self.num_steps // self.num_rounds)
 
     def find(

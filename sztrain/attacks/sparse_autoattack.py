@@ -118,13 +118,11 @@ class SparseAutoAttack:
             ),
         }
 
-    def __call__(self, net: nn.Module, inputs: Tensor, labels: Tensor) -> EnsembleResult:
-        """Attack ``inputs``, shape ``(N, ...)`` in [0, 1], with int64 ``labels``, shape ``(N,)``.
+    def check_search(self) -> None:
+        """Refuse fewer steps or queries than the search for a budget needs, if there is none.
 
         Raises:
-            InputError: inputs outside [0, 1], labels outside the classes, non-finite logits, a
-                budget above the number of units, fewer than 10 steps or queries without a budget,
-                or pixels asked of something without channels.
+            InputError: there are too few for all of its rounds.
         """
         for name in ("num_steps", "num_queries"):
             value = getattr(self, name)
@@ -133,6 +131,16 @@ class SparseAutoAttack:
                     f"expected `{name}` to be at least {NUM_ROUNDS} without a budget, which is "
                     f"then searched for in as many rounds, got {value}"
                 )
+
+    def __call__(self, net: nn.Module, inputs: Tensor, labels: Tensor) -> EnsembleResult:
+        """Attack ``inputs``, shape ``(N, ...)`` in [0, 1], with int64 ``labels``, shape ``(N,)``.
+
+        Raises:
+            InputError: inputs outside [0, 1], labels outside the classes, non-finite logits, a
+                budget above the number of units, fewer than 10 steps or queries without a budget,
+                or pixels asked of something without channels.
+        """
+        self.check_search()
         others = [member.of_a_round() for member in self._others.values()]
         generators = [torch.Generator(inputs.device).manual_seed(self.seed) for _ in others]
         result = run_attack(

@@ -12,8 +12,11 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
 
+from sztrain.attacks import SparseAutoAttack
 from sztrain.attacks.base import eval_mode, validate_batch, validate_logits
-from sztrain.cli.build import plain
+from sztrain.attacks.fixed_budget import FixedBudgetAttack
+from sztrain.attacks.peers import PeerAttack
+from sztrain.cli.build import named, plain
 from sztrain.data import ImageDataModule, Part
 from sztrain.errors import InputError, require_count, require_in
 from sztrain.models import net_from_checkpoint, read_checkpoint
@@ -72,12 +75,19 @@ def check_num_samples(name: str, num_samples: Any, part: Part, split: str) -> in
 
 
 def check_attack(name: str, attack: Attack, shape: tuple[int, ...]) -> None:
-    """Refuse an attack whose budget no sample has room for.
+    """Refuse an attack that could not be run later.
 
     Raises:
-        InputError: its budget is larger than the number of units of a sample.
+        InputError: its budget is larger than the number of units of a sample, or it has too few
+            steps to search for one.
+        UnavailableError: it is another library's, which is not installed.
     """
     check_budgets(f"{name}.budget", [attack.budget], shape, attack.unit)
+    if isinstance(attack, FixedBudgetAttack | SparseAutoAttack):
+        with named(name):
+            attack.check_search()
+    if isinstance(attack, PeerAttack):
+        attack.load()
 
 
 def check_net(net: nn.Module, data: ImageDataModule, source: str) -> None:

@@ -24,8 +24,11 @@ def print_verdict(summary: dict[str, Any], output_dir: Path) -> None:
         output_dir: where the run left its files.
     """
     unit = summary["unit"]
-    judged = f"{' + '.join(summary['attacks'])}, N={summary['num_steps']}"
-    table = Table(title=f"Verdict on {summary['num_samples']} test images ({judged} only)")
+    names, steps = summary["attacks"], f"N={summary['num_steps']}"
+    judged = f"{names[0]}, {steps} only"
+    if len(names) > 1:
+        judged = f"worst case of {', '.join(names)}, {steps}"
+    table = Table(title=f"Verdict on {summary['num_samples']} test images ({judged})")
     table.add_column("measure")
     table.add_column(summary["method"], justify="right")
     table.add_row("clean accuracy", _percent(summary["clean_accuracy"]))

@@ -11,14 +11,13 @@ from omegaconf import OmegaConf
 from torch.utils.data import Subset
 
 from sztrain.cli.build import build_data
-from sztrain.cli.checks import check_net
+from sztrain.cli.checks import check_attack, check_net
 from sztrain.cli.jobs import Job, Selection
 from sztrain.cli.suites import Suite, config_option
 from sztrain.cli.team import automatic_batch_size
 from sztrain.errors import UnavailableError
 from sztrain.evaluation.rows import missing_row
 from sztrain.models import describe_net, load_net
-from sztrain.norms import check_budgets
 
 
 def suite_jobs(
@@ -33,7 +32,8 @@ def suite_jobs(
         output_dir: folder of the evaluation.
 
     Raises:
-        InputError: an attack or a net that does not exist; a damaged file; data unfit for the net.
+        InputError: an attack or a net that does not exist; a damaged file; data unfit for the net;
+            an attack with too few steps, or with a budget beyond the size of a sample.
     """
     runs = suite.runs()
     for model in suite.models:
@@ -58,7 +58,12 @@ def suite_jobs(
         check_net(net, selection.data, model)
         shape = selection.data.image_shape
         for run in runs:
-            check_budgets("suite.fixed_budgets", [run.attack.budget], shape, run.attack.unit)
+            try:
+                check_attack(f"suite: {run.label}", run.attack, shape)
+            except UnavailableError as error:
+                if run.attack.budget is None:
+                    yield missing_row(model, run.attack, run.steps, str(error))
+                continue
             yield Job(
                 label=f"{model}-{run.label}",
                 model=model,

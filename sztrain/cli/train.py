@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from sztrain.callbacks import SparseRobustness
+from sztrain.callbacks.sparse_robustness import shortened
 from sztrain.cli.build import (
     build_callbacks,
     build_data,
@@ -155,7 +155,7 @@ def _judge(
         gauge.measurements["test"],
         budgets=gauge.budgets,
         # As the gauge shortens it.
-        attack=replace(gauge.verdict, num_steps=1) if smoke_test else gauge.verdict,
+        attack=shortened(gauge.verdict) if smoke_test else gauge.verdict,
         clean_accuracy=tested[0]["test/clean_acc"],
         method=type(method).__name__,
         train_seconds=train_seconds,

@@ -44,14 +44,12 @@ HERE = [name for name in ATTACKS if not missing_for(name)]
 # Attacks that refuse to count pixels.
 FEATURES_ONLY = {"AdvLibSigmaZero", "BB", "BBadv", "EAD", "FMN", "SparseFool", "VFGA"}
 
-# What the algorithm of another library does not keep, and cannot be made to.
+# What an algorithm does not keep, and cannot be made to.
 DRAWS = "draws random numbers for the rows of a batch"
+RANDOM = ("PGDL0", "SparseAutoAttack", "SparsePGD", "SparseRS", "VFGA", "BB", "BBadv")
 EXCEPTIONS = {
-    ("VFGA", "equal samples get equal answers"): DRAWS,
-    ("BB", "equal samples get equal answers"): DRAWS,
-    ("BBadv", "equal samples get equal answers"): DRAWS,
-    ("VFGA", "a sample does not see its batch"): DRAWS,
-    ("BB", "a sample does not see its batch"): DRAWS,
+    **{(name, "equal samples get equal answers"): DRAWS for name in RANDOM},
+    **{(name, "a sample does not see its batch"): DRAWS for name in RANDOM},
     ("BBadv", "a sample does not see its batch"): "starts from another sample of the batch",
     ("EAD", "a sample does not see its batch"): "ends a search by the loss of the whole batch",
 }

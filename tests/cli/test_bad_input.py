@@ -102,6 +102,14 @@ TRAININGS = {
     "callbacks.gauge.verdict.budget=65": ("callbacks.gauge.verdict.budget` to be at most 64",),
     "callbacks.gauge.attack.num_steps=0": ("callbacks.gauge.attack: expected `num_steps` to be",),
     "verdict.num_steps=0": ("callbacks.gauge.verdict: expected `num_steps` to be at least 1",),
+    "verdict.num_steps=9": (
+        "callbacks.gauge.verdict: expected `num_steps` to be at least 10 without",
+    ),
+    "verdict.num_queries=9": (
+        "callbacks.gauge.verdict: expected `num_queries` to be at least 10 w",
+    ),
+    "callbacks.gauge.probe.budget=65": ("callbacks.gauge.probe.budget",),
+    "callbacks.gauge.probe.unit=pixels": ("expected `probe` to count features",),
     "verdict.num_samples=0": ("`verdict_samples` to be at least 1, got 0",),
     "callbacks.gauge.num_samples=0": ("`num_samples` to be at least 1, got 0",),
     "callbacks.gauge.batch_size=0": ("`batch_size` to be at least 1, got 0",),

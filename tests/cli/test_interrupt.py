@@ -15,7 +15,7 @@ RUN = (
     "model=wrn28 model.depth=10 model.width=1 model.dropout=0.3 data=digits "
     "trainer=cpu data.limit_train=320 data.batch_size=32 data.augment=true trainer.max_epochs=12 "
     "method.attack.num_steps=6 callbacks.gauge.num_samples=16 callbacks.gauge.attack.num_steps=3 "
-    "verdict.num_steps=3 verdict.num_samples=16 logger=csv"
+    "verdict.num_steps=10 verdict.num_queries=10 verdict.num_samples=16 logger=csv"
 )
 STEPS_PER_EPOCH = 10
 

@@ -164,7 +164,7 @@ def test_an_attack_may_take_several_steps_for_each_of_n(call, table):
 def test_a_budget_beyond_the_sample_is_refused(call):
     outcome = call(f"{SUITE} suite.fixed_budget_attacks=[sigma_zero] suite.fixed_budgets=[65]")
     assert outcome.status == 2
-    assert "expected `suite.fixed_budgets` to be at most 64" in outcome.err
+    assert "budget=65.budget` to be at most 64" in outcome.err
 
 
 def test_a_batch_size_that_is_left_open_suits_device_and_images(call, table):

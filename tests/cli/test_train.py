@@ -121,7 +121,8 @@ def test_wandb_writes_an_offline_run_that_the_checkpoint_names(trained):
 
 def test_evaluating_the_best_checkpoint_gives_the_summary_again(trained, call, table):
     summary = trained.summary
-    outcome = call(f"evaluate net={trained.best} attack.num_steps=15 hydra.run.dir=again")
+    judge = "attack=sparse_autoattack attack.num_steps=15 attack.num_queries=20"
+    outcome = call(f"evaluate net={trained.best} {judge} hydra.run.dir=again")
     assert outcome.status == 0
     (row,) = table("again/results.csv")
     assert float(row["median_l0"]) == summary["median_l0"]
@@ -168,10 +169,10 @@ def test_the_best_of_the_first_part_stays_the_best_of_a_resumed_run(
 
 def test_a_finished_run_can_be_judged_again(trained, call, small, tmp_path):
     command = f"train {small} logger=csv ckpt_path={trained.last} hydra.run.dir=again"
-    assert call(f"{command} verdict.num_steps=2").status == 0
+    assert call(f"{command} verdict.num_steps=12").status == 0
     summary = json.loads((tmp_path / "again" / "summary.json").read_text())
     assert summary["clean_accuracy"] == trained.summary["clean_accuracy"]
-    assert (summary["num_steps"], summary["epochs"]) == (2, 6)
+    assert (summary["num_steps"], summary["epochs"]) == (12, 6)
 
 
 def test_a_sweep_makes_one_run_each(call, tiny, tmp_path):
@@ -201,16 +202,18 @@ def test_another_seed_gives_another_net(call, tiny, tmp_path):
 def test_a_fast_dev_run_ends_well_and_claims_no_more_steps_than_it_took(call, tmp_path):
     outcome = call("train trainer.fast_dev_run=true trainer=cpu hydra.run.dir=run")
     assert outcome.status == 0
-    assert "(SigmaZero, N=1 only)" in " ".join(outcome.out.split())
+    assert "sparse_rs, N=1)" in " ".join(outcome.out.split())
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert not (tmp_path / "run" / "wandb").exists()
 
 
 def test_the_verdict_is_printed_with_its_judge_and_its_place(call, tiny, tmp_path):
-    outcome = call(f"train {tiny} verdict.num_steps=3 hydra.run.dir=run")
+    outcome = call(f"train {tiny} verdict.num_steps=13 hydra.run.dir=run")
     assert outcome.status == 0
     assert outcome.err == ""
-    assert "Verdict on 4 test images (SigmaZero, N=3 only)" in " ".join(outcome.out.split())
+    words = " ".join(outcome.out.split())
+    members = "sigma_zero, sparse_pgd, sparse_pgd_projected, sparse_rs"
+    assert f"Verdict on 4 test images (worst case of {members}, N=13)" in words
     assert str(tmp_path / "run") in outcome.out
     assert "wandb:" not in outcome.out
 
