@@ -17,6 +17,7 @@ from sztrain.types import Attack, Ensemble
 
 _SCREEN = {
     "model": "net",
+    "attack": "attack",
     "options": "options",
     "steps": "N",
     "clean_acc": "clean",
@@ -137,8 +138,14 @@ class Report:
         )
         if self.run is not None:
             self.run.finish(self.rows, self._budget_rows, self._findings, pictures, report)
-        headings = {k: v for k, v in _SCREEN.items() if self.suite is not None or k != "steps"}
-        print_results(self.rows, headings, self._title(), self._remarks(), report)
+        print_results(self.rows, self._headings(), self._title(), self._remarks(), report)
+
+    def _headings(self) -> dict[str, str]:
+        """Columns for the screen: where all rows have the same attack, its name is elsewhere."""
+        left_out = set() if self.suite is not None else {"steps", "options"}
+        if len({row["attack"] for row in self.rows}) == 1:
+            left_out.add("attack")
+        return {key: heading for key, heading in _SCREEN.items() if key not in left_out}
 
     def _rows_to_read(self) -> list[dict[str, Any]]:
         """The rows, but a net that cannot be had once, not for every attack."""
