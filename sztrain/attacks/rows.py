@@ -56,6 +56,16 @@ def first_rows(inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     }
 
 
+def precise(inputs: Tensor) -> torch.dtype:
+    """The dtype of thresholds, losses and the like, which cannot do with half precision.
+
+    Example:
+        >>> precise(torch.zeros(2, 3, dtype=torch.bfloat16))
+        torch.float32
+    """
+    return torch.promote_types(inputs.dtype, torch.float32)
+
+
 def steps_between_looks(device: torch.device) -> int:
     """How often to ask who is done: an accelerator makes the host wait for the answer.
 

@@ -13,19 +13,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sztrain.attacks._search import Search
+from sztrain.attacks._search import AdamSearch, corrected
 from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack, validate_attack
 from sztrain.attacks.cuda_graph import Recorded, require_cuda
 from sztrain.attacks.rows import Outcome, steps_between_looks
 from sztrain.errors import InputError, require_at_least, require_count, require_in
 from sztrain.losses import difference_of_logits, smooth_l0_gradient
-from sztrain.norms import l0_norm, magnitudes, num_units, per_sample
+from sztrain.norms import l0_norm, magnitudes, num_units
 from sztrain.types import AttackResult, Unit
 
 StepRule = Literal["adam", "sgd"]
 STEP_RULES: tuple[StepRule, ...] = ("adam", "sgd")
-
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam, arXiv:1412.6980, Algorithm 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +128,12 @@ class SigmaZero:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Search(AdamSearch):
+    num_stale: Tensor
+    """Steps since the best."""
+
+
 def sigma_zero(logits_of: Logits, inputs: Tensor, labels: Tensor, attack: SigmaZero) -> Found:
     r"""Algorithm 1 of `arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_, line by line.
 
@@ -154,7 +158,9 @@ def sigma_zero(logits_of: Logits, inputs: Tensor, labels: Tensor, attack: SigmaZ
         require_cuda(inputs.device)
     advance = Recorded(iterate) if attack.cuda_graph else iterate
     interval = steps_between_looks(inputs.device)
-    search, outcome = Search.start(inputs, labels, attack.tau), Outcome(inputs)  # line 1
+    stale = torch.zeros_like(labels)
+    search = _Search.start(inputs, labels, attack.tau, num_stale=stale)  # line 1
+    outcome = Outcome(inputs)
     schedule = _schedule(attack, search)
     _look(logits_of, attack, search, schedule.new_zeros(()))  # line 3
     _close(attack, search)  # whoever is misclassified from the start: the minimum is δ = 0
@@ -184,27 +190,28 @@ def cosine_annealing(eta: float, step: int, num_steps: int) -> float:
     return eta * (0.1 + 0.9 * (1 + math.cos(math.pi * step / num_steps)) / 2)
 
 
-def _schedule(attack: SigmaZero, search: Search) -> Tensor:
+def _schedule(attack: SigmaZero, search: _Search) -> Tensor:
     """Step size, Adam's ε and step of the threshold for every iteration, shape ``(num_steps, 3)``.
 
-    The corrections of Adam's bias are in the first two: "the order of computation" at the end of
-    Section 2 of arXiv:1412.6980. A tensor, since a recorded step reads it from the device.
+    A tensor, since a recorded step reads it from the device.
     """
-    smallest = max(EPSILON, torch.finfo(search.mean.dtype).tiny)  # half precision has no 1e-8
     rows = []
     for i in range(1, attack.num_steps + 1):
         eta = cosine_annealing(attack.eta, i - 1, attack.num_steps)
         tau_step = attack.tau_factor * cosine_annealing(attack.eta, i, attack.num_steps)  # line 7
-        if attack.step_rule == "adam":
-            root = math.sqrt(1 - BETA2**i)
-            rows.append((eta * root / (1 - BETA1**i), smallest * root, tau_step))
-        else:
-            rows.append((eta, 0.0, tau_step))
+        adam = attack.step_rule == "adam"
+        step_size, epsilon = corrected(eta, i, search.mean.dtype) if adam else (eta, 0.0)
+        rows.append((step_size, epsilon, tau_step))
     return torch.tensor(rows, dtype=search.tau.dtype, device=search.tau.device)
 
 
 def _iterate(
-    logits_of: Logits, attack: SigmaZero, search: Search, now: Tensor, *, with_gradient: bool = True
+    logits_of: Logits,
+    attack: SigmaZero,
+    search: _Search,
+    now: Tensor,
+    *,
+    with_gradient: bool = True,
 ) -> None:
     """One iteration in place, on tensors that stay where they are: it can be recorded."""
     step_size, epsilon, tau_step = now.unbind()
@@ -214,29 +221,20 @@ def _iterate(
         _close(attack, search)
 
 
-def _move(attack: SigmaZero, search: Search, step_size: Tensor, epsilon: Tensor) -> None:
+def _move(attack: SigmaZero, search: _Search, step_size: Tensor, epsilon: Tensor) -> None:
     """Lines 4 to 6."""
-    gradient, delta = search.gradient, search.delta
-    largest = gradient.abs().amax(dim=tuple(range(1, gradient.ndim)), keepdim=True)
-    gradient.div_(largest.clamp_(min=1e-12))  # line 4
-    # A gradient that overflowed says nothing: it moves nothing.
-    torch.nan_to_num(gradient, 0, 0, 0, out=gradient)
+    direction = search.normalise_gradient()  # line 4
     if attack.step_rule == "adam":
-        search.mean.lerp_(gradient, 1 - BETA1)
-        search.mean_square.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-        scale = torch.sqrt(search.mean_square, out=gradient).add_(epsilon)
-        torch.div(search.mean, scale, out=gradient)
-    delta.sub_(gradient.mul_(step_size))
-    delta.add_(search.inputs).clamp_(0, 1).sub_(search.inputs)  # line 5
-    # 1 where |δ| >= τ, else 0. By arithmetic: a CPU takes several times as long over a mask.
-    room = magnitudes(delta, attack.unit) - per_sample(search.tau, delta)
-    delta.mul_(room.sign_().add_(1).clamp_(max=1))  # line 6
+        direction = search.adam_direction(epsilon)
+    search.delta.sub_(direction.mul_(step_size))
+    search.clamp_to_box()  # line 5
+    search.cut_off(magnitudes(search.delta, attack.unit))  # line 6
 
 
 def _look(
     logits_of: Logits,
     attack: SigmaZero,
-    search: Search,
+    search: _Search,
     tau_step: Tensor,
     *,
     with_gradient: bool = True,
@@ -264,7 +262,7 @@ def _look(
         _differentiate(attack, search, logits, delta)
 
 
-def _close(attack: SigmaZero, search: Search) -> None:
+def _close(attack: SigmaZero, search: _Search) -> None:
     """End the search of the samples that are broken well enough, or for long enough."""
     over = search.best_l0 <= (attack.budget or 0)
     if attack.patience is not None:
@@ -272,7 +270,7 @@ def _close(attack: SigmaZero, search: Search) -> None:
     search.open.logical_and_(~over)
 
 
-def _differentiate(attack: SigmaZero, search: Search, logits: Tensor, delta: Tensor) -> None:
+def _differentiate(attack: SigmaZero, search: _Search, logits: Tensor, delta: Tensor) -> None:
     r"""Gradient of the objective in δ.
 
     .. math:: \nabla_\delta [\mathcal{L}(x+\delta, y) + \hat\ell_0(\delta, \sigma) / d]
@@ -294,7 +292,7 @@ def _half(attack: SigmaZero, device: torch.device) -> AbstractContextManager[Non
 
 
 @torch.no_grad()
-def _confirmed(logits_of: Logits, attack: SigmaZero, search: Search, better: Tensor) -> Tensor:
+def _confirmed(logits_of: Logits, attack: SigmaZero, search: _Search, better: Tensor) -> Tensor:
     """Those of the ``better`` that full precision finds adversarial as well."""
     rows = better.nonzero().squeeze(1)
     if len(rows) == 0:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sztrain.attacks.base import Found, Logits, is_adversarial
 from sztrain.attacks.fixed_budget import FixedBudgetAttack, largest
-from sztrain.attacks.rows import Outcome, Rows, first_rows, steps_between_looks
+from sztrain.attacks.rows import Outcome, Rows, first_rows, precise, steps_between_looks
 from sztrain.errors import InputError, require_count
 from sztrain.norms import l0_norm, per_sample
 
@@ -112,7 +112,6 @@ class Ascent(Rows):
         """Everyone at random magnitudes in a random mask."""
         noise = torch.empty_like(inputs).uniform_(-1, 1, generator=generator)
         mask = torch.empty_like(inputs[:, 0]).normal_(generator=generator)
-        precise = torch.promote_types(inputs.dtype, torch.float32)
         return cls(
             **first_rows(inputs, labels),
             budgets=budgets,
@@ -122,7 +121,7 @@ class Ascent(Rows):
             values_gradient=torch.zeros_like(inputs),
             mask_gradient=torch.zeros_like(mask),
             num_stale=torch.zeros_like(labels),
-            highest=inputs.new_full((len(inputs),), -torch.inf, dtype=precise),
+            highest=inputs.new_full((len(inputs),), -torch.inf, dtype=precise(inputs)),
             reached=inputs.clone(),
         )
 

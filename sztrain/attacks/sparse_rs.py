@@ -15,7 +15,7 @@ from torch import Tensor
 from sztrain.attacks._moves import Move, move_sizes
 from sztrain.attacks.base import Found, Logits, is_adversarial
 from sztrain.attacks.fixed_budget import FixedBudgetAttack, largest
-from sztrain.attacks.rows import Outcome, Rows, first_rows, steps_between_looks
+from sztrain.attacks.rows import Outcome, Rows, first_rows, precise, steps_between_looks
 from sztrain.errors import InputError, require_in
 from sztrain.losses import difference_of_logits
 from sztrain.norms import l0_norm
@@ -113,13 +113,12 @@ class Walk(Rows):
         keys = torch.rand(num_samples, num_positions, generator=generator, device=inputs.device)
         members = largest(keys, budgets, int(budgets.max()))
         colours = torch.empty_like(inputs).bernoulli_(generator=generator)
-        precise = torch.promote_types(inputs.dtype, torch.float32)
         return cls(
             **first_rows(inputs, labels),
             members=members,
             sizes=move_sizes(budgets, num_positions, [alpha / divisor for divisor in DIVISORS]),
             best_inputs=torch.lerp(inputs, colours, members.to(inputs.dtype)),
-            best_loss=inputs.new_full((num_samples,), torch.inf, dtype=precise),
+            best_loss=inputs.new_full((num_samples,), torch.inf, dtype=precise(inputs)),
         )
 
     def claims(self) -> Found:
