@@ -56,7 +56,7 @@ def smooth_l0(delta: Tensor, sigma: float, unit: Unit = "features") -> Tensor:
     return (square / (square + sigma)).flatten(1).sum(dim=1)
 
 
-def smooth_l0_gradient(delta: Tensor, sigma: float, unit: Unit = "features") -> Tensor:
+def smooth_l0_gradient(delta: Tensor, sigma: float | Tensor, unit: Unit = "features") -> Tensor:
     r"""Gradient in δ of :func:`smooth_l0`.
 
     .. math::
@@ -65,7 +65,7 @@ def smooth_l0_gradient(delta: Tensor, sigma: float, unit: Unit = "features") -> 
 
     Args:
         delta: differences, shape ``(N, ...)``; for pixels ``(N, C, H, W)``.
-        sigma: smoothness, > 0.
+        sigma: smoothness, > 0; one for all, or one a sample, broadcast against ``delta``.
         unit: what to count.
 
     Returns:

@@ -1,5 +1,6 @@
 """Sparse attacks: each a frozen set of hyper-parameters, called on a net and a batch."""
 
+from sztrain.attacks.aslo import ASLO
 from sztrain.attacks.peers import (
     BB,
     EAD,
@@ -17,6 +18,7 @@ from sztrain.attacks.sparse_pgd import SparsePGD
 from sztrain.attacks.sparse_rs import SparseRS
 
 __all__ = [
+    "ASLO",
     "BB",
     "EAD",
     "FMN",

@@ -2,16 +2,27 @@
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from sztrain.attacks.base import Found
+from sztrain.attacks.base import Found, Logits, is_adversarial
 from sztrain.attacks.rows import Rows, first_rows, precise
-from sztrain.norms import per_sample
+from sztrain.losses import difference_of_logits
+from sztrain.norms import l0_norm, per_sample
+from sztrain.types import Unit
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam, arXiv:1412.6980, Algorithm 1
+
+
+class Seen(NamedTuple):
+    """What a forward pass showed."""
+
+    logits: Tensor
+    delta: Tensor
+    """Where it was taken, a leaf that the logits can be differentiated in."""
+    adversarial: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +43,22 @@ class Search(Rows):
             best_l0=inputs.new_full((len(inputs),), torch.inf, dtype=torch.float32),
             **own,
         )
+
+    def look(
+        self, logits_of: Logits, unit: Unit, *, targeted: bool = False, with_gradient: bool = True
+    ) -> Seen:
+        """Pass x + δ through the net; take δ for the best where it is adversarial and sparser."""
+        # Rounding is monotone, so x + (clip(x + δ) - x) stays in [0, 1] without another clip.
+        delta = self.delta.detach().requires_grad_(with_gradient)
+        with torch.set_grad_enabled(with_gradient):
+            logits = logits_of(self.inputs + delta)
+        self.num_forwards.add_(self.open)
+        if with_gradient:
+            self.num_backwards.add_(self.open)
+        adversarial = is_adversarial(logits, self.labels, targeted)
+        l0 = l0_norm(self.delta, unit)
+        self.keep_best(adversarial & self.open & (l0 < self.best_l0), l0)
+        return Seen(logits, delta, adversarial)
 
     def clamp_to_box(self) -> None:
         """Clip x + δ to [0, 1]."""
@@ -101,6 +128,17 @@ class AdamSearch(Search):
         # mask.
         room = sizes - per_sample(self.tau, sizes)
         self.delta.mul_(room.sign_().add_(1).clamp_(max=1))
+
+
+def margin_gradient(logits: Tensor, labels: Tensor, delta: Tensor, targeted: bool) -> Tensor:
+    r"""Gradient in δ of what is left of the margin: of :math:`\max(f_y - \max_{k \ne y} f_k, 0)`.
+
+    Targeted, of :math:`\max(\max_{k \ne t} f_k - f_t, 0)`.
+    """
+    margin = difference_of_logits(logits, labels)
+    loss = (-margin if targeted else margin).clamp(min=0)
+    (gradient,) = torch.autograd.grad(loss.sum(), delta)
+    return gradient
 
 
 def corrected(eta: float, step: int, dtype: torch.dtype) -> tuple[float, float]:

@@ -13,12 +13,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sztrain.attacks._search import AdamSearch, corrected
+from sztrain.attacks._search import AdamSearch, corrected, margin_gradient
 from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack, validate_attack
 from sztrain.attacks.cuda_graph import Recorded, require_cuda
 from sztrain.attacks.rows import Outcome, steps_between_looks
 from sztrain.errors import InputError, require_at_least, require_count, require_in
-from sztrain.losses import difference_of_logits, smooth_l0_gradient
+from sztrain.losses import smooth_l0_gradient
 from sztrain.norms import l0_norm, magnitudes, num_units
 from sztrain.types import AttackResult, Unit
 
@@ -277,9 +277,7 @@ def _differentiate(attack: SigmaZero, search: _Search, logits: Tensor, delta: Te
 
     (Eqs. 4 and 6; the indicator in :math:`\mathcal{L}` has no gradient.)
     """
-    margin = difference_of_logits(logits, search.labels)
-    loss = (-margin if attack.targeted else margin).clamp(min=0)
-    (gradient,) = torch.autograd.grad(loss.sum(), delta)
+    gradient = margin_gradient(logits, search.labels, delta, attack.targeted)
     penalty = smooth_l0_gradient(search.delta, attack.sigma, attack.unit)
     share = 1 / num_units(search.delta.shape[1:], attack.unit)
     torch.add(gradient, penalty, alpha=share, out=search.gradient)

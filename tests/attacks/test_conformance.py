@@ -20,6 +20,7 @@ from sztrain.types import Attack
 
 # Each attack with a budget of queries that is small, and still enough to break something.
 ATTACKS = {
+    "ASLO": {"num_steps": 12},
     "PGDL0": {"num_steps": 50},
     "SigmaZero": {"num_steps": 12},
     "SparseAutoAttack": {"num_steps": 20, "num_queries": 40},
