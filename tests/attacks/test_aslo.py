@@ -373,6 +373,17 @@ def test_pruning_equals_a_loop_over_samples_and_changes(make_batch, unit):
     assert after.l0.sum() < before.l0.sum()
 
 
+def test_pruning_keeps_the_target(make_batch):
+    batch = make_batch(num_wrong=0, num_samples=8)
+    attack = ASLO(num_steps=12, targeted=True)
+    targets = (batch.labels + 1) % 4
+    before = attack(batch.net, batch.inputs, targets)
+    after = replace(attack, prune_steps=75)(batch.net, batch.inputs, targets)
+    assert torch.equal(after.success, before.success)
+    assert (after.l0 <= before.l0).all()
+    assert after.l0[after.success].sum() < before.l0[before.success].sum()
+
+
 def test_pruning_stops_at_the_budget_and_at_the_number_of_tries():
     def logits_of(inputs):
         return torch.stack([inputs.sum(dim=1) - 5, torch.ones(len(inputs))], dim=1)
