@@ -1,6 +1,7 @@
 """Sparse attacks: each a frozen set of hyper-parameters, called on a net and a batch."""
 
 from sztrain.attacks.aslo import ASLO
+from sztrain.attacks.lin_sparse import LinSparse
 from sztrain.attacks.peers import (
     BB,
     EAD,
@@ -27,6 +28,7 @@ __all__ = [
     "VFGA",
     "AdvLibSigmaZero",
     "BBadv",
+    "LinSparse",
     "SigmaZero",
     "SparseAutoAttack",
     "SparseFool",

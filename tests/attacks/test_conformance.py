@@ -20,7 +20,15 @@ from sztrain.types import Attack
 
 # Each attack with a budget of queries that is small, and still enough to break something.
 ATTACKS = {
-    "ASLO": {"num_steps": 12},
+    "ASLO": {"num_steps": 12, "prune_steps": 5},
+    "LinSparse": {
+        "num_steps": 20,
+        "dense_steps": 4,
+        "epsilon": 0.3,
+        "tau": 0.3,
+        "step": 100.0,
+        "amplitude": "full",
+    },
     "PGDL0": {"num_steps": 50},
     "SigmaZero": {"num_steps": 12},
     "SparseAutoAttack": {"num_steps": 20, "num_queries": 40},
