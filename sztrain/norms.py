@@ -3,6 +3,7 @@ r"""The l0 norm in its two units, and projections onto l0 balls and onto the box
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sztrain.errors import InputError, require_at_least, require_count
@@ -47,6 +48,35 @@ def l0_norm(delta: Tensor, unit: Unit = "features") -> Tensor:
     """
     # By arithmetic: a CPU takes several times as long over `!=`.
     return magnitudes(delta, unit).sign_().flatten(1).sum(dim=1, dtype=torch.float32)
+
+
+def num_changed_windows(delta: Tensor, size: int = 8) -> Tensor:
+    r"""Number of windows in which some pixel was changed, :math:`d_{2,0}(\delta)`.
+
+    .. math:: d_{2,0}(\delta) = |\{i : \|\delta_{G_i}\|_2 \ne 0\}|
+
+    over all overlapping windows :math:`G_i` of ``size`` times ``size`` pixels inside the image:
+    pixels side by side count far less than as many that are scattered.
+
+    Args:
+        delta: differences of images, shape ``(N, C, H, W)``.
+        size: pixels a side, at most H and W.
+
+    Returns:
+        float32 tensor of shape ``(N,)``, from 0 to ``(H - size + 1) * (W - size + 1)``.
+
+    Reference:
+        Measure of group-wise sparsity in `arXiv:2311.17434 <https://arxiv.org/abs/2311.17434>`_.
+
+    Example:
+        >>> delta = torch.zeros(1, 3, 32, 32)
+        >>> delta[0, :, 0, 0] = 0.1  # a corner lies in one window
+        >>> delta[0, 1, 16, 16] = 0.1  # and this in 64
+        >>> num_changed_windows(delta)
+        tensor([65.])
+    """
+    changed = magnitudes(delta, "pixels").sign().float()
+    return F.max_pool2d(changed, size, stride=1).flatten(1).sum(dim=1)
 
 
 def num_units(shape: torch.Size | tuple[int, ...], unit: Unit) -> int:

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from sztrain.errors import InputError
-from sztrain.norms import clamp_to_box, l0_norm, magnitudes, num_units, per_sample, project_l0
+from sztrain.norms import (
+    clamp_to_box,
+    l0_norm,
+    magnitudes,
+    num_changed_windows,
+    num_units,
+    per_sample,
+    project_l0,
+)
 
 # Few values, so that zeros and ties are common.
 VALUES = st.sampled_from([0.0, -0.0, 0.25, -0.25, 0.5, -0.5, 1.0, -1.0])
@@ -194,3 +202,27 @@ def test_per_sample_values_stand_before_the_other_dimensions():
         scaled = per_sample(torch.tensor([1.0, 2.0, 3.0]), like) * like
         assert scaled.flatten(1).amin(dim=1).tolist() == [1.0, 2.0, 3.0]
         assert scaled.flatten(1).amax(dim=1).tolist() == [1.0, 2.0, 3.0]
+
+
+# ---- groups -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "shape"), [(8, (1, 28, 28)), (3, (3, 9, 12)), (5, (2, 5, 5))])
+@pytest.mark.parametrize("density", [0.0, 0.01, 0.3])
+def test_changed_windows_are_those_whose_norm_is_not_zero(size, shape, density):
+    generator = torch.Generator().manual_seed(size)
+    delta = torch.randn(6, *shape, generator=generator)
+    delta *= torch.rand(6, *shape, generator=generator) < density
+    windows = torch.nn.functional.unfold(delta, size)  # (N, C * size * size, number of windows)
+    expected = (torch.linalg.vector_norm(windows, dim=1) != 0).sum(dim=1).float()
+    assert torch.equal(num_changed_windows(delta, size), expected)
+    assert expected.any() == (density > 0)
+
+
+def test_a_corner_lies_in_one_window_and_an_inner_pixel_in_all_of_a_patch():
+    for shape, most in (((3, 32, 32), 625), ((1, 28, 28), 441)):
+        delta = torch.zeros(3, *shape)
+        delta[0, 0, 0, -1] = 1e-30
+        delta[1, 0, 14, 14] = -1
+        delta[2] = 1
+        assert num_changed_windows(delta).tolist() == [1, 64, most]

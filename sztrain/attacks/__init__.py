@@ -1,6 +1,7 @@
 """Sparse attacks: each a frozen set of hyper-parameters, called on a net and a batch."""
 
 from sztrain.attacks.aslo import ASLO
+from sztrain.attacks.gse import GSE
 from sztrain.attacks.lin_sparse import LinSparse
 from sztrain.attacks.peers import (
     BB,
@@ -23,6 +24,7 @@ __all__ = [
     "BB",
     "EAD",
     "FMN",
+    "GSE",
     "PDPGD",
     "PGDL0",
     "VFGA",

@@ -21,6 +21,7 @@ from sztrain.types import Attack
 # Each attack with a budget of queries that is small, and still enough to break something.
 ATTACKS = {
     "ASLO": {"num_steps": 12, "prune_steps": 5},
+    "GSE": {"num_steps": 60, "sigma": 30.0, "mu": 0.0005, "q": 0.5, "switch": 0.5, "patch": 2},
     "LinSparse": {
         "num_steps": 20,
         "dense_steps": 4,
