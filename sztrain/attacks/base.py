@@ -115,7 +115,7 @@ def run_attack(
     """
     validate_batch(inputs, labels)
     check_budgets("budget", [budget], inputs.shape[1:], unit)
-    with _attack_mode(net, inputs.device), _precision(inputs.device, full=recheck):
+    with attack_mode(net, inputs.device), _precision(inputs.device, full=recheck):
         # Tensors made under inference mode cannot be saved for a backward pass; copies can.
         inputs, labels = (t.clone() if t.is_inference() else t for t in (inputs, labels))
         inputs, labels = inputs.detach(), labels.detach()
@@ -225,8 +225,19 @@ def eval_mode(net: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _attack_mode(net: nn.Module, device: torch.device) -> Iterator[None]:
-    """Eval mode and gradients inside; the net's flags and the random state as before outside."""
+def attack_mode(net: nn.Module, device: torch.device) -> Iterator[None]:
+    """Eval mode and gradients inside; the net's flags and the random state as before outside.
+
+    Args:
+        net: what is attacked.
+        device: where it is, whose random state is kept as well.
+
+    Example:
+        >>> net = nn.Sequential(nn.Dropout())
+        >>> with torch.inference_mode(), attack_mode(net, torch.device("cpu")):
+        ...     net[0].training, torch.is_grad_enabled()
+        (False, True)
+    """
     accelerated = device.type != "cpu"
     with ExitStack() as stack:
         stack.enter_context(
