@@ -59,8 +59,8 @@ def transcription(net, x, y, attack):
     generator = torch.Generator().manual_seed(attack.seed)
     weights = torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x.dtype)
     # The three factors in the authors' code, of which only the product matters.
-    beta, lamda = 100, 1000
-    rate = attack.step / (beta * lamda)
+    beta, weight = 100, 1000
+    rate = attack.step / (beta * weight)
     for _ in range(attack.num_steps):
         moved = (x + weights * dense).clamp(0, 1)
         look(moved)
@@ -70,7 +70,7 @@ def transcription(net, x, y, attack):
         at = x + leaf * dense
         at = at + (moved - at).detach()  # the clip, without its gradient
         sparsity = torch.linalg.vector_norm(leaf, ord=0)
-        (beta * (lamda * cross_entropy(net, at, goal) + sparsity)).backward()
+        (beta * (weight * cross_entropy(net, at, goal) + sparsity)).backward()
         weights = (
             room
             / attack.epsilon
