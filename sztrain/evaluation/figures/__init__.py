@@ -3,6 +3,7 @@
 from sztrain.evaluation.figures.ablation import AblationCell, ablation_figure
 from sztrain.evaluation.figures.curves import robustness_curve_figure
 from sztrain.evaluation.figures.examples import adversarial_examples_figure
+from sztrain.evaluation.figures.explanation import KIND_COLOURS, explanation_figure
 from sztrain.evaluation.figures.files import save_figure
 from sztrain.evaluation.figures.grid import attack_grid_figure
 from sztrain.evaluation.figures.loss_terms import loss_terms_figure
@@ -12,11 +13,13 @@ from sztrain.evaluation.figures.trajectory import trajectory_figure
 
 __all__ = [
     "COLOURS",
+    "KIND_COLOURS",
     "LINE_STYLES",
     "AblationCell",
     "ablation_figure",
     "adversarial_examples_figure",
     "attack_grid_figure",
+    "explanation_figure",
     "loss_terms_figure",
     "moments_figure",
     "robustness_curve_figure",

@@ -81,13 +81,13 @@ def signed_change(delta: Tensor) -> Tensor:
     """Change of the most changed channel of every cell, ``(N, C, H, W)`` to ``(N, h, w)``."""
     position = delta.abs().argmax(dim=1, keepdim=True)
     change = delta.gather(1, position)
-    block = _block(change.shape)
+    block = cell_side(change.shape)
     up = F.max_pool2d(change.clamp(min=0), block, ceil_mode=True)
     down = F.max_pool2d((-change).clamp(min=0), block, ceil_mode=True)
     return torch.where(up >= down, up, -down).squeeze(1)
 
 
-def _block(shape: torch.Size) -> int:
+def cell_side(shape: torch.Size) -> int:
     """Pixels on a side of a cell."""
     return -(-max(shape[-2:]) // CHANGE_CELLS)
 
@@ -97,17 +97,20 @@ def show_image(ax: Axes, image: Tensor, left: float = -0.5, **look: Any) -> Axes
     pixels = image.clamp(0, 1).movedim(0, -1).squeeze(-1).numpy()
     # Of a large image nothing may be left out, and a small one is to stay sharp.
     look = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "antialiased", **look}
-    return _show(ax, pixels, image, left, **look)
+    return show_values(ax, pixels, image, left, **look)
 
 
 def show_change(ax: Axes, delta: Tensor, left: float = -0.5) -> AxesImage:
     """Draw what changed in an image, shape ``(C, H, W)``, with its left edge at ``left`` pixels."""
     change = signed_change(delta.unsqueeze(0))[0].numpy()
     values = np.ma.masked_equal(change, 0)
-    return _show(ax, values, delta, left, cmap=CHANGE_MAP, norm=CHANGE, interpolation="nearest")
+    return show_values(
+        ax, values, delta, left, cmap=CHANGE_MAP, norm=CHANGE, interpolation="nearest"
+    )
 
 
-def _show(ax: Axes, values: Any, like: Tensor, left: float, **look: Any) -> AxesImage:
+def show_values(ax: Axes, values: Any, like: Tensor, left: float = -0.5, **look: Any) -> AxesImage:
+    """Draw values, one a cell, over the place of an image of shape ``(C, H, W)``."""
     height, width = like.shape[-2:]
     ax.set(xticks=[], yticks=[])
     return ax.imshow(values, extent=(left, left + width, height - 0.5, -0.5), **look)
@@ -118,7 +121,7 @@ def change_bar(figure: Figure, axes: Iterable[Axes], inputs: Tensor, **place: An
     mappable = ScalarMappable(CHANGE, CHANGE_MAP)
     bar = figure.colorbar(mappable, ax=list(axes), ticks=[-1, 0, 1], **place)
     bar.ax.set_yticklabels(["darkened by 1", "0", "brightened by 1"], fontsize=9)
-    block = _block(inputs.shape)
+    block = cell_side(inputs.shape)
     if block > 1:
         bar.set_label(f"largest change\nin {block} × {block} pixels", fontsize=9)
     elif inputs.shape[1] > 1:

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from figure_looks import overlapping_words, words_outside
 from matplotlib.colors import to_hex, to_rgba
 
 from sztrain.errors import InputError
-from sztrain.evaluation.explanation_figure import KIND_COLOURS, explanation_figure
+from sztrain.evaluation.figures import KIND_COLOURS, explanation_figure
 from sztrain.metrics.saliency import NoiseLabels
 
 LABELS, TARGETS = torch.tensor([3, 1]), torch.tensor([5, 0])
@@ -77,7 +78,6 @@ def test_maps_stand_below_where_they_are_given():
         for column in range(2):
             shown = figure.axes[2 * row + column].get_images()[1].get_array()
             torch.testing.assert_close(torch.as_tensor(shown.data), expected[column, 0])
-    figure.canvas.draw()
 
 
 @pytest.mark.parametrize(
@@ -100,3 +100,21 @@ def test_what_does_not_fit_is_refused(change, message):
     }
     with pytest.raises(InputError, match=f"^{message}$"):
         explanation_figure(**arguments | change)
+
+
+@pytest.mark.parametrize("maps", [None, torch.rand(2, 1, 6, 6)])
+@pytest.mark.parametrize("names", [None, [f"soft-coated wheaten terrier {k}" for k in range(6)]])
+@pytest.mark.parametrize("max_examples", [1, 2])
+def test_no_words_run_into_each_other(maps, names, max_examples):
+    figure = explanation_figure(
+        torch.rand(2, 1, 6, 6),
+        kinds_of(6),
+        LABELS,
+        TARGETS,
+        label_maps=maps,
+        target_maps=maps,
+        class_names=names,
+        max_examples=max_examples,
+    )
+    assert overlapping_words(figure) == []
+    assert words_outside(figure) == []

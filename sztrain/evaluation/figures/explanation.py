@@ -1,4 +1,4 @@
-"""A figure of what sparse changes do: which obscure the true class, which lead to another."""
+"""What sparse changes do: which obscure the true class, which lead to another."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,12 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sztrain.errors import InputError, require_at_least
+from sztrain.evaluation.figures._images import (
+    becomes,
+    cell_side,
+    class_name,
+    require_images,
+    show_image,
+    show_values,
+)
+from sztrain.evaluation.figures.style import COLOURS
 from sztrain.metrics.saliency import NoiseLabels
 
-# From the palette of Okabe and Ito, told apart with any kind of colour vision.
-KIND_COLOURS = {"obscuring": "#0072B2", "leading": "#E69F00", "neutral": "#CC79A7"}
-
-_CELLS = 32  # changes are drawn on at most this many cells a side: one pixel stays visible
+KIND_COLOURS = {"obscuring": COLOURS[0], "leading": COLOURS[4], "neutral": COLOURS[3]}
 
 
 def explanation_figure(
@@ -62,46 +68,42 @@ def explanation_figure(
         '7 → 1'
     """
     require_at_least("max_examples", max_examples, 1)
-    _check(inputs, kinds, {"labels": labels, "targets": targets})
-    rows: list[tuple[str, Tensor | None]] = [("clean", None), ("changes", None)]
-    for name, maps in (("for the true class", label_maps), ("for the reached", target_maps)):
-        if maps is not None:
-            if maps.shape != (len(inputs), 1, *inputs.shape[2:]):
-                raise InputError(
-                    "expected class activation maps of shape (N, 1, H, W) as `inputs` have, "
-                    f"got {tuple(maps.shape)} with inputs of shape {tuple(inputs.shape)}"
-                )
-            rows.append((name, maps))
+    _check(inputs, kinds, labels, targets, label_maps, target_maps)
     count = min(max_examples, len(inputs))
-    figure = Figure(figsize=(1.45 * count + 1.3, 1.6 * len(rows) + 0.6), layout="constrained")
-    grid: NDArray[Any] = figure.subplots(len(rows), count, squeeze=False)
+    named_maps = {"for the true class": label_maps, "for the reached": target_maps}
+    rows = {name: maps for name, maps in named_maps.items() if maps is not None}
+    side = 1.45 if class_names is None else 1.75  # inches: names take more room than numbers
+    # Under a single column, too, the legend has its room.
+    size = (max(side * count + 1.3, 4.0), (side + 0.15) * (2 + len(rows)) + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
+    grid: NDArray[Any] = figure.subplots(2 + len(rows), count, squeeze=False)
     images = inputs[:count].detach().cpu().float()
-    for i, image in enumerate(images):
-        names = [
-            class_names[k] if class_names is not None else str(k)
-            for k in (int(labels[i]), int(targets[i]))
-        ]
-        grid[0, i].set_title(" → ".join(names), fontsize=10)
-        for j, (_, maps) in enumerate(rows):
-            _show_image(grid[j, i], image, faint=j > 0)
-            if j == 1:
-                _show_kinds(grid[j, i], NoiseLabels(*(mask[i] for mask in kinds)))
-            elif maps is not None:
-                overlay = maps[i, 0].detach().cpu().float().numpy()
-                grid[j, i].imshow(overlay, cmap="magma", vmin=0, vmax=1, alpha=0.7)
-    for ax, (name, _) in zip(grid[:, 0], rows, strict=True):
+    for i, (column, image) in enumerate(zip(grid.T, images, strict=True)):
+        names = (class_name(classes[i], class_names) for classes in (labels, targets))
+        column[0].set_title(becomes(*names), fontsize=10)
+        show_image(column[0], image)
+        for ax in column[1:]:
+            show_image(ax, _pale(image))
+        _show_kinds(column[1], image, NoiseLabels(*(mask[i] for mask in kinds)))
+        for ax, maps in zip(column[2:], rows.values(), strict=True):
+            values = maps[i, 0].detach().cpu().float().numpy()
+            show_values(ax, values, image, cmap="magma", vmin=0, vmax=1, alpha=0.7)
+    for ax, name in zip(grid[:, 0], ("clean", "changes", *rows), strict=True):
         ax.set_ylabel(name, fontsize=10)
     handles = [Patch(color=colour, label=kind) for kind, colour in KIND_COLOURS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=10)
     return figure
 
 
-def _check(inputs: Tensor, kinds: NoiseLabels, classes: dict[str, Tensor]) -> None:
-    if inputs.ndim != 4 or inputs.shape[1] not in (1, 3) or len(inputs) == 0:
-        raise InputError(
-            "expected `inputs` to be at least 1 image of shape (N, C, H, W) with C = 1 or 3, "
-            f"got shape {tuple(inputs.shape)}"
-        )
+def _check(
+    inputs: Tensor,
+    kinds: NoiseLabels,
+    labels: Tensor,
+    targets: Tensor,
+    label_maps: Tensor | None,
+    target_maps: Tensor | None,
+) -> None:
+    require_images(inputs)
     expected = (len(inputs), *inputs.shape[2:])
     for name, mask in kinds._asdict().items():
         if mask.shape != expected:
@@ -109,31 +111,29 @@ def _check(inputs: Tensor, kinds: NoiseLabels, classes: dict[str, Tensor]) -> No
                 f"expected the {name} pixels to be a mask of shape {expected}, "
                 f"got {tuple(mask.shape)}"
             )
-    for name, values in classes.items():
+    for name, values in {"labels": labels, "targets": targets}.items():
         if values.shape != inputs.shape[:1]:
             raise InputError(
                 f"expected `{name}` to have shape ({len(inputs)},), got {tuple(values.shape)}"
             )
+    for maps in (label_maps, target_maps):
+        if maps is not None and maps.shape != (len(inputs), 1, *inputs.shape[2:]):
+            raise InputError(
+                "expected class activation maps of shape (N, 1, H, W) as `inputs` have, "
+                f"got {tuple(maps.shape)} with inputs of shape {tuple(inputs.shape)}"
+            )
 
 
-def _show_image(ax: Axes, image: Tensor, *, faint: bool) -> None:
-    pixels = image.clamp(0, 1).movedim(0, -1).squeeze(-1)
-    # What is drawn over an image needs it grey and pale.
-    pixels = (
-        0.65 + 0.35 * (pixels.mean(dim=-1) if pixels.ndim == 3 else pixels) if faint else pixels
-    )
-    ax.imshow(pixels.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    ax.set(xticks=[], yticks=[])
+def _pale(image: Tensor) -> Tensor:
+    """An image to draw over: grey, and bright."""
+    return 0.65 + 0.35 * image.clamp(0, 1).mean(dim=0, keepdim=True)
 
 
-def _show_kinds(ax: Axes, kinds: NoiseLabels) -> None:
+def _show_kinds(ax: Axes, image: Tensor, kinds: NoiseLabels) -> None:
     """The masks ``(H, W)`` of one sample, every changed cell in the colour of its main kind."""
     masks = torch.stack([mask.detach().cpu().float() for mask in kinds])
-    height, width = masks.shape[1:]
-    block = -(-max(height, width) // _CELLS)
-    shares = F.avg_pool2d(masks.unsqueeze(0), block, ceil_mode=True).squeeze(0)
+    shares = F.avg_pool2d(masks.unsqueeze(0), cell_side(masks.shape), ceil_mode=True).squeeze(0)
     colours = np.array([to_rgba(colour) for colour in KIND_COLOURS.values()])
     drawn = colours[shares.argmax(dim=0).numpy()]
     drawn[..., 3] = (shares.amax(dim=0) > 0).numpy()
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    ax.imshow(drawn, interpolation="nearest", extent=extent)
+    show_values(ax, drawn, image, interpolation="nearest")
