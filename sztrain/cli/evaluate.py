@@ -1,7 +1,5 @@
 """Attack nets from a composed config and lay the results beside the paper's."""
 
-import re
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from sztrain.cli.checks import (
     check_wandb,
     set_num_threads,
 )
-from sztrain.cli.jobs import Job, Selection, attack_share
+from sztrain.cli.jobs import Job, Selection, attack_share, file_labels
 from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.results import Report
 from sztrain.cli.suite_jobs import suite_jobs
@@ -98,7 +96,7 @@ def _net_jobs(cfg: DictConfig, device: torch.device) -> list[Job]:
     nets = {name: load_net(name) for name in _names(cfg.net)}
     for name, net in nets.items():
         check_net(net, data, name)
-    labels = _labels(list(nets))
+    labels = file_labels(nets)
     part = data.part(cfg.split)
     num_samples = check_num_samples("num_samples", cfg.num_samples, part, cfg.split)
     check_attack("attack", attack, data.image_shape)
@@ -125,13 +123,3 @@ def _names(net: Any) -> list[str]:
     if net is None or not names:
         raise InputError("expected net to name at least one net, got none; such as net=M1")
     return names
-
-
-def _labels(names: list[str]) -> dict[str, str]:
-    """Each net as it stands in pictures and file names: short where that tells them apart."""
-    short = {n: Path(n).stem if n.endswith((".ckpt", ".safetensors")) else n for n in names}
-    often = Counter(short.values())
-    return {
-        name: label if often[label] == 1 else re.sub(r"\W+", "_", name).strip("_")[-100:]
-        for name, label in short.items()
-    }

@@ -1,6 +1,8 @@
 """One net under one attack: its share of the work, its records, and what they say."""
 
+import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +36,23 @@ from sztrain.evaluation.rows import PAPER_BUDGETS
 from sztrain.evaluation.tables import write_csv
 from sztrain.norms import num_units
 from sztrain.types import Attack
+
+
+def file_labels(names: Iterable[str]) -> dict[str, str]:
+    """Each net as it stands in pictures and file names: short where that tells them apart.
+
+    Example:
+        >>> file_labels(["M1", "runs/a/best.ckpt"])
+        {'M1': 'M1', 'runs/a/best.ckpt': 'best'}
+        >>> file_labels(["a/best.ckpt", "b/best.ckpt"])
+        {'a/best.ckpt': 'a_best_ckpt', 'b/best.ckpt': 'b_best_ckpt'}
+    """
+    short = {n: Path(n).stem if n.endswith((".ckpt", ".safetensors")) else n for n in names}
+    often = Counter(short.values())
+    return {
+        name: label if often[label] == 1 else re.sub(r"\W+", "_", name).strip("_")[-100:]
+        for name, label in short.items()
+    }
 
 
 @dataclass(frozen=True)

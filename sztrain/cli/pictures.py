@@ -37,7 +37,7 @@ def draw_examples(finding: Finding, output_dir: Path) -> list[Picture]:
     attack = finding.attack
     figure = adversarial_examples_figure(finding.examples, attack.unit)
     caption = f"{finding.model} under {attack_label(attack)}, N={finding.steps}"
-    return [_saved(figure, output_dir / "examples" / finding.label, "Examples", caption)]
+    return [_saved(figure, output_dir / "examples", finding.label, "Examples", caption)]
 
 
 def draw_run(job: Job, finding: Finding, output_dir: Path) -> list[Picture]:
@@ -98,8 +98,8 @@ def _curves_of_nets(
         }
         title = f"{label} only, N={group[0].steps}, {dataset}"
         figure = robustness_curve_figure(curves, attack.unit, _fitting(budgets, curves), title)
-        place = output_dir / "curves" / (attack.unit if suite is None else name)
-        yield _saved(figure, place, "Robustness curves", title)
+        place = attack.unit if suite is None else name
+        yield _saved(figure, output_dir / "curves", place, "Robustness curves", title)
 
 
 def _curves_of_attacks(
@@ -113,8 +113,8 @@ def _curves_of_attacks(
         figure = robustness_curve_figure(
             curves, attack.unit, _fitting(budgets, curves), title, measure="asr", scale="log"
         )
-        place = output_dir / "curves" / f"{model}-N={group[0].steps}-{attack.unit}"
-        yield _saved(figure, place, "Attacks compared", title)
+        name = f"{model}-N={group[0].steps}-{attack.unit}"
+        yield _saved(figure, output_dir / "curves", name, "Attacks compared", title)
 
 
 def _attack_grids(findings: Iterable[Finding], output_dir: Path) -> Iterator[Picture]:
@@ -126,8 +126,8 @@ def _attack_grids(findings: Iterable[Finding], output_dir: Path) -> Iterator[Pic
             continue
         title = f"{model} on {group[0].dataset}, N={group[0].steps}"
         figure = attack_grid_figure(examples, attack.unit, title=title)
-        place = output_dir / "examples" / f"{model}-N={group[0].steps}-{attack.unit}"
-        yield _saved(figure, place, "Attacks compared", title)
+        name = f"{model}-N={group[0].steps}-{attack.unit}"
+        yield _saved(figure, output_dir / "examples", name, "Attacks compared", title)
 
 
 def _ablations(findings: Iterable[Finding], suite: Suite, output_dir: Path) -> Iterator[Picture]:
@@ -138,8 +138,8 @@ def _ablations(findings: Iterable[Finding], suite: Suite, output_dir: Path) -> I
         attack = group[0].attack
         title = f"σ-zero, N={group[0].steps}, {group[0].num_samples} images a data set"
         figure = ablation_figure([*map(_cell, group)], attack.unit, title=title)
-        place = output_dir / "ablation" / f"N={group[0].steps}-{attack.unit}"
-        yield _saved(figure, place, "Ablation", title)
+        name = f"N={group[0].steps}-{attack.unit}"
+        yield _saved(figure, output_dir / "ablation", name, "Ablation", title)
 
 
 def _cell(finding: Finding) -> AblationCell:
@@ -161,7 +161,7 @@ def draw_trajectory(output_dir: Path) -> Picture:
     net, attack, inputs, labels = toy_problem()
     figure = trajectory_figure(net, trace_attack(net, attack, inputs, labels, keep="all"))
     caption = "σ-zero where it can be watched: a toy problem with two features"
-    return _saved(figure, output_dir / "runs" / "toy", _RUNS, caption)
+    return _saved(figure, output_dir / "runs", "toy", _RUNS, caption)
 
 
 def _by_net(findings: Iterable[Finding]) -> list[list[Finding]]:
@@ -184,6 +184,6 @@ def _fitting(budgets: Iterable[int], curves: Mapping[str, Tensor]) -> list[int]:
     return [budget for budget in budgets if budget <= size]
 
 
-def _saved(figure: Figure, place: Path, section: str, caption: str) -> Picture:
-    name = re.sub(r"[^\w.=+-]+", "_", place.name)
-    return Picture(section, caption, save_figure(figure, place.with_name(f"{name}.png")))
+def _saved(figure: Figure, folder: Path, name: str, section: str, caption: str) -> Picture:
+    name = re.sub(r"[^\w.=+-]+", "_", name)  # a net may be a path, too
+    return Picture(section, caption, save_figure(figure, folder / f"{name}.png"))

@@ -12,7 +12,7 @@ from torch.utils.data import Subset
 
 from sztrain.cli.build import build_data
 from sztrain.cli.checks import check_attack, check_net
-from sztrain.cli.jobs import Job, Selection
+from sztrain.cli.jobs import Job, Selection, file_labels
 from sztrain.cli.suites import Suite, config_option
 from sztrain.cli.team import automatic_batch_size
 from sztrain.errors import UnavailableError
@@ -35,7 +35,7 @@ def suite_jobs(
         InputError: an attack or a net that does not exist; a damaged file; data unfit for the net;
             an attack with too few steps, or with a budget beyond the size of a sample.
     """
-    runs = suite.runs()
+    runs, labels = suite.runs(), file_labels(suite.models)
     for model in suite.models:
         with suppress(UnavailableError):
             describe_net(model)  # a name that is wrong shall show before hours are spent
@@ -65,7 +65,7 @@ def suite_jobs(
                     yield missing_row(model, run.attack, run.steps, str(error))
                 continue
             yield Job(
-                label=f"{model}-{run.label}",
+                label=f"{labels[model]}-{run.label}",
                 model=model,
                 net=net,
                 attack=run.attack,

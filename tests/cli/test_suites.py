@@ -3,6 +3,7 @@
 import base64
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +57,19 @@ def test_a_net_of_a_suite_that_cannot_be_had_becomes_a_row(call, table, tmp_path
     assert float(found["median_l0"]) > 0
     (remark,) = (line for line in outcome.out.splitlines() if "not available" in line)
     assert remark.startswith("M1: not available: ")  # whole, on one line
+
+
+def test_the_files_of_a_net_that_is_a_path_stay_in_the_folder(call, trained, table, tmp_path):
+    folder = Path(trained.best).parent
+    before = set(folder.rglob("*"))
+    options = f"suite.models=[{trained.best},{trained.last}] suite.num_steps=[4]"
+    assert call(f"{SUITE} {options} suite.attacks=[sigma_zero,sparse_rs]").status == 0
+    assert set(folder.rglob("*")) == before
+    names = {path.name for path in (tmp_path / "out" / "records").iterdir()}
+    assert {"best-sigma_zero-4.csv", "last-sparse_rs-4.csv"} <= names
+    assert len({row["model"] for row in table("out/results.csv")}) == 2
+    for kind in ("curves", "examples"):  # the attacks side by side
+        assert len(list((tmp_path / "out" / kind).glob("*best.ckpt-N=4-features.png"))) == 1
 
 
 def test_a_suite_without_its_data_ends_well(call, table, tmp_path, monkeypatch, paper_nets):
