@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ and 100 here; choose another folder or remove that one
         path = self.folder / "identity.json"
         wanted = json.loads(json.dumps(identity))
         if path.is_file():
-            _require_same(_read_json(path), wanted, self.folder)
+            _require_same(_read_identity(path), wanted, self.folder)
         elif any(self.folder.glob("*.csv")):
             raise InputError(
                 f"{self.folder} has records of which {path.name} is missing, so nobody knows what "
@@ -117,8 +118,11 @@ and 100 here; choose another folder or remove that one
             write_whole(path, json.dumps(wanted, indent=1) + "\n")
 
     def has(self, span: range) -> bool:
-        """Whether the batch of the samples ``span`` is done."""
-        return self._records_path(span).is_file()
+        """Whether the batch of the samples ``span`` is done and all of its files are there."""
+        paths = [self._records_path(span), self._cost_path(span)]
+        if span.start == 0:
+            paths.append(self._examples_path)
+        return all(path.is_file() for path in paths)
 
     def write(self, span: range, rows: Sequence[Record], cost: Cost) -> None:
         """Keep a batch.
@@ -146,6 +150,7 @@ and 100 here; choose another folder or remove that one
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(_damaged(path, f"it cannot be read ({error})")) from error
         whole = [row.index for row in rows] == list(span)
+        whole = whole and all(row.success == math.isfinite(row.l0) for row in rows)
         if not (whole and text.endswith("\n")):  # half a number may be a number
             found = f"it does not hold the samples {span[0]} to {span[-1]}, each whole"
             raise InputError(_damaged(path, found))
@@ -158,10 +163,14 @@ and 100 here; choose another folder or remove that one
             InputError: the file is damaged.
         """
         path = self._cost_path(span)
+        values = _read_json(path)
         try:
-            return Cost(**_read_json(path))
+            cost = Cost(**values)
         except TypeError as error:
             raise InputError(_damaged(path, f"it cannot be read ({error})")) from error
+        if cost.num_samples != len(span) or not all(map(_is_number, values.values())):
+            raise InputError(_damaged(path, f"it does not hold the cost of {len(span)} samples"))
+        return cost
 
     def write_examples(self, examples: Examples) -> None:
         """Keep a few samples to look at."""
@@ -270,6 +279,20 @@ def _parse(row: Mapping[str, str]) -> Record:
 
 def _damaged(path: Path, what: str) -> str:
     return f"{path} is damaged: {what}; remove it, and the same command makes it again"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _read_identity(path: Path) -> dict[str, Any]:
+    try:
+        return _read_json(path)
+    except InputError as error:
+        raise InputError(
+            f"{path} is damaged, so nobody knows what the records beside it are of; "
+            f"choose another folder or remove {path.parent}"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

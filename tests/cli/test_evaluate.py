@@ -221,6 +221,23 @@ def test_a_record_cut_in_half_is_refused(call, trained, tmp_path):
     assert "000000.csv is damaged" in outcome.err
 
 
+@pytest.mark.parametrize("name", ["000000.csv", "000000.json", "examples.safetensors"])
+def test_what_is_damaged_can_be_removed_and_is_made_again(call, trained, tmp_path, name):
+    command = f"evaluate net={trained.best} {QUICK} batch_size=20"
+    assert call(command).status == 0
+    kept = (tmp_path / "out" / "records" / "best.csv").read_bytes()
+    path = tmp_path / "out" / "batches" / "best" / name
+    path.write_bytes(path.read_bytes()[:-9])
+    outcome = call(command)
+    assert outcome.status == 2
+    assert f"{name} is damaged" in outcome.err
+    assert "remove it, and the same command makes it again" in outcome.err
+    path.unlink()
+    assert call(command).status == 0
+    assert path.is_file()
+    assert (tmp_path / "out" / "records" / "best.csv").read_bytes() == kept
+
+
 # --- which nets, on which data ---
 
 

@@ -1,5 +1,9 @@
 """Records on disk: whole or not at all, of one run alone, and read as they were written."""
 
+import json
+import shutil
+from dataclasses import asdict
+
 import pytest
 import torch
 from torch import nn
@@ -106,13 +110,40 @@ def test_every_cut_is_noticed(tmp_path):
             records.read(span)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"seconds": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", '{"seconds": 1}'),
+        *(json.dumps(asdict(COST) | wrong) for wrong in ({"seconds": "x"}, {"num_samples": 0})),
+    ],
+)
 def test_a_damaged_cost_is_refused(tmp_path, text):
     records, span = Records(tmp_path, IDENTITY), range(4)
     records.write(span, rows(span), COST)
     (tmp_path / "000000.json").write_text(text)
     with pytest.raises(InputError, match=r"000000\.json is damaged"):
         records.cost(span)
+
+
+def test_a_damaged_identity_is_refused_with_a_way_out_that_works(tmp_path):
+    folder, span = tmp_path / "M1", range(4, 8)
+    records = Records(folder, IDENTITY)
+    records.write(span, rows(span), COST)
+    (folder / "identity.json").write_text("{")
+    with pytest.raises(InputError, match=rf"identity\.json is damaged, .* remove {folder}$"):
+        Records(folder, IDENTITY)
+    shutil.rmtree(folder)
+    assert not Records(folder, IDENTITY).has(span)
+
+
+@pytest.mark.parametrize("l0", ["nan", "inf"])
+def test_a_record_that_contradicts_itself_is_refused(tmp_path, l0):
+    records, span = Records(tmp_path, IDENTITY), range(4, 8)
+    records.write(span, rows(span), COST)
+    path = tmp_path / "000004.csv"
+    path.write_text(path.read_text().replace(",4.0,True,", f",{l0},True,"))
+    with pytest.raises(InputError, match=r"000004\.csv is damaged"):
+        records.read(span)
 
 
 def test_examples_come_back_and_damaged_ones_are_refused(tmp_path):
