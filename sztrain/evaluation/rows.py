@@ -19,6 +19,14 @@ COMPARED = ("asr_10", "asr_50", "asr_inf", "median_l0", "time_s", "queries_k", "
 TOLERANCES = {"median_l0": 1, "asr_10": 2, "asr_50": 2}
 """How far from the paper's figure ours may be: features, and points of percent."""
 
+COLUMNS = (
+    *("table", "dataset", "model", "steps", "attack", *COMPARED, "notes"),
+    *("num_samples", "unit", "device", "batch_size", "clean_acc", "mean_l0", "resident_gb"),
+    *("options", "broken_by", "verdict"),
+    *(f"{kind}_{column}" for column in COMPARED for kind in ("paper", "delta")),
+)
+"""Columns of ``results.csv``: the paper's, our setting, the paper's figures."""
+
 HEADINGS = {
     "model": "net",
     "attack": "attack",
@@ -113,7 +121,7 @@ def paper_row(
 
 
 def missing_row(model: str, attack: Attack, steps: int, reason: str) -> dict[str, Any]:
-    """The row of what cannot be had: the paper's figures, and why ours are missing.
+    """The row of what cannot be had: all columns, the paper's figures, and why ours are missing.
 
     Example:
         >>> from sztrain.attacks import SigmaZero
@@ -123,7 +131,7 @@ def missing_row(model: str, attack: Attack, steps: int, reason: str) -> dict[str
     """
     name = _paper_name(attack)
     published = find_row(model, name, steps) if _as_in_paper(attack) else None
-    row: dict[str, Any] = {
+    row = dict.fromkeys(COLUMNS) | {
         "table": published.table if published else "",
         "dataset": published.dataset if published else "",
         "model": model,
