@@ -60,12 +60,10 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
     num_jobs = len(_names(cfg.net)) if suite is None else len(suite.models) * len(suite.runs())
     team = gather_team(device, cfg.devices, cfg.num_nodes)
     first = team.global_rank == 0
-    if first:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
     wandb_node = plain(cfg.logger).get("wandb") if first and cfg.get("logger") else None
     with evaluation_run(wandb_node, plain(cfg), output_dir) as run:
-        report = Report(output_dir, plain(cfg.budgets), suite, run)
+        config = OmegaConf.to_yaml(cfg, resolve=True)
+        report = Report(output_dir, config, plain(cfg.budgets), suite, run)
         for number, job in enumerate(jobs, start=1):
             if isinstance(job, Job):
                 attack_share(job, team, f"{number}/{num_jobs}")
@@ -73,7 +71,7 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
             if first:
                 report.add(job, device_name(team.device))
         if first:
-            report.finish(_title(cfg), (output_dir / "config.yaml").read_text(encoding="utf-8"))
+            report.finish(_title(cfg))
     return report.rows
 
 

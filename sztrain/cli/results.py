@@ -13,6 +13,7 @@ from sztrain.cli.wandb_run import WandbRun
 from sztrain.evaluation.html import Picture, write_report
 from sztrain.evaluation.rows import attack_label, budget_rows, paper_row
 from sztrain.evaluation.tables import printed_table, write_csv, write_latex, write_markdown
+from sztrain.files import write_whole
 from sztrain.types import Attack, Ensemble
 
 _SCREEN = {
@@ -55,15 +56,22 @@ class Report:
 
     Args:
         output_dir: folder of the evaluation.
+        config: the composed config, as YAML.
         budgets: budgets to mark in the curves of an evaluation without a suite.
         suite: the suite, if any.
         run: W&B's run, if any.
     """
 
     def __init__(
-        self, output_dir: Path, budgets: list[int], suite: Suite | None, run: WandbRun | None
+        self,
+        output_dir: Path,
+        config: str,
+        budgets: list[int],
+        suite: Suite | None,
+        run: WandbRun | None,
     ) -> None:
         self.output_dir = output_dir
+        self.config = config
         self.budgets = budgets if suite is None else suite.fixed_budgets
         self.suite = suite
         self.run = run
@@ -78,6 +86,8 @@ class Report:
             self.rows.append(job)
         else:
             self._add_found(job, device)
+        # Not before: in the folder of another evaluation the job was refused.
+        write_whole(self.output_dir / "config.yaml", self.config)
         write_csv(self.rows, self.output_dir / "results.csv")
         write_markdown(self.rows, self.output_dir / "results.md")
         write_latex(self.rows, self.output_dir / "results.tex")
@@ -113,13 +123,8 @@ class Report:
         if self.run is not None:
             self.run.add(row, finding)
 
-    def finish(self, title: str, config: str) -> None:
-        """Draw the pictures, write the report and print the table.
-
-        Args:
-            title: heading of the report.
-            config: the composed config, as YAML.
-        """
+    def finish(self, title: str) -> None:
+        """Draw the pictures, write the report under this heading and print the table."""
         drawn = draw_pictures(self._findings, self.suite, self.budgets, self.output_dir)
         pictures = [*drawn, *self._pictures]
         if self.suite is not None and self.suite.loss_terms:
@@ -134,7 +139,7 @@ class Report:
                 "Fixed budgets": printed_table(self._budget_rows, _BUDGET_HEADINGS),
             },
             pictures=pictures,
-            config=config,
+            config=self.config,
         )
         if self.run is not None:
             self.run.finish(self.rows, self._budget_rows, self._findings, pictures, report)
@@ -148,10 +153,12 @@ class Report:
         return {key: heading for key, heading in _SCREEN.items() if key not in left_out}
 
     def _rows_to_read(self) -> list[dict[str, Any]]:
-        """The rows, but a net that cannot be had once, not for every attack."""
+        """The rows, but what cannot be had once for each reason, not for every attack."""
         named = ("model", "dataset", "notes")
         missing = {
-            row["model"]: {key: row[key] for key in named} for row in self.rows if row["notes"]
+            (row["model"], row["notes"]): {key: row[key] for key in named}
+            for row in self.rows
+            if row["notes"]
         }
         return [row for row in self.rows if not row["notes"]] + [*missing.values()]
 

@@ -12,6 +12,7 @@ import wandb
 from wandb_files import charts, logged_items, run_records
 
 from sztrain.cli.team import automatic_batch_size
+from sztrain.errors import UnavailableError
 
 
 def floats(rows, name):
@@ -57,6 +58,20 @@ def test_a_net_of_a_suite_that_cannot_be_had_becomes_a_row(call, table, tmp_path
     assert float(found["median_l0"]) > 0
     (remark,) = (line for line in outcome.out.splitlines() if "not available" in line)
     assert remark.startswith("M1: not available: ")  # whole, on one line
+
+
+def test_attacks_that_cannot_be_had_are_each_told_of(call, table, monkeypatch):
+    def missing(name):
+        raise UnavailableError(f"{name} cannot be imported")
+
+    monkeypatch.setattr("sztrain.attacks.peers.via_adv_lib.import_peer", missing)
+    monkeypatch.setattr("sztrain.attacks.peers.via_foolbox.import_peer", missing)
+    attacks = "suite.attacks=[fmn,vfga,ead,sigma_zero]"
+    outcome = call(f"{SUITE} suite.models=[digits_standard] suite.num_steps=[4] {attacks}")
+    assert outcome.status == 0, outcome.err
+    assert len(table("out/results.csv")) == 4
+    remarks = [line for line in outcome.out.splitlines() if "not available" in line]
+    assert len(remarks) == 2
 
 
 def test_the_files_of_a_net_that_is_a_path_stay_in_the_folder(call, trained, table, tmp_path):
