@@ -53,7 +53,8 @@ def draw_run(job: Job, finding: Finding, output_dir: Path) -> list[Picture]:
         Picture(_RUNS, caption, output_dir / "runs" / f"{job.label}-{name}.png")
         for name in ("loss_terms", "moments")
     )
-    if finding.examples is not None and not terms.path.is_file():
+    drawn = terms.path.is_file() and moments.path.is_file()
+    if finding.examples is not None and not drawn:
         device = next(job.net.parameters()).device
         inputs, labels = finding.examples.inputs[:1], finding.examples.labels[:1]
         trace = trace_attack(job.net, job.attack, inputs.to(device), labels.to(device))
@@ -131,9 +132,10 @@ def _attack_grids(findings: Iterable[Finding], output_dir: Path) -> Iterator[Pic
 
 
 def _ablations(findings: Iterable[Finding], suite: Suite, output_dir: Path) -> Iterator[Picture]:
-    """One picture for each number of steps, if the grid is that of the paper's Fig. 4."""
+    """One picture for each number of steps, if the grid is σ-zero's of the paper's Fig. 4."""
     if set(suite.grid) != {"sigma", "tau"}:
         return
+    findings = [finding for finding in findings if isinstance(finding.attack, SigmaZero)]
     for group in _grouped(findings, lambda f: (f.steps, f.attack.unit)):
         attack = group[0].attack
         title = f"σ-zero, N={group[0].steps}, {group[0].num_samples} images a data set"
