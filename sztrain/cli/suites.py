@@ -1,7 +1,7 @@
 """A suite: every net of a list under every attack of a list, with every number of steps."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from itertools import product
 from typing import Any
@@ -13,6 +13,9 @@ from sztrain.cli.build import make, plain
 from sztrain.cli.messages import CONFIG_MODULE
 from sztrain.errors import InputError, require_count
 from sztrain.types import Attack
+
+# What says what runs where there is no suite.
+_WITHOUT_SUITE = ("attack", "net", "data", "split", "num_samples", "batch_size", "budgets")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +73,21 @@ class Suite:
         for name in ("models", "attacks", "num_steps"):
             if not getattr(self, name):
                 raise InputError(f"expected `suite.{name}` to have at least one entry, got none")
+        for name, options in self.grid.items():
+            if not isinstance(options, list) or not options:
+                raise InputError(
+                    f"expected `suite.grid.{name}` to be a list of at least one value, "
+                    f"got {options!r}"
+                )
+        if "num_steps" in self.grid:
+            raise InputError("a suite's numbers of steps are suite.num_steps, not part of its grid")
         for name in ("num_steps", "fixed_budgets"):
             for value in getattr(self, name):
                 require_count(f"suite.{name}", value, 1)
+        for name in ("models", "attacks", "fixed_budget_attacks"):
+            for value in getattr(self, name):
+                if not isinstance(value, str):
+                    raise InputError(f"expected `suite.{name}` to hold names, got {value!r}")
         for name in ("batch_size", "num_samples"):
             if getattr(self, name) is not None:
                 require_count(f"suite.{name}", getattr(self, name), 1)
@@ -122,26 +137,16 @@ def read_suite(cfg: DictConfig, overrides: list[str]) -> Suite:
     """
     for override in overrides:
         key = override.lstrip("+~").split("=")[0]
-        if key.split(".")[0] in ("attack", "net", "data", "split", "num_samples", "batch_size"):
+        if key.split(".")[0] in _WITHOUT_SUITE:
             raise InputError(
                 f"{key} has no meaning beside a suite, which says for itself what runs: "
-                "suite.models, suite.attacks, suite.num_steps, suite.num_samples, suite.batch_size"
+                + ", ".join(f"suite.{field.name}" for field in fields(Suite))
             )
     values = plain(cfg.suite)
-    for name in ("models", "attacks", "num_steps", "fixed_budgets"):
-        if not isinstance(values[name], list):
-            raise InputError(f"expected `suite.{name}` to be a list, got {values[name]!r}")
-    values["grid"] = values.get("grid") or {}
-    if not isinstance(values["grid"], dict):
-        raise InputError(
-            f"expected `suite.grid` to give options their values, got {values['grid']!r}"
-        )
-    for name, options in values["grid"].items():
-        if not isinstance(options, list) or not options:
-            raise InputError(
-                f"expected `suite.grid.{name}` to be a list of at least one value, got {options!r}"
-            )
-    return Suite(**values)
+    if values.get("grid") is None:
+        values["grid"] = {}
+    suite: Suite = make({"_target_": f"{__name__}.Suite", **values}, "suite")
+    return suite
 
 
 def build_attack(name: str, options: Mapping[str, Any]) -> Attack:

@@ -103,11 +103,21 @@ def test_a_suite_without_its_data_ends_well(call, table, tmp_path, monkeypatch, 
         ("suite.models=[M9]", "expected a net's name"),
         ("suite.models=[]", "expected `suite.models` to have at least one entry"),
         ("suite.num_steps=[0]", "expected `suite.num_steps` to be at least 1, got 0"),
-        ("suite.num_steps=7", "expected `suite.num_steps` to be a list, got 7"),
+        ("suite.num_steps=7", "expected `suite.num_steps` to be a list or group, got 7"),
+        ("budgets=[3]", "budgets has no meaning beside a suite"),
+        ("suite.models=[1]", "expected `suite.models` to hold names, got 1"),
+        ("suite.models=[null]", "expected `suite.models` to hold names, got None"),
+        ("suite.steps_per_n=null", "expected `suite.steps_per_n` to be a list or group, got None"),
+        ("suite.fixed_budget_attacks=null", "expected `suite.fixed_budget_attacks` to be a list"),
+        ("suite.fixed_budget_attacks=fmn", "expected `suite.fixed_budget_attacks` to be a list"),
+        ("suite.loss_terms=7", "expected `suite.loss_terms` to be true or false, got 7"),
+        ("+suite.speed=1", "speed"),
+        ("~suite.models", "models"),
+        ("+suite.grid.num_steps=[1,2]", "suite.num_steps, not part of its grid"),
         ("suite.num_samples=0", "expected `suite.num_samples` to be at least 1, got 0"),
         ("suite.batch_size=0", "expected `suite.batch_size` to be at least 1, got 0"),
         ("+suite.grid.sigma=[]", "expected `suite.grid.sigma` to be a list of at least one value"),
-        ("suite.grid=sigma", "expected `suite.grid` to give options their values, got 'sigma'"),
+        ("suite.grid=sigma", "expected `suite.grid` to be a list or group, got 'sigma'"),
         (
             "+suite.grid.sigmas=[1]",
             "attack=sigma_zero has no option sigmas; it has num_steps, eta, sigma,",
@@ -148,6 +158,26 @@ def test_a_grid_runs_every_combination_of_its_options(call, table, tmp_path):
     (alone,) = table("alone/results.csv")
     for key in ("median_l0", "mean_l0", "asr_10"):
         assert plain[key] == alone[key]
+
+
+def test_a_grid_over_another_attack_with_the_options_of_fig_4_ends_well(call, table):
+    options = "suite.models=[digits_standard] suite.num_steps=[4]"
+    grid = "+suite.grid.sigma=[0.001] +suite.grid.tau=[0.3]"
+    attacks = "suite.attacks=[advlib_sigma_zero]"
+    outcome = call(f"{SUITE} {options} {grid} {attacks}")
+    assert outcome.status == 0, outcome.err
+    assert len(table("out/results.csv")) == 1
+
+
+def test_pictures_that_were_deleted_are_drawn_again(call, tmp_path):
+    command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[6]"
+    assert call(command).status == 0
+    pictures = {path: path.read_bytes() for path in (tmp_path / "out").glob("*/*.png")}
+    assert len(pictures) >= 4
+    for path in pictures:
+        path.unlink()
+        assert call(command).status == 0
+        assert path.read_bytes() == pictures[path]
 
 
 def test_attacks_at_a_fixed_budget_stand_beside_what_is_read_off(call, table):
