@@ -15,6 +15,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     Nobody ever sees a part of the file, and one that was there before stays until then. Its folder
     is made where it is missing.
 
+    Raises:
+        InputError: it cannot be written; a full disk, say.
+
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
@@ -24,13 +27,19 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         ['table.csv']
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield draft
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}); "
+            "make room or choose another folder"
+        ) from error
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
@@ -46,10 +55,5 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
         >>> path.read_text()
         '1,2'
     """
-    try:
-        with whole_file(path) as draft:
-            draft.write_bytes(content.encode() if isinstance(content, str) else content)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}); make room or choose another folder"
-        ) from error
+    with whole_file(path) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)

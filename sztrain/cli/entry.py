@@ -1,5 +1,6 @@
 """Entry points: Hydra composes, a task runs, and what a person did wrong ends in one line."""
 
+import errno
 import functools
 import hashlib
 import json
@@ -23,6 +24,12 @@ from sztrain.errors import InputError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+
+# What a person mends outside of the program: a full disk, a folder that is a file or not theirs.
+_WRITING_FAILED = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
+)
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -107,6 +114,12 @@ def _one_line_errors(config_name: str, in_full: bool) -> Iterator[None]:
         if in_full or (type(error) is ValueError and not null_group):
             raise
         _leave(f"error: {one_line(error, config_name, sys.argv[1:])}", USAGE_ERROR)
+    except OSError as error:  # Hydra's own files, and what other libraries write
+        if in_full or error.errno not in _WRITING_FAILED:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        advice = "make room or choose another folder"
+        _leave(f"error: {where}{error.strerror}; {advice}", USAGE_ERROR)
 
 
 def _leave(message: str, status: int) -> NoReturn:

@@ -1,4 +1,5 @@
 import csv
+import errno
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 from PIL import Image
 
 from sztrain.cli import jobs
@@ -238,6 +240,27 @@ def test_what_is_damaged_can_be_removed_and_is_made_again(call, trained, tmp_pat
     assert call(command).status == 0
     assert path.is_file()
     assert (tmp_path / "out" / "records" / "best.csv").read_bytes() == kept
+
+
+def test_an_output_folder_that_cannot_be_made_is_refused(call, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    outcome = call("evaluate num_samples=2 attack.num_steps=1 hydra.run.dir=file/out")
+    assert outcome.status == 2
+    assert "Not a directory; make room or choose another folder" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_a_disk_that_is_full_when_the_pictures_are_drawn_is_one_line(call, tmp_path, monkeypatch):
+    def full(self, path, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    command = "evaluate net=digits_standard num_samples=2 attack.num_steps=1 hydra.run.dir=out"
+    with monkeypatch.context() as patch:
+        patch.setattr(Figure, "savefig", full)
+        outcome = call(command)
+    assert outcome.status == 2
+    assert "digits_standard.png cannot be written (No space left on device)" in outcome.err
+    assert call(command).status == 0
 
 
 # --- which nets, on which data ---

@@ -21,7 +21,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) ->
         ``path``.
 
     Raises:
-        InputError: matplotlib cannot write the format of the suffix.
+        InputError: matplotlib cannot write the format of the suffix, or the file; a full disk, say.
 
     Example:
         >>> import tempfile
