@@ -37,7 +37,7 @@ def write_markdown(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
     """
     headings, body = printed_table(rows)
     table = [headings, *([cell.text("{} (paper {}, {})") for cell in row] for row in body)]
-    lines = ["| " + " | ".join(row) + " |" for row in table]
+    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in table]
     lines.insert(1, "|" + "---|" * len(headings))
     write_whole(path, "\n".join(lines) + "\n")
 
@@ -65,15 +65,21 @@ def write_latex(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
     write_whole(path, "\n".join(lines) + "\n")
 
 
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "_%&$#{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "∞": r"$\infty$",
+    }
+)
+
+
 def _latex_line(cells: Sequence[str]) -> str:
-    escaped = (
-        cell.replace("\\", r"\textbackslash{}")
-        .replace("_", r"\_")
-        .replace("%", r"\%")
-        .replace("∞", r"$\infty$")
-        for cell in cells
-    )
-    return " & ".join(escaped) + r" \\"
+    return " & ".join(cell.translate(_LATEX) for cell in cells) + r" \\"
 
 
 class Cell(NamedTuple):

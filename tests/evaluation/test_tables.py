@@ -269,6 +269,18 @@ def test_a_row_is_reproduced_within_a_feature_and_two_points(deltas, expected):
     assert verdict(dict(zip(keys, deltas, strict=True))) == expected
 
 
+def test_odd_names_do_not_break_a_table(tmp_path):
+    rows = [row(model=r"a|b & $c_1 {d} #e ~f^g\h")]
+    write_latex(rows, tmp_path / "results.tex")
+    name = (tmp_path / "results.tex").read_text().splitlines()[4].split(r" & sigma")[0]
+    assert name == (
+        r"a|b \& \$c\_1 \{d\} \#e \textasciitilde{}f\textasciicircum{}g\textbackslash{}h"
+    )
+    write_markdown(rows, tmp_path / "results.md")
+    head, _, line = (tmp_path / "results.md").read_text().splitlines()
+    assert line.replace(r"\|", "").count("|") == head.count("|")
+
+
 def test_printed_tables_show_both_figures_the_verdict_and_what_is_missing(tmp_path):
     rows = [row(), missing_row("M2", SigmaZero(num_steps=1000), 1000, "no weights_here")]
     write_markdown(rows, tmp_path / "results.md")
