@@ -23,7 +23,13 @@ from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.results import Report
 from sztrain.cli.suite_jobs import suite_jobs
 from sztrain.cli.suites import read_suite
-from sztrain.cli.team import automatic_batch_size, device_name, find_device, gather_team
+from sztrain.cli.team import (
+    automatic_batch_size,
+    device_name,
+    find_device,
+    gather_team,
+    wait_for_all,
+)
 from sztrain.cli.wandb_run import evaluation_run
 from sztrain.errors import InputError, require_count
 from sztrain.models import load_net
@@ -67,7 +73,7 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
         for number, job in enumerate(jobs, start=1):
             if isinstance(job, Job):
                 attack_share(job, team, f"{number}/{num_jobs}")
-                team.barrier()
+                wait_for_all(team)
             if first:
                 report.add(job, device_name(team.device))
         if first:

@@ -39,6 +39,21 @@ def gather_team(device: torch.device, devices: int, num_nodes: int = 1) -> Fabri
     return team
 
 
+def wait_for_all(team: Fabric) -> None:
+    """Go on when every process of the team has come here.
+
+    Raises:
+        InputError: one of them has stopped.
+    """
+    try:
+        team.barrier()
+    except RuntimeError as error:  # torch's word for a connection that is closed
+        raise InputError(
+            "another process of this evaluation has stopped, and says why; "
+            "the same command goes on where it was"
+        ) from error
+
+
 def find_device(name: str) -> torch.device:
     """The device that ``name`` means; ``auto``: CUDA where there is one, else the CPU.
 

@@ -171,6 +171,22 @@ def test_two_processes_leave_the_records_of_one(spawn, trained, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("damaged", ["000000.csv", "000008.csv"])  # of the first and the second
+def test_what_stops_one_of_two_processes_stops_both_without_a_traceback(
+    spawn, trained, tmp_path, damaged
+):
+    command = f"evaluate net={trained.best} attack.num_steps=4 num_samples=16 batch_size=8"
+    command += " device=cpu devices=2 hydra.run.dir=out"
+    assert spawn(command).status == 0
+    path = tmp_path / "out" / "batches" / "best" / damaged
+    path.write_bytes(path.read_bytes()[:-9])
+    outcome = spawn(command)
+    assert outcome.status == 2
+    assert f"{damaged} is damaged" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.slow
 def test_two_machines_leave_the_records_of_one(start, trained, tmp_path):
     command = f"evaluate net={trained.best} attack.num_steps=4 num_samples=40 batch_size=8"
     assert start(f"{command} device=cpu hydra.run.dir=one").wait(120) == 0
