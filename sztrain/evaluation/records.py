@@ -307,7 +307,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
     there, here = dict(_flat(found)), dict(_flat(wanted))
-    for key in sorted(there.keys() | here.keys()):
+    # Checksums last: they differ for a reason that another key may name.
+    for key in sorted(there.keys() | here.keys(), key=lambda key: (key in ("net", "data"), key)):
         if there.get(key) != here.get(key):
             raise InputError(
                 f"{folder} has records of another run: {key} is {there.get(key)} there and "

@@ -68,6 +68,7 @@ def test_the_file_of_a_batch_is_plain_csv(tmp_path):
         ({"num_samples": 11}, "num_samples is 10 there and 11 here"),
         ({"attack": {"name": "FMN", "num_steps": 10}}, "attack.budget is None there|attack.name"),
         ({"data": "x"}, "data is None there and x here"),
+        ({"data": "x", "num_samples": 11}, "num_samples is 10 there and 11 here"),
     ],
 )
 def test_records_of_another_run_are_refused_and_left_alone(tmp_path, other, message):
