@@ -60,9 +60,7 @@ def print_results(
         remarks: lines below the table.
         report: the page that shows more.
     """
-    table = Table(
-        title=title, caption=_LEGEND, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
-    )
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     shown, body = printed_table(rows, headings)
     for heading in shown:
         table.add_column(heading, justify="right", overflow="fold")  # whole, however long
@@ -70,6 +68,7 @@ def print_results(
         table.add_row(*(cell.ours for cell in row))
     console = Console()
     console.print(table)
+    console.print(_LEGEND)  # no caption: a narrow table would squeeze it
     for remark in remarks:
         console.print(remark, soft_wrap=True, highlight=False, markup=False)
     console.print(

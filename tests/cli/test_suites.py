@@ -89,7 +89,9 @@ def test_the_files_of_a_net_that_is_a_path_stay_in_the_folder(call, trained, tab
 
 def test_a_suite_without_its_data_ends_well(call, table, tmp_path, monkeypatch, paper_nets):
     monkeypatch.setenv("SZTRAIN_DATA_DIR", str(tmp_path))
-    assert call(f"{SUITE} suite.models=[M1] suite.num_steps=[6]").status == 0
+    outcome = call(f"{SUITE} suite.models=[M1] suite.num_steps=[6]")
+    assert outcome.status == 0
+    assert "clean accuracy and ASR in percent, median" in outcome.out  # on one line
     (row,) = table("out/results.csv")
     assert row["notes"].startswith("not available: MNIST is not on disk")
 
