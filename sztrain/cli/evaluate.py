@@ -25,7 +25,6 @@ from sztrain.cli.suite_jobs import suite_jobs
 from sztrain.cli.suites import read_suite
 from sztrain.cli.team import (
     automatic_batch_size,
-    device_name,
     find_device,
     gather_team,
     wait_for_all,
@@ -52,9 +51,11 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
     """
     quieten()
     keep_freed_memory()
-    set_num_threads(cfg.num_threads)
     device = find_device(cfg.device)
     suite = None if cfg.get("suite") is None else read_suite(cfg, _overrides())
+    # One thread a process for a suite: its records shall not depend on how many cores there are.
+    named = any(override.startswith("num_threads=") for override in _overrides())
+    set_num_threads(1 if suite is not None and not named else cfg.num_threads)
     output_dir = Path(cfg.output_dir)
     check_wandb(cfg.get("logger"))
     # What is wrong with one of several nets shall show before hours are spent on the others.
@@ -75,7 +76,7 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
                 attack_share(job, team, f"{number}/{num_jobs}")
                 wait_for_all(team)
             if first:
-                report.add(job, device_name(team.device))
+                report.add(job)
         if first:
             report.finish(_title(cfg))
     return report.rows

@@ -1,5 +1,6 @@
 """What an evaluation leaves behind: tables, pictures, a report, and a few words on the screen."""
 
+import re
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
@@ -80,12 +81,12 @@ class Report:
         self._findings: list[Finding] = []
         self._pictures: list[Picture] = []
 
-    def add(self, job: Job | dict[str, Any], device: str) -> None:
+    def add(self, job: Job | dict[str, Any]) -> None:
         """Add what was found, or the row of what cannot be had."""
         if isinstance(job, dict):
             self.rows.append(job)
         else:
-            self._add_found(job, device)
+            self._add_found(job)
         # Not before: in the folder of another evaluation the job was refused.
         write_whole(self.output_dir / "config.yaml", self.config)
         write_csv(self.rows, self.output_dir / "results.csv")
@@ -94,7 +95,7 @@ class Report:
         if self._budget_rows:
             write_csv(self._budget_rows, self.output_dir / "results_fixed_budget.csv")
 
-    def _add_found(self, job: Job, device: str) -> None:
+    def _add_found(self, job: Job) -> None:
         finding = conclude(job)
         about: _About = {
             "model": finding.model,
@@ -111,7 +112,6 @@ class Report:
         row = paper_row(
             *measured,
             batch_size=finding.batch_size,
-            device=device,
             broken_by=finding.broken_by,
             **about,
         )
@@ -181,7 +181,7 @@ class Report:
         """What the figures rest on, for the head of the report."""
         found = self._findings
         verdicts = Counter(
-            "not available" if row["notes"] else row["verdict"].partition(":")[0]
+            "not available" if row["notes"] else re.split(r"[:(]", row["verdict"])[0].strip()
             for row in self.rows
         )
         facts = {

@@ -88,10 +88,13 @@ class Suite:
             for value in getattr(self, name):
                 if not isinstance(value, str):
                     raise InputError(f"expected `suite.{name}` to hold names, got {value!r}")
+        for name in ("models", "attacks", "num_steps", "fixed_budget_attacks", "fixed_budgets"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise InputError(f"expected `suite.{name}` to have no entry twice, got {values}")
         for name in ("batch_size", "num_samples"):
             if getattr(self, name) is not None:
                 require_count(f"suite.{name}", getattr(self, name), 1)
-
         for mapping in (self.steps_per_n, self.fixed_budget_steps_per_n):
             for attack, steps in mapping.items():
                 require_count(f"suite: steps of {attack} for each of N", steps, 1)

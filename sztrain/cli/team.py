@@ -75,16 +75,6 @@ def find_device(name: str) -> torch.device:
         ) from error
 
 
-def device_name(device: torch.device) -> str:
-    """What stands in the tables: ``cpu``, or a GPU's name.
-
-    Example:
-        >>> device_name(torch.device("cpu"))
-        'cpu'
-    """
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
 def automatic_batch_size(device: torch.device, image_shape: tuple[int, ...]) -> int:
     """Samples to attack at once where nobody says so: a power of two, smaller for larger images.
 

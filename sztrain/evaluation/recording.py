@@ -97,11 +97,22 @@ def record_attack(
             num_forwards=counter.num_forwards - len(span),  # the clean prediction
             num_backwards=counter.num_backwards,
             peak_memory=peak_memory(device),
+            device=device_name(device),
         )
         if span.start == 0:
             records.write_examples(examples_of(net, batch, NUM_EXAMPLES))
         records.write(span, list(_rows(attack, batch, span)), cost)
         yield span
+
+
+def device_name(device: torch.device) -> str:
+    """What stands in the tables: ``cpu``, or a GPU's name.
+
+    Example:
+        >>> device_name(torch.device("cpu"))
+        'cpu'
+    """
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def peak_memory(device: torch.device) -> int:

@@ -60,6 +60,7 @@ class Cost:
         num_forwards: samples that passed the net forwards, counted at the net.
         num_backwards: samples that passed it backwards, alike.
         peak_memory: bytes; allocated on a GPU, resident in the process on a CPU.
+        device: what it ran on: ``cpu``, or a GPU's name.
     """
 
     num_samples: int
@@ -67,6 +68,7 @@ class Cost:
     num_forwards: int
     num_backwards: int
     peak_memory: int
+    device: str = "cpu"
 
     @property
     def seconds_per_sample(self) -> float:
@@ -168,7 +170,7 @@ and 100 here; choose another folder or remove that one
             cost = Cost(**values)
         except TypeError as error:
             raise InputError(_damaged(path, f"it cannot be read ({error})")) from error
-        if cost.num_samples != len(span) or not all(map(_is_number, values.values())):
+        if cost.num_samples != len(span) or not _is_cost(cost):
             raise InputError(_damaged(path, f"it does not hold the cost of {len(span)} samples"))
         return cost
 
@@ -214,12 +216,13 @@ def batch_spans(num_samples: int, batch_size: int) -> list[range]:
 
 
 def total_cost(costs: Iterable[Cost]) -> Cost:
-    """The sum of what batches cost, with the largest peak.
+    """The sum of what batches cost, with the largest peak and all devices.
 
     Example:
         >>> batch = Cost(num_samples=2, seconds=1, num_forwards=5, num_backwards=4, peak_memory=9)
-        >>> total_cost([batch, batch])
-        Cost(num_samples=4, seconds=2, num_forwards=10, num_backwards=8, peak_memory=9)
+        >>> both = total_cost([batch, batch])
+        >>> both.num_samples, both.num_forwards, both.peak_memory, both.device
+        (4, 10, 9, 'cpu')
     """
     costs = list(costs)
     return Cost(
@@ -228,6 +231,7 @@ def total_cost(costs: Iterable[Cost]) -> Cost:
         num_forwards=sum(cost.num_forwards for cost in costs),
         num_backwards=sum(cost.num_backwards for cost in costs),
         peak_memory=max((cost.peak_memory for cost in costs), default=0),
+        device=", ".join(sorted({cost.device for cost in costs})),
     )
 
 
@@ -281,8 +285,10 @@ def _damaged(path: Path, what: str) -> str:
     return f"{path} is damaged: {what}; remove it, and the same command makes it again"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_cost(cost: Cost) -> bool:
+    """Whether every value is of the type of its field: JSON holds what it is given."""
+    numbers = [value for name, value in vars(cost).items() if name != "device"]
+    return isinstance(cost.device, str) and all(type(value) in (int, float) for value in numbers)
 
 
 def _read_identity(path: Path) -> dict[str, Any]:

@@ -27,6 +27,9 @@ COLUMNS = (
 )
 """Columns of ``results.csv``: the paper's, our setting, the paper's figures."""
 
+FEW_SAMPLES = 1000
+"""Below it a verdict says how many samples it rests on: chance alone moves ASRs by some points."""
+
 HEADINGS = {
     "model": "net",
     "attack": "attack",
@@ -60,7 +63,6 @@ def paper_row(
     attack: Attack,
     steps: int,
     batch_size: int,
-    device: str,
     broken_by: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """One row of ``results.csv``: the paper's columns, our setting, the paper's figures.
@@ -78,7 +80,6 @@ def paper_row(
         attack: the attack.
         steps: N of the table.
         batch_size: samples attacked at once.
-        device: what it ran on: ``cpu``, or a GPU's name.
         broken_by: how many samples each member of the attack has broken, if it has members.
     """
     name = _paper_name(attack)
@@ -100,15 +101,15 @@ def paper_row(
         "median_l0": values[f"median_l0{suffix}"],
         "time_s": cost.seconds_per_sample,
         "queries_k": cost.passes_per_sample / 1000,
-        "vram_gb": None if device == "cpu" else cost.peak_memory / 2**30,
+        "vram_gb": None if "cpu" in cost.device else cost.peak_memory / 2**30,
         "notes": "",
         "num_samples": measurement.num_samples,
         "unit": measurement.unit,
-        "device": device,
+        "device": cost.device,
         "batch_size": batch_size,
         "clean_acc": _percent(float(measurement.curve[0]), measurement),
         "mean_l0": values[f"mean_l0{suffix}"],
-        "resident_gb": cost.peak_memory / 2**30 if device == "cpu" else None,
+        "resident_gb": cost.peak_memory / 2**30 if cost.device == "cpu" else None,
         "options": describe_options(attack),
         "broken_by": ", ".join(f"{name} {count}" for name, count in broken_by.items()),
     }
@@ -117,7 +118,10 @@ def paper_row(
         printed = getattr(published, column) if published else None
         beside[f"paper_{column}"] = printed
         beside[f"delta_{column}"] = difference(row[column], printed)
-    return row | {"verdict": verdict(beside)} | beside
+    found = verdict(beside)
+    if found and measurement.num_samples < FEW_SAMPLES:
+        found += f" (on {measurement.num_samples} samples)"
+    return row | {"verdict": found} | beside
 
 
 def missing_row(model: str, attack: Attack, steps: int, reason: str) -> dict[str, Any]:
