@@ -41,6 +41,22 @@ def rows(span):
     ]
 
 
+def test_costs_of_several_devices_name_them_all():
+    costs = [
+        Cost(
+            num_samples=1,
+            seconds=1.0,
+            num_forwards=1,
+            num_backwards=1,
+            peak_memory=memory,
+            device=device,
+        )
+        for device, memory in (("some GPU", 3), ("cpu", 7), ("some GPU", 5))
+    ]
+    total = total_cost(costs)
+    assert (total.device, total.peak_memory, total.num_samples) == ("cpu, some GPU", 7, 3)
+
+
 def test_what_is_read_is_what_was_written(tmp_path):
     records, span = Records(tmp_path / "M1", IDENTITY), range(4, 8)
     assert not records.has(span)

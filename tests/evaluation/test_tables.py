@@ -161,6 +161,18 @@ def test_options_name_what_differs_from_the_defaults():
     assert attack_label(SigmaZero(tau=0.9)) == "SigmaZero tau=0.9"
 
 
+def test_a_verdict_on_few_samples_says_how_few():
+    assert row()["verdict"].endswith("(on 64 samples)")
+    assert row(replace(measured(), num_samples=1000))["verdict"].endswith("ASR50 -24.98")
+    assert row(model="toy")["verdict"] == ""
+
+
+def test_memory_of_several_devices_is_nobodys():
+    found = row(spent=cost(device="cpu, some GPU"))
+    assert found["device"] == "cpu, some GPU"
+    assert (found["vram_gb"], found["resident_gb"]) == (None, None)
+
+
 def test_who_broke_how_many_is_told():
     assert row()["broken_by"] == ""
     found = row(broken_by={"sigma_zero": 60, "sparse_rs": 2})
