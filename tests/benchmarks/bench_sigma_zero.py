@@ -28,10 +28,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from importlib import import_module, metadata, util
+from importlib import import_module, metadata
 from pathlib import Path
 from statistics import median
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -39,6 +38,7 @@ from torch import Tensor, nn
 
 import sztrain
 from sztrain.attacks import SigmaZero
+from sztrain.attacks.peers.via_adv_lib import load_adv_lib
 from sztrain.data import MNIST
 from sztrain.errors import InputError
 from sztrain.losses import difference_of_logits
@@ -129,9 +129,7 @@ def ours(case: Case, num_steps: int, **options: Any) -> Call:
 def peer(case: Case, num_steps: int) -> Call:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if "visdom" not in sys.modules and util.find_spec("visdom") is None:
-            sys.modules["visdom"] = ModuleType("visdom")  # plots that the attack never makes
-        sigma_zero = import_module("adv_lib.attacks").sigma_zero
+        sigma_zero = load_adv_lib().sigma_zero
     return partial(sigma_zero, case.net, case.inputs, case.labels, num_steps=num_steps)
 
 

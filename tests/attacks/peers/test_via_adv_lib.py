@@ -198,6 +198,13 @@ def test_visdom_is_stood_in_for_and_nothing_of_it_stays(not_imported):
     assert load_adv_lib() is library
 
 
+def test_a_stand_in_of_somebody_else_is_left_alone(not_imported, monkeypatch):
+    foreign = ModuleType("visdom")  # without a spec: importlib would raise at it
+    monkeypatch.setitem(sys.modules, "visdom", foreign)
+    load_adv_lib()
+    assert sys.modules["visdom"] is foreign
+
+
 def test_a_visdom_that_is_there_is_the_one_that_is_used(not_imported, tmp_path):
     (tmp_path / "visdom.py").write_text("class Visdom:\n    pass\n")
     not_imported.syspath_prepend(tmp_path)
