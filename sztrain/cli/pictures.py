@@ -26,6 +26,7 @@ from sztrain.evaluation.html import Picture
 from sztrain.evaluation.rows import attack_label
 from sztrain.evaluation.toy import toy_problem
 from sztrain.evaluation.trace import trace_attack
+from sztrain.types import Ensemble
 
 _RUNS = "Runs step by step"
 
@@ -97,7 +98,8 @@ def _curves_of_nets(
             finding.label if suite is None else finding.model: finding.measurement.curve
             for finding in group
         }
-        title = f"{label} only, N={group[0].steps}, {dataset}"
+        alone = "" if isinstance(attack, Ensemble) else " only"
+        title = f"{label}{alone}, N={group[0].steps}, {dataset}"
         figure = robustness_curve_figure(curves, attack.unit, _fitting(budgets, curves), title)
         place = attack.unit if suite is None else name
         yield _saved(figure, output_dir / "curves", place, "Robustness curves", title)
