@@ -1,7 +1,7 @@
 """Whole trainings, small: they learn, follow their schedules, and attack as they should."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 import pytorch_lightning as pl
@@ -146,6 +146,28 @@ def test_what_unbroken_samples_train_on_is_the_methods_choice(unbroken, monkeypa
     monkeypatch.setattr("sztrain.training.adversarial.craft_examples", craft)
     fit(make(SparseAT, attack=SHORT, budget=2, unbroken=unbroken), fast_dev_run=True)
     assert chosen == [unbroken]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeededAttack(ScriptedAttack):
+    seed: int = 0
+    seeds: list[int] = field(default_factory=list)
+
+    def __call__(self, net, inputs, labels):
+        self.seeds.append(self.seed)
+        return super().__call__(net, inputs, labels)
+
+
+def test_an_attack_with_a_seed_starts_anew_in_each_batch_and_again_in_each_run():
+    runs = []
+    for _ in range(2):
+        attack = SeededAttack()
+        torch.manual_seed(7)
+        fit(make(SparseAT, attack=attack, budget=2), data=loader(32), max_epochs=2)
+        runs.append(attack.seeds)
+        assert attack.seed == 0
+    assert len(set(runs[0])) == len(runs[0]) == 8
+    assert runs[0] == runs[1]
 
 
 def test_budget_at_is_a_ramp_after_the_warmup():
