@@ -57,6 +57,11 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
     named = any(override.startswith("num_threads=") for override in _overrides())
     set_num_threads(1 if suite is not None and not named else cfg.num_threads)
     output_dir = Path(cfg.output_dir)
+    loggers = plain(cfg.get("logger")) or {}
+    if loggers and "wandb" not in loggers:
+        raise InputError(
+            f"expected logger=wandb or none, got {', '.join(loggers)}: tables are CSV in any case"
+        )
     check_wandb(cfg.get("logger"))
     # What is wrong with one of several nets shall show before hours are spent on the others.
     jobs: Iterable[Job | dict[str, Any]] = (
@@ -67,7 +72,7 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
     num_jobs = len(_names(cfg.net)) if suite is None else len(suite.models) * len(suite.runs())
     team = gather_team(device, cfg.devices, cfg.num_nodes)
     first = team.global_rank == 0
-    wandb_node = plain(cfg.logger).get("wandb") if first and cfg.get("logger") else None
+    wandb_node = loggers.get("wandb") if first else None
     with evaluation_run(wandb_node, plain(cfg), output_dir) as run:
         config = OmegaConf.to_yaml(cfg, resolve=True)
         report = Report(output_dir, config, plain(cfg.budgets), suite, run)

@@ -316,6 +316,12 @@ def test_an_evaluation_in_wandb(call, table, tmp_path, monkeypatch):
     assert {"results.csv", "config.yaml", "records/digits_standard-sigma_zero-4.csv"} <= kept
 
 
+def test_a_logger_that_would_do_nothing_is_refused(call):
+    outcome = call(f"{SUITE} logger=csv")
+    assert outcome.status == 2
+    assert "expected logger=wandb or none, got csv" in outcome.err
+
+
 def test_wandb_online_without_a_key_is_refused_first(call, tmp_path):
     outcome = call(f"{SUITE} logger=wandb logger.wandb.mode=online")
     assert outcome.status == 2
