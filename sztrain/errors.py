@@ -39,6 +39,19 @@ def require_at_least(name: str, value: float, minimum: float) -> None:
         raise InputError(f"expected `{name}` to be at least {minimum}, got {value}")
 
 
+def require_positive(name: str, value: float) -> None:
+    """Refuse a number that is 0 or less.
+
+    Example:
+        >>> require_positive("eta", 0.5)
+
+    Raises:
+        InputError: ``value`` is not above 0.
+    """
+    if not value > 0:  # written so that NaN is refused as well
+        raise InputError(f"expected `{name}` to be positive, got {value}")
+
+
 def require_count(name: str, value: float, minimum: int) -> None:
     """Refuse what is no whole number of at least ``minimum``.
 

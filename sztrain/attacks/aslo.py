@@ -16,7 +16,7 @@ from sztrain.attacks._search import AdamSearch, corrected, margin_gradient
 from sztrain.attacks.base import Found, Logits, run_attack, validate_attack
 from sztrain.attacks.rows import Outcome, precise, steps_between_looks
 from sztrain.attacks.sigma_zero import cosine_annealing
-from sztrain.errors import InputError, require_at_least, require_count
+from sztrain.errors import InputError, require_at_least, require_count, require_positive
 from sztrain.losses import smooth_l0_gradient
 from sztrain.norms import num_units, per_sample
 from sztrain.types import AttackResult, Unit
@@ -105,8 +105,7 @@ class ASLO:
         if self.batch_size is not None:
             require_count("batch_size", self.batch_size, 1)
         for name in ("eta", "sigma_min"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"expected `{name}` to be positive, got {getattr(self, name)}")
+            require_positive(name, getattr(self, name))
         require_at_least("tau_factor", self.tau_factor, 0)
         if not self.sigma_min <= self.sigma <= self.sigma_max:
             raise InputError(

@@ -1,5 +1,6 @@
 """What the fixed-budget attacks share: the runs they are made of, and choices under a budget."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -15,7 +16,7 @@ from sztrain.types import AttackResult, Unit
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixedBudgetAttack:
+class FixedBudgetAttack(ABC):
     """An attack that changes at most so many features, or pixels, of a sample.
 
     Without a ``budget`` it becomes a minimal-norm attack, by
@@ -148,6 +149,7 @@ class FixedBudgetAttack:
             last_inputs=found.last_inputs.view_as(inputs),
         )
 
+    @abstractmethod
     def run(
         self,
         logits_of: Logits,
@@ -165,7 +167,6 @@ class FixedBudgetAttack:
             budgets: how many positions may change, int64 ``(N,)``.
             generator: on the device of the inputs.
         """
-        raise NotImplementedError
 
 
 def _attack_correct(

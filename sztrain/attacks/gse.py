@@ -16,7 +16,7 @@ from sztrain.attacks._gse_run import run_once
 from sztrain.attacks._half_norm import largest_trade_off
 from sztrain.attacks.base import Found, Logits, run_attack, validate_attack
 from sztrain.attacks.rows import Outcome
-from sztrain.errors import InputError, require_at_least, require_count, require_in
+from sztrain.errors import InputError, require_at_least, require_count, require_in, require_positive
 from sztrain.norms import num_changed_windows, per_sample
 from sztrain.types import AttackResult, Unit
 
@@ -106,8 +106,7 @@ class GSE:
         if self.batch_size is not None:
             require_count("batch_size", self.batch_size, 1)
         require_in("momentum", self.momentum, MOMENTA)
-        if not self.sigma > 0:
-            raise InputError(f"expected `sigma` to be positive, got {self.sigma}")
+        require_positive("sigma", self.sigma)
         require_at_least("mu", self.mu, 0)
         if not 0 <= self.switch <= 1:
             raise InputError(f"expected `switch` to be in [0, 1], got {self.switch}")

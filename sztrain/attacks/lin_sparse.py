@@ -16,7 +16,7 @@ from sztrain.attacks._pruning import prune
 from sztrain.attacks._search import Search, Seen
 from sztrain.attacks.base import Found, Logits, run_attack, validate_attack
 from sztrain.attacks.rows import Outcome, steps_between_looks
-from sztrain.errors import InputError, require_at_least, require_count, require_in
+from sztrain.errors import InputError, require_at_least, require_count, require_in, require_positive
 from sztrain.types import AttackResult, Unit
 
 Amplitude = Literal["half", "full"]
@@ -101,8 +101,7 @@ class LinSparse:
         if not 0 < self.epsilon <= 1:
             raise InputError(f"expected `epsilon` to be in (0, 1], got {self.epsilon}")
         require_at_least("tau", self.tau, 0)
-        if not self.step > 0:
-            raise InputError(f"expected `step` to be positive, got {self.step}")
+        require_positive("step", self.step)
 
     def __call__(self, net: nn.Module, inputs: Tensor, labels: Tensor) -> AttackResult:
         """Attack ``inputs``, shape ``(N, ...)`` in [0, 1], with int64 ``labels``, shape ``(N,)``.

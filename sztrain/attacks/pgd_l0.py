@@ -14,7 +14,7 @@ from torch import Tensor
 from sztrain.attacks.base import Found, Logits, is_adversarial
 from sztrain.attacks.fixed_budget import FixedBudgetAttack, largest
 from sztrain.attacks.rows import Outcome, Rows, first_rows, steps_between_looks
-from sztrain.errors import InputError
+from sztrain.errors import require_positive
 from sztrain.norms import l0_norm, per_sample
 
 
@@ -58,8 +58,7 @@ class PGDL0(FixedBudgetAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.eta > 0:
-            raise InputError(f"expected `eta` to be positive, got {self.eta}")
+        require_positive("eta", self.eta)
 
     @property
     def fewest_steps(self) -> int:

@@ -1,5 +1,6 @@
 """The samples that an attack still works on, and what is known of all of them."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Self, TypeVar
 
@@ -11,7 +12,7 @@ from sztrain.norms import per_sample
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class Rows(ABC):
     """State of the samples under attack: tensors with one row a sample, changed in place.
 
     An attack adds its own, and says in :meth:`claims` what it has found.
@@ -26,9 +27,9 @@ class Rows:
     num_forwards: Tensor
     num_backwards: Tensor
 
+    @abstractmethod
     def claims(self) -> Found:
         """What is known of every row."""
-        raise NotImplementedError
 
     def where(self, mask: Tensor) -> Self:
         """The rows where ``mask`` holds."""

@@ -17,7 +17,7 @@ from sztrain.attacks._search import AdamSearch, corrected, margin_gradient
 from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack, validate_attack
 from sztrain.attacks.cuda_graph import Recorded, require_cuda
 from sztrain.attacks.rows import Outcome, steps_between_looks
-from sztrain.errors import InputError, require_at_least, require_count, require_in
+from sztrain.errors import InputError, require_at_least, require_count, require_in, require_positive
 from sztrain.losses import smooth_l0_gradient
 from sztrain.norms import l0_norm, magnitudes, num_units
 from sztrain.types import AttackResult, Unit
@@ -93,8 +93,7 @@ class SigmaZero:
             if getattr(self, name) is not None:
                 require_count(name, getattr(self, name), 1)
         for name in ("eta", "sigma"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"expected `{name}` to be positive, got {getattr(self, name)}")
+            require_positive(name, getattr(self, name))
         if not 0 <= self.tau <= 1:
             raise InputError(f"expected `tau` to be in [0, 1], got {self.tau}")
         if self.autocast and self.cuda_graph:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sztrain.attacks.base import Found, Logits, is_adversarial
 from sztrain.attacks.fixed_budget import FixedBudgetAttack, largest
 from sztrain.attacks.rows import Outcome, Rows, first_rows, precise, steps_between_looks
-from sztrain.errors import InputError, require_count
+from sztrain.errors import require_count, require_positive
 from sztrain.norms import l0_norm, per_sample
 
 
@@ -65,8 +65,7 @@ class SparsePGD(FixedBudgetAttack):
         super().__post_init__()
         require_count("patience", self.patience, 1)
         for name in ("alpha", "beta"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"expected `{name}` to be positive, got {getattr(self, name)}")
+            require_positive(name, getattr(self, name))
 
     def run(
         self,

@@ -35,7 +35,7 @@ def suite_jobs(
         InputError: an attack or a net that does not exist; a damaged file; data unfit for the net;
             an attack with too few steps, or with a budget beyond the size of a sample.
     """
-    runs, labels = suite.runs(), file_labels(suite.models)
+    runs, labels = suite.runs, file_labels(suite.models)
     for model in suite.models:
         with suppress(UnavailableError):
             describe_net(model)  # a name that is wrong shall show before hours are spent

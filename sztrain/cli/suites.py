@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from importlib.resources import files
 from itertools import product
 from typing import Any
@@ -99,6 +100,7 @@ class Suite:
             for attack, steps in mapping.items():
                 require_count(f"suite: steps of {attack} for each of N", steps, 1)
 
+    @cached_property
     def runs(self) -> list[Run]:
         """What is done to every net.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack, validate_attack
 from sztrain.attacks.peers.isolation import CountedNet, frozen, seeded, shares
-from sztrain.errors import InputError, require_count
+from sztrain.errors import InputError, require_count, require_positive
 from sztrain.norms import l0_norm, per_sample
 from sztrain.types import AttackResult, Unit
 
@@ -80,8 +80,7 @@ class PeerAttack(ABC):
             InputError: names the first one.
         """
         for name in names:
-            if not getattr(self, name) > 0:  # written so that NaN is refused as well
-                raise InputError(f"expected `{name}` to be positive, got {getattr(self, name)}")
+            require_positive(name, getattr(self, name))
 
     def __call__(self, net: nn.Module, inputs: Tensor, labels: Tensor) -> AttackResult:
         """Attack ``inputs``, shape ``(N, ...)`` in [0, 1], with int64 ``labels``, shape ``(N,)``.
