@@ -198,6 +198,21 @@ def test_attacks_at_a_fixed_budget_stand_beside_what_is_read_off(call, table):
     assert float(first["queries_k"]) > float(second["queries_k"])  # at the largest budget
 
 
+def test_an_attack_may_take_several_steps_for_each_of_n_at_a_fixed_budget(call, table):
+    # At 1 change the digit that is hardest to break takes all the steps it is given.
+    options = "suite.models=[digits_standard] suite.num_steps=[4] suite.fixed_budgets=[1]"
+    queries = []
+    for factor in (1, 3):
+        granted = f"+suite.fixed_budget_steps_per_n.sigma_zero={factor} hydra.run.dir=run{factor}"
+        assert (
+            call(f"{SUITE} {options} suite.fixed_budget_attacks=[sigma_zero] {granted}").status == 0
+        )
+        _, row = table(f"run{factor}/results_fixed_budget.csv")
+        assert (row["steps"], row["budget"], row["options"]) == ("4", "1", "budget=1")
+        queries.append(float(row["queries_k"]))
+    assert queries[1] > 1.5 * queries[0]
+
+
 def test_the_judge_is_named_with_its_members(call, table, tmp_path):
     command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[12]"
     assert call(f"{command} suite.attacks=[sigma_zero,sparse_autoattack]").status == 0
