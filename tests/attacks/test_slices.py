@@ -169,8 +169,11 @@ print(before, faults())
     not (sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")), reason="no glibc"
 )
 def test_a_pass_finds_the_memory_of_the_last_one():
-    done = subprocess.run(
-        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=120
-    )
-    before, after = map(int, done.stdout.split())
+    for _ in range(5):
+        done = subprocess.run(
+            [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=120
+        )
+        before, after = map(int, done.stdout.split())
+        if before > 0:  # now and then the imports leave a heap that is kept already
+            break
     assert after < before / 4
