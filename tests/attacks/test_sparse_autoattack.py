@@ -80,15 +80,22 @@ def test_each_member_attacks_those_that_stand_and_gets_the_credit_for_its_own(
 
 @pytest.mark.parametrize("unit", ["features", "pixels"])
 def test_at_a_budget_it_breaks_what_any_member_breaks(make_batch, unit):
-    """One sample at a time, so that a member meets the same chances alone and in the ensemble."""
+    """At the cost of the members that saw the sample; one sample at a time, so that a member meets
+    the same chances alone and in the ensemble."""
     batch = make_batch(num_samples=40, num_wrong=2)
     attack = SparseAutoAttack(**SHORT, unit=unit)
     winners = set()
     for i in range(40):
         sample = batch.inputs[i : i + 1], batch.labels[i : i + 1]
-        alone = [member(batch.net, *sample).success.item() for member in attack.members.values()]
+        results = [member(batch.net, *sample) for member in attack.members.values()]
+        alone = [result.success.item() for result in results]
         result = attack(batch.net, *sample)
         assert result.success.item() == any(alone)
+        saw_it = results[: alone.index(True) + 1] if any(alone) else results
+        cost = sum(seen.num_forwards.item() for seen in saw_it)
+        # Alone, each member verifies its claims and all but the first look at the clean sample.
+        assert cost - 2 * (len(saw_it) - 1) <= result.num_forwards.item() <= cost
+        assert result.num_backwards.item() == sum(seen.num_backwards.item() for seen in saw_it)
         expected = alone.index(True) if any(alone) and i > 1 else -1
         assert result.broken_by.item() == expected
         winners.add(expected)
