@@ -69,9 +69,18 @@ class SampleStore:
         """Their labels, int64 ``(M,)``; empty before the first batch."""
         return torch.cat(self._labels) if self._labels else torch.empty(0, dtype=torch.int64)
 
-    def batches(self, batch_size: int) -> list[tuple[Tensor, Tensor]]:
-        """The samples kept, in batches of at most ``batch_size``."""
+    def batches(self, batch_size: int, *, by_priority: bool = False) -> list[tuple[Tensor, Tensor]]:
+        """The samples kept, in batches of at most ``batch_size``.
+
+        In the order they came; or ``by_priority``, so that the first few batches are again a
+        uniform choice of all samples, the same each time.
+        """
         if not self._labels:
             return []
-        inputs = torch.split(self.inputs, batch_size)
-        return list(zip(inputs, torch.split(self.labels, batch_size), strict=True))
+        inputs, labels = self.inputs, self.labels
+        if by_priority:
+            order = self._priorities.argsort(stable=True)
+            inputs, labels = inputs[order], labels[order]
+        return list(
+            zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
+        )

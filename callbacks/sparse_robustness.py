@@ -1,26 +1,37 @@
 """Sparse robustness: gauges median l0 beside a training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from math import ceil
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from typing_extensions import override
 
 from sztrain.attacks import SigmaZero, SparseAutoAttack
 from sztrain.attacks.base import require_attack, validate_batch
 from sztrain.attacks.fixed_budget import FixedBudgetAttack
+from sztrain.callbacks._adapters import (
+    AttackedNet,
+    BatchHook,
+    ForwardHook,
+    LogitsHook,
+    inputs_and_labels,
+    require_forward,
+)
+from sztrain.callbacks._advice import Advice
+from sztrain.callbacks._image_space import ImageSpace
+from sztrain.callbacks._pace import Pace
+from sztrain.callbacks._progress import attack_bar
 from sztrain.callbacks.sample_store import SampleStore
-from sztrain.errors import InputError, require_count
+from sztrain.errors import require_count
 from sztrain.evaluation.measurement import Measurement, Tally
 from sztrain.evaluation.runner import attack_batches
-from sztrain.evaluation.worst_case import check_probe, probe_worst_case
+from sztrain.evaluation.worst_case import WorstCase, check_probe
 from sztrain.norms import check_budgets
 from sztrain.types import Attack
 
@@ -28,20 +39,29 @@ from sztrain.types import Attack
 class SparseRobustness(Callback):
     """Attacks a fixed subset of the validation samples as training goes on, and logs how it fared.
 
-    Works in any Lightning module whose ``forward`` maps images in [0, 1] to logits and whose
-    validation batches are pairs of inputs and labels, under ``pytorch_lightning`` and
-    ``lightning.pytorch`` alike. The training goes on exactly as it would have without it.
+    Works in any Lightning module with a ``forward``, under ``pytorch_lightning`` and
+    ``lightning.pytorch`` alike; ``docs/gauge.md`` tells how to fit it to data and outputs of
+    another make. The training goes on exactly as it would have without it. Attacked are the weights
+    that the Trainer validates: those of ``WeightAveraging`` and its like, but of
+    ``StochasticWeightAveraging`` only where it validates its average, that is in the epoch that it
+    adds for BatchNorm, and in ``trainer.validate`` after the training. All that counts happens on
+    images in [0, 1], with ``mean``, ``std`` and ``box`` undone, and in full precision where the
+    Trainer mixes precisions.
 
-    Logs ``val/median_l0``, ``val/mean_l0`` (over broken samples), ``val/asr_inf``,
-    ``val/attack_seconds`` and, for each budget k, ``val/asr@k`` and ``val/robust_acc@k``; an
-    attack that counts pixels appends ``_px`` to the measure (``val/median_l0_px``). With a
-    ``probe``, a second attack on the same samples, ``val/robust_acc_probe@k`` and
-    ``val/robust_acc_worst@k``, what is left under both: a net that was trained against one attack
-    may resist it and fall to another at once, so this is what to choose checkpoints by. With a
-    ``verdict``, the same keys under ``test/`` when the Trainer tests. All can be monitored. The
-    median is inf while at least half of the samples resist: an ``EarlyStopping`` that monitors it
-    needs ``check_finite=False``. Medians are whole or half numbers and tie; ``val/mean_l0`` ranks
-    finer.
+    Logs ``val/median_l0``, the ends of its 95 % confidence interval ``val/median_l0_low`` and
+    ``val/median_l0_high`` (exact order statistics) and ``val/num_samples``, on which it rests;
+    ``val/mean_l0`` (over broken samples), ``val/asr_inf``, ``val/attack_seconds`` and, for each
+    budget k, ``val/asr@k`` and ``val/robust_acc@k``; an attack that counts pixels appends ``_px``
+    to the measure (``val/median_l0_px``). With a ``probe``, a second attack on the same samples,
+    ``val/robust_acc_probe@k``, ``val/robust_acc_worst@k``, what is left under both, and
+    ``val/probe_seconds``: a net that was trained against one attack may resist it and fall to
+    another at once, so this is what to choose checkpoints by. With a ``verdict``, the same keys
+    under ``test/`` when the Trainer tests. All can be monitored. The median is inf while at least
+    half of the samples resist: an ``EarlyStopping`` that monitors it needs ``check_finite=False``.
+    Medians are whole or half numbers and tie; ``val/mean_l0`` ranks finer.
+
+    Warns, once a run, where ``forward`` returns probabilities, where gradients vanish, where all
+    samples are of one class, and where a median rests on fewer than 100 samples.
 
     Args:
         attack: the gauge's attack; ``None``: σ-zero with 100 steps. It should take more steps than
@@ -58,13 +78,28 @@ class SparseRobustness(Callback):
         verdict: attack on the test samples, when the Trainer tests; ``None``: none.
         verdict_samples: how many test samples, the first over all processes; ``None``: all.
         num_examples: how many attacked samples ``measurements`` keeps to look at.
+        mean: with which the validation loader normalises, one number or one a channel, in the units
+            of ``box``; ``None``: it does not.
+        std: with which it normalises, alike.
+        box: range of the values before they were normalised; ``(0, 255)``, say.
+        batch_to_inputs: takes inputs and labels out of a batch; ``None``: by position from a tuple
+            or list, by name from anything else.
+        forward: calls the module, given module and inputs; ``None``: ``module(inputs)``.
+        logits: takes the logits out of what that returns; ``None``: the tensor itself, the first
+            of a tuple or list, ``logits`` or ``out`` of anything else.
+        max_seconds: after which no further batch of validation samples is begun, in each process;
+            ``None``: no limit. With a limit, how many samples are attacked is not reproducible;
+            their order is fixed, and random, so that any number of them is a fair sample.
+        max_share: the same as a share of the time that training and validation took since the last
+            gauging; ``None``: no limit.
 
     Attributes:
         measurements: last :class:`~sztrain.evaluation.Measurement` by stage, ``val`` or ``test``.
 
     Raises:
-        InputError: a value out of its range; in the sanity check or the first validation, images
-            outside [0, 1] or a budget beyond the size of a sample.
+        InputError: a value out of its range, or a module without ``forward``; in the sanity check
+            or the first validation, batches without inputs and labels, images outside [0, 1], a
+            budget beyond the size of a sample, or a ``forward`` that returns no logits.
 
     Example:
         >>> gauge = SparseRobustness(num_samples=512, budgets=(10, 50))
@@ -84,6 +119,14 @@ class SparseRobustness(Callback):
         verdict: Attack | None = None,
         verdict_samples: int | None = None,
         num_examples: int = 8,
+        mean: Sequence[float] | float | None = None,
+        std: Sequence[float] | float | None = None,
+        box: Sequence[float] = (0.0, 1.0),
+        batch_to_inputs: BatchHook | None = None,
+        forward: ForwardHook | None = None,
+        logits: LogitsHook | None = None,
+        max_seconds: float | None = None,
+        max_share: float | None = None,
     ) -> None:
         for name, value in (
             ("num_samples", num_samples),
@@ -108,8 +151,15 @@ class SparseRobustness(Callback):
         self.verdict = verdict
         self.verdict_samples = verdict_samples
         self.num_examples = num_examples
+        self.image_space = ImageSpace(mean=mean, std=std, box=box)
+        self.batch_to_inputs = batch_to_inputs
+        self.forward = forward
+        self.logits = logits
         self.measurements: dict[str, Measurement] = {}
+        self._pace = Pace(max_seconds, max_share)
+        self._advice = Advice()
         self._stores: dict[str, SampleStore] = {}
+        self._input_dtype = torch.float32
         self._complete: set[str] = set()
         self._gauged_in: int | None = None
 
@@ -117,48 +167,54 @@ class SparseRobustness(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # A new run may bring new data: what was collected before is of no use to it.
         self._stores, self._complete, self._gauged_in = {}, set(), None
+        self._pace.reset()
+        self._advice = Advice(speaks=trainer.is_global_zero)
+        require_forward(pl_module, self.forward)
+        # First, since others put the weights of the training back at the end of the validation.
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # in __init__
+        others = [callback for callback in callbacks if callback is not self]
+        trainer.callbacks = [self, *others]  # type: ignore[attr-defined]
 
     @override
-    def on_validation_batch_end(
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._pace.start()
+
+    @override
+    def on_validation_batch_start(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        # Before the module's own step, which may change the batch.
         if dataloader_idx == 0 and "val" not in self._complete:
-            self._check(batch, self.attack)
-            if self.probe is not None:
-                shape = _inputs_and_labels(batch)[0].shape[1:]
-                check_probe(self.probe, self.attack.unit, shape)
-            if not trainer.sanity_checking:
-                self._collect(trainer, "val", batch, self.num_samples)
+            self._collect(trainer, "val", batch, self.attack, self.num_samples)
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
+            self._look(pl_module, self._stores.pop("val", None))
             return
         self._complete.add("val")
         # In between nothing is logged: Lightning shows its monitors the last figures by itself.
         if self._is_due(trainer):
             self._gauged_in = trainer.current_epoch
             self._log(pl_module, self._measure(trainer, pl_module, "val", self.attack))
+            self._pace.start()
 
     @override
-    def on_test_batch_end(
+    def on_test_batch_start(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         if self.verdict is not None and dataloader_idx == 0:
-            self._check(batch, self.verdict)
-            self._collect(trainer, "test", batch, self.verdict_samples)
+            self._collect(trainer, "test", batch, self.verdict, self.verdict_samples)
 
     @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -172,60 +228,98 @@ class SparseRobustness(Callback):
         # Not `epoch % every == 0`: there may be no validation in that very epoch.
         return epoch // every > self._gauged_in // every
 
-    def _check(self, batch: Any, attack: Attack) -> None:
-        """Refuse before hours are spent what could not be attacked after them."""
-        inputs, labels = _inputs_and_labels(batch)
-        validate_batch(inputs, labels)
-        check_budgets("budgets", self.budgets, inputs.shape[1:], attack.unit)
-
     def _collect(
-        self, trainer: pl.Trainer, stage: str, batch: Any, num_samples: int | None
+        self,
+        trainer: pl.Trainer,
+        stage: str,
+        batch: Any,
+        attack: Attack,
+        num_samples: int | None,
     ) -> None:
+        """Keep samples, and refuse before hours are spent what could not be attacked after them."""
+        inputs, labels = inputs_and_labels(batch, self.batch_to_inputs)
+        images = self.image_space.to_images(inputs)
+        validate_batch(images, labels)
+        check_budgets("budgets", self.budgets, images.shape[1:], attack.unit)
+        if stage == "val" and self.probe is not None:
+            check_probe(self.probe, attack.unit, images.shape[1:])
         if stage not in self._stores:
             share = None if num_samples is None else ceil(num_samples / trainer.world_size)
             # The first test samples, as published figures take them.
             self._stores[stage] = SampleStore(share, self.seed if stage == "val" else None)
-        self._stores[stage].add(*_inputs_and_labels(batch))
+        self._stores[stage].add(images, labels)
+        self._input_dtype = inputs.dtype if inputs.is_floating_point() else images.dtype
+
+    def _attacked(self, pl_module: pl.LightningModule) -> AttackedNet:
+        return AttackedNet(
+            pl_module, self.image_space, self._input_dtype, self.forward, self.logits
+        )
+
+    def _look(self, pl_module: pl.LightningModule, store: SampleStore | None) -> None:
+        """Refuse, or warn of, outputs that cannot be attacked."""
+        if store is not None:
+            images, labels = (
+                part.to(pl_module.device) for part in store.batches(self.batch_size)[0]
+            )
+            self._advice.on_outputs(self._attacked(pl_module), images, labels)
 
     def _measure(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, attack: Attack
     ) -> dict[str, float]:
         probe = self.probe if stage == "val" else None
-        if getattr(trainer, "fast_dev_run", False):
+        is_smoke_test = bool(getattr(trainer, "fast_dev_run", False))
+        if is_smoke_test:
             attack, probe = shortened(attack), None if probe is None else shortened(probe)
-        store = self._stores[stage]
-        batches = store.batches(self.batch_size)
-        tally = Tally(
-            store.inputs.shape[1:], attack.unit, self.budgets, pl_module.device, self.num_examples
-        )
+        store, net, device = self._stores[stage], self._attacked(pl_module), pl_module.device
+        tally = Tally(store.inputs.shape[1:], attack.unit, self.budgets, device, self.num_examples)
+        both = None if probe is None else WorstCase(probe, self.budgets, device)
         # A net may draw random numbers even in eval mode: the training must not miss them.
-        with isolate_rng(), _progress(trainer) as progress:
-            task = progress.add_task(f"{stage} attack", total=len(store.labels), median="")
-            found = []
-            for attacked in attack_batches(pl_module, attack, batches, pl_module.device):
-                tally.add(pl_module, attacked)
-                found.append(attacked.result.l0)
-                median = f"median ℓ0 {tally.running_median:g} {attack.unit}"
-                progress.update(task, advance=len(attacked.labels), median=median)
-            both = {}
-            if probe is not None:
-                task = progress.add_task(f"{stage} probe", total=len(store.labels), median="")
-                both = probe_worst_case(
-                    pl_module,
-                    probe,
-                    batches,
-                    found,
-                    self.budgets,
-                    pl_module.device,
-                    partial(progress.advance, task),
-                )
+        with (
+            isolate_rng(),
+            attack_bar(trainer, f"{stage} attack", len(store.labels)) as advance,
+        ):
+            self._look(pl_module, store)
+            self._advice.on_labels(_extremes(pl_module, store.labels))
+            for attacked in attack_batches(net, attack, self._batches(stage), device):
+                tally.add(net, attacked)
+                if both is not None:
+                    both.add(net, attacked.inputs, attacked.labels, attacked.result.l0)
+                self._advice.on_attacked(net, attacked)
+                advance(len(attacked.labels), f"median ℓ0 {tally.running_median:g} {attack.unit}")
         self.measurements[stage] = tally.measurement()
-        values = self.measurements[stage].values | {"attack_seconds": tally.seconds} | both
+        if not is_smoke_test:
+            self._advice.on_measurement(self.measurements[stage])
+        values = _figures(self.measurements[stage]) | (both.values() if both is not None else {})
         return {f"{stage}/{key}": value for key, value in values.items()}
+
+    def _batches(self, stage: str) -> Iterable[tuple[Tensor, Tensor]]:
+        """The samples to attack; those of a validation as long as there is time."""
+        limited = stage == "val" and self._pace.is_limited
+        batches = self._stores[stage].batches(self.batch_size, by_priority=limited)
+        return self._pace.in_time(batches) if limited else batches
 
     def _log(self, pl_module: pl.LightningModule, values: dict[str, float]) -> None:
         for key, value in values.items():
-            pl_module.log(key, value, prog_bar="median" in key, sync_dist=True)
+            shown = key.endswith(("/median_l0", "/median_l0_px"))
+            pl_module.log(key, value, prog_bar=shown, sync_dist=True)
+
+
+def _figures(measurement: Measurement) -> dict[str, float]:
+    """What is logged of a measurement."""
+    low, high = measurement.median_interval
+    median = "median_l0_px" if measurement.unit == "pixels" else "median_l0"
+    return measurement.values | {
+        f"{median}_low": low,
+        f"{median}_high": high,
+        "num_samples": float(measurement.num_samples),
+        "attack_seconds": measurement.attack_seconds,
+    }
+
+
+def _extremes(pl_module: pl.LightningModule, labels: Tensor) -> Tensor:
+    """The smallest and the largest label of every process."""
+    gathered = pl_module.all_gather(torch.stack(labels.aminmax()).to(pl_module.device))
+    return torch.as_tensor(gathered).flatten()
 
 
 def shortened(attack: Attack) -> Attack:
@@ -240,31 +334,3 @@ def shortened(attack: Attack) -> Attack:
     if isinstance(attack, FixedBudgetAttack):
         return replace(attack, num_steps=1, budget=attack.budget or 1)
     return replace(attack, num_steps=1)
-
-
-def _inputs_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
-    if (
-        isinstance(batch, tuple | list)
-        and len(batch) >= 2
-        and all(isinstance(part, Tensor) for part in batch[:2])
-    ):
-        return batch[0], batch[1]
-    raise InputError(
-        "expected batches that are pairs of inputs and labels, "
-        f"got {type(batch).__name__}; return (inputs, labels) from the validation loader"
-    )
-
-
-def _progress(trainer: pl.Trainer) -> Progress:
-    """A bar below Lightning's own, where Lightning shows one."""
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[median]}"),
-        transient=True,
-    )
-    shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
-    progress.disable = not (shown and progress.console.is_terminal)
-    return progress

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from sztrain.evaluation.runner import AttackedBatch, predict
 from sztrain.metrics import L0Histogram, l0_metrics
 from sztrain.metrics.functional import median_l0, robustness_curve
+from sztrain.metrics.intervals import median_interval
 from sztrain.norms import num_units
 from sztrain.types import Unit
 
@@ -43,6 +45,8 @@ class Measurement:
         curve: robust accuracy at every budget 0..d, float ``(d + 1,)``.
         unit: what was counted.
         num_samples: how many samples were attacked.
+        median_interval: of the median l0 of what the samples were drawn from, with a confidence of
+            95 %, see :func:`sztrain.metrics.intervals.median_interval`.
         attack_seconds: wall time of the attack in this process.
         examples: a few of this process's samples.
     """
@@ -53,6 +57,7 @@ class Measurement:
     num_samples: int
     attack_seconds: float
     examples: Examples | None = field(repr=False)
+    median_interval: tuple[float, float] = (0.0, inf)
 
 
 class Tally:
@@ -119,6 +124,7 @@ class Tally:
             num_samples=int(histogram.sum()),
             attack_seconds=self.seconds,
             examples=_joined(self._kept),
+            median_interval=median_interval(histogram),
         )
 
 

@@ -1,6 +1,6 @@
 """A second attack beside the first: what is left under both."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,60 +35,64 @@ def check_probe(probe: Attack, unit: Unit, shape: torch.Size | None = None) -> N
         check_budgets("probe.budget", [probe.budget], shape, unit)
 
 
-def probe_worst_case(
-    net: nn.Module,
-    probe: Attack,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    l0: Sequence[Tensor],
-    budgets: Sequence[int],
-    device: torch.device | str = "cpu",
-    on_batch: Callable[[int], object] | None = None,
-) -> dict[str, float]:
-    """Robust accuracy under a second attack, and under both attacks together.
+class WorstCase:
+    """Adds up what a second attack leaves of batches, and what both attacks together leave.
 
     A sample is broken within k changes if either attack breaks it within k.
 
     Args:
-        net: maps images to logits, on ``device``.
         probe: the second attack.
-        batches: pairs of inputs ``(N, ...)`` and labels ``(N,)``, those of the first attack.
-        l0: what the first attack needed for each batch, float ``(N,)``, inf where it failed.
         budgets: budgets k for a probe that has none of its own; one that does is judged there.
-        device: where the batches go.
-        on_batch: told after each batch how many samples it had.
-
-    Returns:
-        ``robust_acc_probe@k`` and ``robust_acc_worst@k`` for each budget k, over the samples of all
-        processes, ``robust_acc_probe_px@k`` and so on where the attacks count pixels; and
-        ``probe_seconds``, the wall time in this process.
-
-    Raises:
-        InputError: what the probe refuses.
+        device: where the counts live; the process group's device where there are processes.
 
     Example:
         >>> from sztrain.attacks import SigmaZero
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-        >>> batches = [(torch.rand(2, 1, 2, 2), torch.tensor([0, 1]))]
-        >>> probe = SigmaZero(num_steps=3, budget=2)
-        >>> sorted(probe_worst_case(net, probe, batches, [torch.zeros(2)], [1]))
+        >>> both = WorstCase(SigmaZero(num_steps=3, budget=2), budgets=[1])
+        >>> both.add(net, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), l0=torch.zeros(2))
+        >>> sorted(both.values())
         ['probe_seconds', 'robust_acc_probe@2', 'robust_acc_worst@2']
     """
-    kept = [probe.budget] if probe.budget is not None else list(budgets)
-    suffix = "_px" if probe.unit == "pixels" else ""
-    metrics: dict[str, RobustAccuracy] = {}
-    seconds = 0.0
-    attacked_batches = attack_batches(net, probe, batches, device)
-    for attacked, first in zip(attacked_batches, l0, strict=True):
-        size = num_units(attacked.inputs.shape[1:], probe.unit)
-        found = attacked.result.l0
-        for k in kept:
-            for name, value in (("probe", found), ("worst", found.minimum(first.to(device)))):
+
+    def __init__(
+        self, probe: Attack, budgets: Sequence[int], device: torch.device | str = "cpu"
+    ) -> None:
+        self.probe = probe
+        self.budgets = [probe.budget] if probe.budget is not None else list(budgets)
+        self.device = device
+        self.seconds = 0.0
+        self._metrics: dict[str, RobustAccuracy] = {}
+
+    def add(self, net: nn.Module, inputs: Tensor, labels: Tensor, l0: Tensor) -> None:
+        """Probe a batch.
+
+        Args:
+            net: maps images to logits.
+            inputs: shape ``(N, ...)``, those of the first attack.
+            labels: int64 ``(N,)``.
+            l0: what the first attack needed, float ``(N,)``, inf where it failed.
+
+        Raises:
+            InputError: what the probe refuses.
+        """
+        (probed,) = attack_batches(net, self.probe, [(inputs, labels)], self.device)
+        found, size = probed.result.l0, num_units(inputs.shape[1:], self.probe.unit)
+        suffix = "_px" if self.probe.unit == "pixels" else ""
+        for k in self.budgets:
+            for name, value in (("probe", found), ("worst", found.minimum(l0.to(found.device)))):
                 key = f"robust_acc_{name}{suffix}@{k}"
-                if key not in metrics:
-                    metrics[key] = RobustAccuracy(size, k).to(device)
-                metrics[key].update(value)
-        seconds += attacked.seconds
-        if on_batch is not None:
-            on_batch(len(found))
-    values = {key: float(metric.compute()) for key, metric in metrics.items()}
-    return values | {"probe_seconds": seconds}
+                if key not in self._metrics:
+                    self._metrics[key] = RobustAccuracy(size, k).to(self.device)
+                self._metrics[key].update(value)
+        self.seconds += probed.seconds
+
+    def values(self) -> dict[str, float]:
+        """Figures over the samples of all processes; every process has to call it.
+
+        Returns:
+            ``robust_acc_probe@k`` and ``robust_acc_worst@k`` for each budget k,
+            ``robust_acc_probe_px@k`` and so on where the attacks count pixels; and
+            ``probe_seconds``, the wall time in this process.
+        """
+        values = {key: float(metric.compute()) for key, metric in self._metrics.items()}
+        return values | {"probe_seconds": self.seconds}

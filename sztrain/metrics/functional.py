@@ -63,11 +63,28 @@ def median_l0(histogram: Tensor) -> Tensor:
         tensor(inf)
     """
     total = _num_samples(histogram)
-    # The sample of rank r (from 0) lies in the first bin at which more than r samples are counted.
     ranks = torch.stack([(total - 1) // 2, total // 2])
+    return l0_at_rank(histogram, ranks).mean()
+
+
+def l0_at_rank(histogram: Tensor, ranks: Tensor) -> Tensor:
+    """The l0 of samples by their place in the order of all, the smallest first.
+
+    Args:
+        histogram: counts from :func:`l0_histogram`, shape ``(d + 2,)``.
+        ranks: places, counted from 0 and below the number of samples, int64 of any shape.
+
+    Returns:
+        float32 tensor of the shape of ``ranks``, in the unit that was counted.
+
+    Example:
+        >>> histogram = l0_histogram(torch.tensor([torch.inf, 2.0, 0.0, 2.0]), 8)
+        >>> l0_at_rank(histogram, torch.arange(4))
+        tensor([0., 2., 2., inf])
+    """
+    # The sample of rank r lies in the first bin up to which more than r samples are counted.
     bins = torch.searchsorted(histogram.cumsum(0), ranks, right=True)
-    middle = bins.float()
-    return middle.masked_fill(bins == len(histogram) - 1, torch.inf).mean()
+    return bins.float().masked_fill(bins == len(histogram) - 1, torch.inf)
 
 
 def mean_l0(histogram: Tensor) -> Tensor:

@@ -365,8 +365,8 @@ def damaged(images, labels):
     return TensorDataset(images * torch.nan, labels)
 
 
-def int_labels(images, labels):
-    return TensorDataset(images, labels.int())
+def float_labels(images, labels):
+    return TensorDataset(images, labels.float())
 
 
 def nameless(images, labels):
@@ -384,9 +384,9 @@ def lonely(images, labels):
         (too_bright, (1,), r"expected inputs in \[0, 1\], got values from .* to 2\.9"),
         (normalised, (1,), r"expected inputs in \[0, 1\].*sztrain\.models\.Normalize"),
         (damaged, (1,), r"expected inputs in \[0, 1\], got values from nan"),
-        (int_labels, (1,), "expected labels to be int64"),
-        (nameless, (1,), "pairs of inputs and labels, got dict"),
-        (lonely, (1,), "pairs of inputs and labels, got list"),
+        (float_labels, (1,), "expected labels to be int64"),
+        (nameless, (1,), "pairs of inputs and labels, .* got dict of image; .* batch_to_inputs"),
+        (lonely, (1,), "pairs of inputs and labels, .* got list of Tensor; "),
         (TensorDataset, (1, 33), "`budgets` to be at most 32, the features of a sample, got 33"),
     ],
 )

@@ -1,0 +1,116 @@
+"""What someone would trip over who gauges a net of their own: said once, with the mend."""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from sztrain.attacks.base import attack_mode, validate_logits
+from sztrain.evaluation.measurement import Measurement
+from sztrain.evaluation.runner import AttackedBatch
+from sztrain.losses import difference_of_logits
+
+ENOUGH_SAMPLES = 100
+"""Of fewer, a median and its interval tell little: they span more than a fifth of all ranks."""
+
+SUM_TOLERANCE = 0.01
+"""Of probabilities, which half precision rounds."""
+
+
+class Advice:
+    """Warns of each trap once.
+
+    Args:
+        speaks: whether this process does; the others look on.
+
+    Example:
+        >>> advice = Advice()
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     advice.on_labels(torch.tensor([3, 3]))
+        >>> "all samples have the label 3" in str(caught[0].message)
+        True
+    """
+
+    def __init__(self, *, speaks: bool = True) -> None:
+        self.speaks = speaks
+        self._said: set[str] = set()
+        self._has_seen_outputs = False
+
+    def on_outputs(self, net: nn.Module, images: Tensor, labels: Tensor) -> None:
+        """Look at what a net answers, once; also refuse what no attack could work with.
+
+        Args:
+            net: maps images to logits.
+            images: shape ``(N, ...)``, on the net's device.
+            labels: int64 ``(N,)``.
+
+        Raises:
+            InputError: no finite logits ``(N, K)``, or labels that are not among the K classes.
+        """
+        if self._has_seen_outputs:
+            return
+        self._has_seen_outputs = True
+        with attack_mode(net, images.device), torch.no_grad():
+            logits = net(images.clone())  # the first layer of the net may work in place
+        validate_logits(logits, labels)
+        inside = bool(((logits >= 0) & (logits <= 1)).all())
+        if inside and bool(((logits.float().sum(dim=1) - 1).abs() < SUM_TOLERANCE).all()):
+            self._say(
+                "forward returns probabilities, whose gradients vanish where the net is sure, so "
+                "that it looks more robust than it is; return logits, or give forward=, a function "
+                "of the module and its inputs that stops before the softmax"
+            )
+
+    def on_labels(self, labels: Tensor) -> None:
+        """Look at the labels of all samples, or at their extremes."""
+        if bool((labels == labels.flatten()[0]).all()):
+            self._say(
+                f"all samples have the label {int(labels.flatten()[0])}, so the figures are those "
+                "of one class; shuffle the validation samples once, or validate on more of them "
+                "(limit_val_batches, overfit_batches)"
+            )
+
+    def on_attacked(self, net: nn.Module, attacked: AttackedBatch) -> None:
+        """Look for gradients of zero where an attack by gradients failed on most samples."""
+        result = attacked.result
+        correct = attacked.clean_predictions == attacked.labels
+        failed = correct & ~result.success
+        if not bool(result.num_backwards.any()) or 2 * int(failed.sum()) <= int(correct.sum()):
+            return
+        share = _share_without_gradient(net, attacked.inputs[correct], attacked.labels[correct])
+        if share > 0.5:
+            self._say(
+                f"the gradient is exactly zero for {share:.0%} of the samples that the net gets "
+                "right, so an attack by gradients finds nothing there, however fragile the net is "
+                "(saturated, rounded or clipped values mask it); mend forward, or go by a probe "
+                "without gradients, probe=SparseRS(num_steps=300, budget=...)",
+                key="gradient",
+            )
+
+    def on_measurement(self, measurement: Measurement) -> None:
+        """Look at how many samples a median rests on."""
+        if measurement.num_samples < ENOUGH_SAMPLES:
+            low, high = measurement.median_interval
+            self._say(
+                f"the median ℓ0 rests on {measurement.num_samples} samples, and that of all may "
+                f"be anywhere from {low:g} to {high:g} (95 %); attack {ENOUGH_SAMPLES} or more "
+                "(num_samples, max_seconds, max_share, limit_val_batches)",
+                key="samples",
+            )
+
+    def _say(self, text: str, key: str | None = None) -> None:
+        key = text if key is None else key
+        if self.speaks and key not in self._said:
+            warnings.warn(f"SparseRobustness: {text}", UserWarning, stacklevel=2)
+        self._said.add(key)
+
+
+def _share_without_gradient(net: nn.Module, images: Tensor, labels: Tensor) -> float:
+    with attack_mode(net, images.device):
+        # Copies: tensors made in inference mode cannot be saved for a backward pass.
+        images, labels = images.clone().requires_grad_(), labels.clone()
+        # The first layer of the net may work in place.
+        margins = difference_of_logits(net(images.clone()).float(), labels)
+        (gradient,) = torch.autograd.grad(margins.sum(), images)
+    return float((gradient.flatten(1) == 0).all(dim=1).float().mean())

@@ -1,0 +1,40 @@
+"""The gauge's bar, below Lightning's own."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytorch_lightning as pl
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def attack_bar(
+    trainer: pl.Trainer, description: str, total: int
+) -> Iterator[Callable[[int, str], None]]:
+    """A bar where Lightning shows one.
+
+    Args:
+        trainer: whose bar it is to join.
+        description: what stands before it.
+        total: number of samples.
+
+    Returns:
+        A function to call with the number of samples done and what to say of them so far.
+    """
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[found]}"),
+        transient=True,
+    )
+    shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
+    progress.disable = not (shown and progress.console.is_terminal)
+    with progress:
+        task = progress.add_task(description, total=total, found="")
+
+        def advance(num_samples: int, found: str) -> None:
+            progress.update(task, advance=num_samples, found=found)
+
+        yield advance
