@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ from toy_training import (
 )
 
 from sztrain.attacks import SigmaZero
-from sztrain.callbacks import SparseRobustness
+from sztrain.callbacks import SparseRobustness, _pace
 from sztrain.training import SparseAT, craft_examples
 
 STEPS, BUDGETS = 15, (1, 3)
@@ -95,6 +95,53 @@ def train(folder, name, num_samples):
     trainer.test(module, loader(seed=2, batch_size=3), verbose=False)
 
 
+class Keeper(pl.Callback):
+    """Writes down, in each process, the weights, a random number and what monitors see."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_fit_end(self, trainer, pl_module):
+        kept = {"weights": pl_module.state_dict(), "drawn": torch.rand(2)}
+        kept["metrics"] = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        torch.save(kept, self.folder / f"kept{trainer.global_rank}.pt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowByRank(SigmaZero):
+    """Takes a second in the first process, two in the second."""
+
+    clock: list[float] = field(default_factory=lambda: [0.0])
+
+    def __call__(self, net, inputs, labels):
+        self.clock[0] += 1 + torch.distributed.get_rank()
+        return super().__call__(net, inputs, labels)
+
+
+def learn(folder, gauges):
+    """Two epochs of a net with BatchNorm and Dropout, in an order of the global random state."""
+    torch.manual_seed(7)
+    extra = [torch.nn.BatchNorm1d(16), torch.nn.Dropout(0.3)]
+    trainer = make_trainer(
+        pl, callbacks=[*gauges, Keeper(folder)], devices=2, strategy="ddp_fork", max_epochs=2
+    )
+    trainer.fit(foreign_module(pl)(toy_net(extra=extra)), loader(shuffle=True), loader(seed=1))
+
+
+def learn_alone(folder):
+    learn(folder, [])
+
+
+def learn_gauged(folder):
+    attack, probe = SlowByRank(num_steps=6), SigmaZero(num_steps=2, budget=1)
+    _pace.perf_counter = lambda: attack.clock[0]
+    gauge = SparseRobustness(attack=attack, budgets=(1,), batch_size=2, probe=probe, max_seconds=4)
+    learn(folder, [gauge])
+
+
+LEARNINGS = {"alone": learn_alone, "gauged": learn_gauged}
+
+
 def indices(images, inputs):
     return [int((images == image).flatten(1).all(1).nonzero()) for image in inputs]
 
@@ -123,7 +170,8 @@ def training_by_hand():
 
 
 def test_figures_are_those_of_one_process(tmp_path):
-    runs = {"foreign": 100, "sparse_at": 7}  # more samples than there are, and a subset
+    # More samples than there are, and a subset.
+    runs = {"foreign": 100, "sparse_at": 7, **dict.fromkeys(LEARNINGS, 0)}
     finished = subprocess.run(
         [
             sys.executable,
@@ -140,13 +188,24 @@ def test_figures_are_those_of_one_process(tmp_path):
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
-    for name, num_samples in runs.items():
-        check(tmp_path / name, num_samples)
+    for name in MODULES:
+        check(tmp_path / name, runs[name])
     for rank in (0, 1):
         report = json.loads((tmp_path / "sparse_at" / f"val{rank}.json").read_text())
         expected = training_by_hand()
         found = {key: report["metrics"][key] for key in expected}
         assert found == pytest.approx(expected)
+    check_learnings(tmp_path)
+
+
+def check_learnings(folder):
+    for rank in (0, 1):
+        alone, gauged = (torch.load(folder / name / f"kept{rank}.pt") for name in LEARNINGS)
+        assert torch.equal(gauged["drawn"], alone["drawn"])
+        for key, value in gauged["weights"].items():
+            assert torch.equal(value, alone["weights"][key]), key
+        # In 4 seconds, 4 batches of 2 samples in the one process and 2 in the other.
+        assert gauged["metrics"]["val/num_samples"] == 12
 
 
 def check(folder, num_samples):
@@ -180,4 +239,7 @@ if __name__ == "__main__":
         name, size = run.split(":")
         place = Path(sys.argv[1]) / name
         place.mkdir()
-        train(place, name, int(size))
+        if name in LEARNINGS:
+            LEARNINGS[name](place)
+        else:
+            train(place, name, int(size))

@@ -1,0 +1,198 @@
+"""What the gauge says to someone who is about to be misled: once, with the mend."""
+
+import warnings
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from toy_training import ScriptedAttack, foreign_module, loader, make_trainer, toy_data, toy_net
+
+from sztrain.attacks import SigmaZero, SparseRS
+from sztrain.callbacks import SparseRobustness
+from sztrain.errors import InputError
+
+MANY = {"num_samples": 150, "seed": 1}
+
+
+def said(module=None, *, gauge=None, val=None, **options):
+    """What the gauge warned of in a training of two epochs with a sanity check."""
+    gauge = gauge or SparseRobustness(attack=SigmaZero(num_steps=3), budgets=(1,))
+    trainer = make_trainer(pl, callbacks=[gauge], max_epochs=2, num_sanity_val_steps=1, **options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(module or foreign_module(pl)(), loader(), val or loader(**MANY))
+    texts = [str(warning.message) for warning in caught]
+    return [text for text in texts if text.startswith("SparseRobustness: ")]
+
+
+class Ending(foreign_module(pl)):
+    """A module whose forward does something to the logits."""
+
+    def __init__(self, ending):
+        super().__init__(toy_net(), lr=0.01)
+        self.ending = ending
+
+    def forward(self, inputs):
+        return self.ending(self.body(inputs))
+
+
+def test_a_sound_setup_hears_nothing():
+    assert said() == []
+    assert said(Ending(lambda logits: logits.log_softmax(1))) == []
+
+
+def test_probabilities():
+    (text,) = said(Ending(lambda logits: logits.softmax(1)))
+    assert "forward returns probabilities" in text
+    assert "give forward=" in text
+
+
+def test_the_mend_for_probabilities_is_one():
+    gauge = SparseRobustness(
+        attack=SigmaZero(num_steps=3),
+        budgets=(1,),
+        forward=lambda module, inputs: module.body(inputs),
+    )
+    assert said(Ending(lambda logits: logits.softmax(1)), gauge=gauge) == []
+
+
+class Rounded(torch.autograd.Function):
+    """Steps, whose gradient is zero."""
+
+    @staticmethod
+    def forward(ctx, values):
+        return (values * 2).round()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return torch.zeros_like(gradient)
+
+
+class Rounds(nn.Module):
+    def forward(self, inputs):
+        return Rounded.apply(inputs)
+
+
+def test_masked_gradients():
+    (text,) = said(foreign_module(pl)(nn.Sequential(Rounds(), *toy_net())))
+    assert "gradient is exactly zero for 100% of the samples" in text
+    assert "probe=SparseRS" in text
+
+
+def test_a_net_that_resists_with_its_gradients_hears_nothing():
+    resisting = ScriptedAttack(script=((float("inf"),),))
+    assert said(gauge=SparseRobustness(attack=resisting, budgets=(1,))) == []
+
+
+def test_an_attack_without_gradients_may_meet_a_net_without():
+    class Detached(foreign_module(pl)):
+        def forward(self, inputs):
+            with torch.no_grad():
+                return self.body(inputs)
+
+        def loss(self, batch):
+            return nn.functional.cross_entropy(self.body(batch[0]), batch[1])
+
+    search = SparseRS(num_steps=3, budget=1)
+    assert said(Detached(), gauge=SparseRobustness(attack=search, budgets=(1,))) == []
+    with pytest.raises(InputError, match=r"forward passes no gradient back .* forward="):
+        said(Detached())
+
+
+def test_one_class_only():
+    images, labels = toy_data(**MANY).tensors
+    ones = TensorDataset(images[labels == 1].repeat(3, 1, 1, 1), torch.ones(150, dtype=torch.long))
+    (text,) = said(val=DataLoader(ones, batch_size=32))
+    assert "all samples have the label 1" in text
+    assert "shuffle the validation samples" in text
+
+
+def test_few_samples():
+    (text,) = said(val=loader(num_samples=99, seed=1))
+    assert "the median ℓ0 rests on 99 samples" in text
+    assert "num_samples" in text
+    assert said(val=loader(num_samples=100, seed=1)) == []
+    assert said(val=loader(num_samples=9, seed=1), fast_dev_run=True) == []
+
+
+def test_another_run_hears_it_again():
+    gauge = SparseRobustness(attack=SigmaZero(num_steps=3), budgets=(1,))
+    for _ in range(2):
+        assert len(said(val=loader(num_samples=9, seed=1), gauge=gauge)) == 1
+
+
+# Refused before hours are spent
+
+
+@pytest.mark.parametrize(
+    ("ending", "message"),
+    [
+        (
+            lambda logits: {"scores": logits},
+            r"forward to return logits, .* got dict of scores; ",
+        ),
+        (lambda logits: logits[:, 0], r"logits of shape \(N, K\), K >= 2, got \(24,\)"),
+        (lambda logits: logits[:, :2], "labels from 0 to 1, the net's classes, got labels from 0"),
+        (lambda logits: logits / 0, "non-finite logits"),
+    ],
+)
+def test_outputs_that_cannot_be_attacked_are_refused_before_the_training(ending, message):
+    class Careless(Ending):
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    module = Careless(ending)
+    gauge = SparseRobustness(attack=ScriptedAttack(), budgets=(1,))
+    trainer = make_trainer(pl, callbacks=[gauge], num_sanity_val_steps=-1)
+    with pytest.raises(InputError, match=message) as error:
+        trainer.fit(module, loader(), loader(seed=1))
+    assert "\n" not in str(error.value)
+    assert module.train_flags == []
+
+
+def test_a_module_without_forward_is_refused():
+    class Headless(pl.LightningModule):
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    trainer = make_trainer(pl, callbacks=[SparseRobustness(budgets=(1,))])
+    with pytest.raises(InputError, match=r"expected Headless to have a forward, .*forward="):
+        trainer.validate(Headless(), loader(), verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"box": (1, 1)}, r"`box` to be \(low, high\) with low < high, got \(1, 1\)"),
+        ({"box": (0, 1, 2)}, "`box` to be"),
+        ({"std": [0.1, 0.0]}, r"`std` positive.* got mean=None and std=\[0.1, 0.0\]"),
+        ({"mean": float("nan")}, "`mean` to be finite"),
+    ],
+)
+def test_a_space_that_is_none_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        SparseRobustness(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": [0.1, 0.2, 0.3]}, "one number for each of 2 channels, got 3"),
+        ({"box": (-1, 1)}, None),  # images from 0.5 to 1: nobody can tell
+        ({"mean": 0.5, "std": 0.25}, None),
+        ({"mean": 0.5, "std": 2.0}, r"mean=0.5, std=2.0 and box=\(0.0, 1.0\) are undone, got val"),
+        ({"batch_to_inputs": lambda batch: batch[0]}, "`batch_to_inputs` to return two tensors"),
+        ({"logits": lambda out: [out]}, "`logits` to return a tensor, got list of Tensor"),
+    ],
+)
+def test_what_the_user_tells_is_held_against_the_data(options, message):
+    gauge = SparseRobustness(attack=ScriptedAttack(), budgets=(1,), **options)
+    trainer = make_trainer(pl, callbacks=[gauge])
+    if message is None:
+        trainer.validate(foreign_module(pl)(), loader(), verbose=False)
+        return
+    with pytest.raises(InputError, match=message) as error:
+        trainer.validate(foreign_module(pl)(), loader(), verbose=False)
+    assert "\n" not in str(error.value)
