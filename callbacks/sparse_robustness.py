@@ -31,7 +31,7 @@ from sztrain.callbacks.sample_store import SampleStore
 from sztrain.errors import require_count
 from sztrain.evaluation.measurement import Measurement, Tally
 from sztrain.evaluation.runner import attack_batches
-from sztrain.evaluation.worst_case import WorstCase, check_probe
+from sztrain.evaluation.worst_case import ProbeTally, check_probe
 from sztrain.norms import check_budgets
 from sztrain.types import Attack
 
@@ -272,14 +272,15 @@ class SparseRobustness(Callback):
             attack, probe = shortened(attack), None if probe is None else shortened(probe)
         store, net, device = self._stores[stage], self._attacked(pl_module), pl_module.device
         tally = Tally(store.inputs.shape[1:], attack.unit, self.budgets, device, self.num_examples)
-        both = None if probe is None else WorstCase(probe, self.budgets, device)
+        both = None if probe is None else ProbeTally(probe, self.budgets, device)
         # A net may draw random numbers even in eval mode: the training must not miss them.
         with (
             isolate_rng(),
             attack_bar(trainer, f"{stage} attack", len(store.labels)) as advance,
         ):
             self._look(pl_module, store)
-            self._advice.on_labels(_extremes(pl_module, store.labels))
+            if not is_smoke_test:
+                self._advice.on_labels(_extremes(pl_module, store.labels))
             for attacked in attack_batches(net, attack, self._batches(stage), device):
                 tally.add(net, attacked)
                 if both is not None:

@@ -35,7 +35,7 @@ def check_probe(probe: Attack, unit: Unit, shape: torch.Size | None = None) -> N
         check_budgets("probe.budget", [probe.budget], shape, unit)
 
 
-class WorstCase:
+class ProbeTally:
     """Adds up what a second attack leaves of batches, and what both attacks together leave.
 
     A sample is broken within k changes if either attack breaks it within k.
@@ -48,7 +48,7 @@ class WorstCase:
     Example:
         >>> from sztrain.attacks import SigmaZero
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-        >>> both = WorstCase(SigmaZero(num_steps=3, budget=2), budgets=[1])
+        >>> both = ProbeTally(SigmaZero(num_steps=3, budget=2), budgets=[1])
         >>> both.add(net, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), l0=torch.zeros(2))
         >>> sorted(both.values())
         ['probe_seconds', 'robust_acc_probe@2', 'robust_acc_worst@2']

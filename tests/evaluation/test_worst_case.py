@@ -8,7 +8,7 @@ from toy_training import INF, SHAPE, ScriptedAttack, toy_data
 from sztrain.attacks import SigmaZero
 from sztrain.errors import InputError
 from sztrain.evaluation import runner
-from sztrain.evaluation.worst_case import WorstCase, check_probe
+from sztrain.evaluation.worst_case import ProbeTally, check_probe
 
 FIRST = [torch.tensor([0.0, 2, 5, INF]), torch.tensor([3.0, INF, 9, INF])]
 PROBE = ((4.0, 3, 1, 2), (INF, 6, INF, INF))
@@ -20,7 +20,7 @@ def batches():
 
 
 def probed(net, probe, budgets):
-    both = WorstCase(probe, budgets)
+    both = ProbeTally(probe, budgets)
     for (inputs, labels), l0 in zip(batches(), FIRST, strict=True):
         both.add(net, inputs, labels, l0)
     return both.values()
@@ -78,7 +78,7 @@ def test_the_probe_sees_the_samples_and_its_time_is_told(net, monkeypatch):
 def test_answers_of_another_batch_are_a_mistake(net):
     (inputs, labels), *_ = batches()
     with pytest.raises(RuntimeError, match="size"):
-        WorstCase(ScriptedAttack(script=PROBE), [3]).add(net, inputs, labels, FIRST[0][:3])
+        ProbeTally(ScriptedAttack(script=PROBE), [3]).add(net, inputs, labels, FIRST[0][:3])
 
 
 @pytest.mark.parametrize(
