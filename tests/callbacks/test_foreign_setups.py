@@ -75,6 +75,10 @@ SETUPS = {
     "namedtuple, labels first": Setup(
         pack=lambda pair: Swapped(pair[1], pair[0]), unpack=lambda batch: (batch.x, batch.y)
     ),
+    "labels of few bits": Setup(
+        pack=lambda pair: (pair[0], pair[1].byte()),
+        unpack=lambda batch: (batch[0], batch[1].long()),
+    ),
     "hooks": Setup(
         pack=lambda pair: {"photo": {"left": pair[0]}, "species": pair[1]},
         unpack=lambda batch: (batch["photo"]["left"], batch["species"]),
@@ -200,6 +204,16 @@ def test_images_are_attacked_and_the_training_is_untouched(lightning, name):
     assert trainer.callback_metrics["val/num_samples"] == 24
     assert_fooled(setup, module, gauge.measurements["val"].examples)
     assert_same_training(found, train(lightning, setup, []))
+
+
+def test_a_verdict_undoes_what_the_test_loader_did(lightning):
+    setup = SETUPS["one number a channel"]
+    verdict = RecordingSigmaZero(num_steps=5)
+    gauge = SparseRobustness(budgets=(1,), verdict=verdict, **setup.gauge)
+    trainer = make_trainer(lightning, callbacks=[gauge])
+    trainer.test(theirs(lightning, setup), their_loader(setup, seed=2), verbose=False)
+    (call,) = verdict.calls
+    assert torch.allclose(call.inputs, toy_data(seed=2).tensors[0], atol=1e-6)
 
 
 def test_manual_optimisation(lightning):

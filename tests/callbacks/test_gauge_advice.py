@@ -11,6 +11,7 @@ from toy_training import ScriptedAttack, foreign_module, loader, make_trainer, t
 
 from sztrain.attacks import SigmaZero, SparseRS
 from sztrain.callbacks import SparseRobustness
+from sztrain.callbacks._advice import Advice
 from sztrain.errors import InputError
 
 MANY = {"num_samples": 150, "seed": 1}
@@ -115,6 +116,12 @@ def test_few_samples():
     assert "num_samples" in text
     assert said(val=loader(num_samples=100, seed=1)) == []
     assert said(val=loader(num_samples=1, seed=1), fast_dev_run=True) == []  # nor of one class
+
+
+def test_other_processes_are_silent():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Advice(speaks=False).on_labels(torch.tensor([1, 1]))
 
 
 def test_another_run_hears_it_again():

@@ -119,8 +119,10 @@ def test_a_share_of_the_training(clock, tmp_path):
     assert [row["val/num_samples"] for row in rows] == [6, 12]
 
 
-def test_outside_a_training_a_share_is_no_limit(clock):
+def test_outside_a_training_a_share_is_no_limit(clock, tmp_path):
     gauge = SparseRobustness(attack=Slow(clock=clock), budgets=(1,), batch_size=2, max_share=1e-9)
+    (row,) = fit(gauge, tmp_path)
+    assert row["val/num_samples"] == 2  # one batch there is always
     trainer = make_trainer(pl, callbacks=[gauge])
     (values,) = trainer.validate(foreign_module(pl)(), loader(seed=1), verbose=False)
     assert values["val/num_samples"] == 24
