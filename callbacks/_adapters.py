@@ -175,7 +175,9 @@ def require_forward(module: nn.Module, hook: ForwardHook | None) -> None:
     Example:
         >>> require_forward(nn.Linear(2, 2), hook=None)
     """
-    if hook is None and type(module).forward.__qualname__ == "LightningModule.forward":
+    # By its name: pytorch_lightning and lightning.pytorch each have a class of their own.
+    name = getattr(type(module).forward, "__qualname__", None)
+    if hook is None and name == "LightningModule.forward":
         raise InputError(
             f"expected {type(module).__name__} to have a forward, found none; give "
             "SparseRobustness forward=, such as lambda module, inputs: module.net(inputs)"

@@ -344,7 +344,9 @@ def compiled_module(lightning, backend):
     return torch.compile(foreign_module(lightning)(), backend=backend)
 
 
-@pytest.mark.parametrize("make", [compiled_net, compiled_module])
+@pytest.mark.parametrize(
+    "make", [compiled_net, pytest.param(compiled_module, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("namespace", "backend"),
     [
