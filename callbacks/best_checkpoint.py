@@ -5,19 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from typing_extensions import override
+
+from sztrain.callbacks.sparse_robustness import SparseRobustness
 
 
 class BestCheckpoint(ModelCheckpoint):
     """A ``ModelCheckpoint`` that prefers the later of equals and survives a change of folder.
 
     Accuracies and medians tie, and of two that score the same the one that was trained longer, at
-    a lower learning rate, is the better bet; its parent keeps the earlier. When a training goes on
-    in another folder, its parent forgets what was best and calls the first checkpoint that follows
-    the best one, be it worse; here the best files are taken along.
+    a lower learning rate, is the better bet; its parent keeps the earlier. In an epoch in which
+    the gauge rests, its last figures are those of other weights, and nothing is saved. When a
+    training goes on in another folder, its parent forgets what was best and calls the first
+    checkpoint that follows the best one, be it worse; here the best files are taken along.
 
     Args:
         **kwargs: those of ``pytorch_lightning.callbacks.ModelCheckpoint``.
@@ -28,6 +31,10 @@ class BestCheckpoint(ModelCheckpoint):
 
     @override
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        if self.monitor is not None and any(
+            gauge.repeats(self.monitor, trainer.current_epoch) for gauge in _gauges(trainer)
+        ):
+            return False
         ties = current is not None and self.kth_value is not None and current == self.kth_value
         return bool(ties) or super().check_monitor_top_k(trainer, current)
 
@@ -50,6 +57,11 @@ class BestCheckpoint(ModelCheckpoint):
                     "last_model_path": "",
                 }
             )
+
+
+def _gauges(trainer: pl.Trainer) -> list[SparseRobustness]:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set in __init__
+    return [callback for callback in callbacks if isinstance(callback, SparseRobustness)]
 
 
 @rank_zero_only

@@ -162,6 +162,16 @@ class SparseRobustness(Callback):
         self._input_dtype = torch.float32
         self._complete: set[str] = set()
         self._gauged_in: int | None = None
+        self._logged: set[str] = set()
+
+    def repeats(self, key: str, epoch: int) -> bool:
+        """Whether monitors see under ``key`` what was measured before this epoch.
+
+        Example:
+            >>> SparseRobustness().repeats("val/clean_acc", epoch=3)  # not a figure of the gauge's
+            False
+        """
+        return key in self._logged and self._gauged_in != epoch
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -300,6 +310,7 @@ class SparseRobustness(Callback):
         return self._pace.in_time(batches) if limited else batches
 
     def _log(self, pl_module: pl.LightningModule, values: dict[str, float]) -> None:
+        self._logged |= values.keys()
         for key, value in values.items():
             shown = key.endswith(("/median_l0", "/median_l0_px"))
             pl_module.log(key, value, prog_bar=shown, sync_dist=True)

@@ -11,13 +11,13 @@ from toy_training import ScriptedAttack, foreign_module, loader, make_trainer
 from sztrain.callbacks import BestCheckpoint, SparseRobustness
 
 
-def run(folder, means, epochs, ckpt_path=None, **options):
+def run(folder, means, epochs, ckpt_path=None, every_n_epochs=1, **options):
     """Train until `epochs`; the gauge claims one mean l0 after the other."""
     attack = ScriptedAttack(script=tuple((mean,) for mean in means))
     options = {"filename": "best-{epoch}"} | options
     best = BestCheckpoint(dirpath=folder, monitor="val/mean_l0", mode="max", **options)
     last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-    gauge = SparseRobustness(attack=attack, budgets=(1,))
+    gauge = SparseRobustness(attack=attack, budgets=(1,), every_n_epochs=every_n_epochs)
     trainer = make_trainer(
         pl, callbacks=[gauge, best, last], max_epochs=epochs, enable_checkpointing=True
     )
@@ -42,6 +42,12 @@ def test_of_equals_the_later_is_kept(tmp_path, constant_name):
     assert best.best_model_score == 5
     assert epoch_of(best.best_model_path) == 3
     assert len(list(tmp_path.glob("best*"))) == 1
+
+
+def test_weights_that_were_not_gauged_are_not_the_best(tmp_path):
+    best, _, _ = run(tmp_path, [3.0, 5.0, 4.0], 6, every_n_epochs=2)
+    assert best.best_model_score == 5
+    assert epoch_of(best.best_model_path) == 2  # epoch 3 shows the same figure again
 
 
 @moved
