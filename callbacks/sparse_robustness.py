@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from typing_extensions import override
 
-from sztrain.attacks import SigmaZero, SparseAutoAttack
+from sztrain.attacks import AttackMix, SigmaZero, SparseAutoAttack
 from sztrain.attacks.base import require_attack, validate_batch
 from sztrain.attacks.fixed_budget import FixedBudgetAttack
 from sztrain.callbacks._adapters import (
@@ -343,6 +343,6 @@ def shortened(attack: Attack) -> Attack:
     """
     if isinstance(attack, SparseAutoAttack):
         return replace(attack, num_steps=1, num_queries=1, budget=attack.budget or 1)
-    if isinstance(attack, FixedBudgetAttack):
+    if isinstance(attack, AttackMix | FixedBudgetAttack):
         return replace(attack, num_steps=1, budget=attack.budget or 1)
     return replace(attack, num_steps=1)

@@ -1,6 +1,7 @@
 """Sparse attacks: each a frozen set of hyper-parameters, called on a net and a batch."""
 
 from sztrain.attacks.aslo import ASLO
+from sztrain.attacks.attack_mix import AttackMix
 from sztrain.attacks.gse import GSE
 from sztrain.attacks.lin_sparse import LinSparse
 from sztrain.attacks.peers import (
@@ -29,6 +30,7 @@ __all__ = [
     "PGDL0",
     "VFGA",
     "AdvLibSigmaZero",
+    "AttackMix",
     "BBadv",
     "LinSparse",
     "SigmaZero",

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
 
-from sztrain.attacks import SparseAutoAttack
+from sztrain.attacks import AttackMix, SparseAutoAttack
 from sztrain.attacks.base import eval_mode, validate_batch, validate_logits
 from sztrain.attacks.fixed_budget import FixedBudgetAttack
 from sztrain.attacks.peers import PeerAttack
@@ -83,7 +83,7 @@ def check_attack(name: str, attack: Attack, shape: tuple[int, ...]) -> None:
         UnavailableError: it is another library's, which is not installed.
     """
     check_budgets(f"{name}.budget", [attack.budget], shape, attack.unit)
-    if isinstance(attack, FixedBudgetAttack | SparseAutoAttack):
+    if isinstance(attack, AttackMix | FixedBudgetAttack | SparseAutoAttack):
         with named(name):
             attack.check_search()
     if isinstance(attack, PeerAttack):

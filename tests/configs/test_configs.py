@@ -250,6 +250,23 @@ def test_defaults_of_the_configs_are_those_of_the_constructors(option):
     assert attack == type(attack)()
 
 
+def test_members_of_a_mix_are_set_one_by_one():
+    cfg = composed(
+        "train",
+        "attack@method.attack=attack_mix",
+        "+attack@method.attack.members.sparse_rs=sparse_rs",
+        "+method.attack.weights.sparse_rs=0.5",
+        "method.attack.members.sigma_zero.num_steps=10",
+        "method.attack.unit=pixels",
+    )
+    mix = make(cfg.method.attack, "method.attack")
+    assert list(mix.weights.values()) == [0.4, 0.6, 0.5]
+    drawn = dict(mix.drawn(seed) for seed in range(30))
+    steps = {name: member.num_steps for name, member in drawn.items()}
+    assert steps == {"sigma_zero": 10, "sparse_pgd": 20, "sparse_rs": 20}
+    assert {(member.unit, member.recheck) for member in drawn.values()} == {("pixels", False)}
+
+
 # --- what brings what along ---
 
 
