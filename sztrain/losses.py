@@ -111,3 +111,27 @@ def trades_kl(clean_logits: Tensor, adv_logits: Tensor) -> Tensor:
         reduction="none",
         log_target=True,
     ).sum(dim=1)
+
+
+def wrong_class_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    r"""How sure the net is of some wrong class, :math:`-\log(1 - \max_{k \ne y} p_k)`.
+
+    Args:
+        logits: shape ``(N, K)`` with at least two classes.
+        labels: int64 ``(N,)``.
+
+    Returns:
+        Shape ``(N,)``, at least 0; finite where ``1 - p`` would round to 0.
+
+    Reference:
+        Second term of the boosted cross-entropy of MART, `Wang et al. 2020
+        <https://openreview.net/forum?id=rklOg6EFwS>`_.
+
+    Example:
+        >>> wrong_class_margin(torch.tensor([[0.0, 100.0]]), torch.tensor([0]))
+        tensor([100.])
+    """
+    rivals = logits.detach().scatter(1, labels.unsqueeze(1), -torch.inf).argmax(dim=1)
+    # 1 - p_k is the share of all classes but k: no difference of numbers near 1 is taken.
+    others = logits.scatter(1, rivals.unsqueeze(1), -torch.inf)
+    return logits.logsumexp(dim=1) - others.logsumexp(dim=1)

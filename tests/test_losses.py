@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from sztrain.losses import difference_of_logits, smooth_l0, smooth_l0_gradient, trades_kl
+from sztrain.losses import (
+    difference_of_logits,
+    smooth_l0,
+    smooth_l0_gradient,
+    trades_kl,
+    wrong_class_margin,
+)
 
 SEEDS = st.integers(0, 2**31)
 
@@ -148,3 +154,26 @@ def test_trades_kl_stays_finite_where_a_prediction_is_certain():
 def test_trades_kl_has_the_gradient_of_its_value_in_both_arguments():
     arguments = normal(8, 2, 3).requires_grad_(), normal(9, 2, 3).requires_grad_()
     assert gradcheck(trades_kl, arguments)
+
+
+@given(SEEDS, st.integers(1, 5), st.integers(2, 6))
+@settings(deadline=None, max_examples=50)
+def test_wrong_class_margin_is_that_of_the_formula(seed, num_samples, num_classes):
+    logits = 3 * normal(seed, num_samples, num_classes)
+    labels = torch.arange(seed, seed + num_samples) % num_classes
+    found = wrong_class_margin(logits, labels)
+    for row, label, margin in zip(logits.tolist(), labels.tolist(), found.tolist(), strict=True):
+        total = sum(math.exp(value) for value in row)
+        wrong = max(math.exp(value) / total for k, value in enumerate(row) if k != label)
+        assert margin == pytest.approx(-math.log(1 - wrong), rel=1e-9)
+
+
+def test_wrong_class_margin_is_finite_where_the_net_is_sure_and_wrong():
+    logits = torch.tensor([[0.0, 500.0, 1.0]], requires_grad=True)
+    margin = wrong_class_margin(logits, torch.tensor([0]))
+    assert margin.item() == pytest.approx(500 - math.log(1 + math.e))
+    margin.backward()
+    assert logits.grad.isfinite().all()
+    assert gradcheck(
+        lambda x: wrong_class_margin(x, torch.tensor([2, 0])), normal(3, 2, 4).requires_grad_()
+    )

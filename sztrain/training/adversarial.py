@@ -1,5 +1,6 @@
 """What the methods with an adversary share: its schedule, its cost, its success."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -8,20 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
 
 from sztrain.attacks import SigmaZero
 from sztrain.attacks.base import require_attack
 from sztrain.errors import require_at_least, require_count, require_in
 from sztrain.norms import check_budgets
 from sztrain.training.adversary import UNBROKEN, Unbroken, craft_examples
-from sztrain.training.base import RobustClassifier
+from sztrain.training.base import Batch, RobustClassifier
 from sztrain.types import Attack
 
 
 class AdversarialTraining(RobustClassifier):
-    """A training with an adversary in its step.
+    """A training with an adversary in its step; subclasses say by which loss.
 
     Logs ``train/broken`` (share of the samples the adversary broke within the budget),
+    ``train/adv_acc`` (accuracy on the examples, in train mode as ``train/clean_acc``),
     ``train/budget`` and ``train/attack_seconds``.
 
     Args:
@@ -65,6 +68,44 @@ class AdversarialTraining(RobustClassifier):
         self.ramp_epochs = ramp_epochs
         self.attack_seconds = 0.0
         self.broken = MeanMetric()
+        self.adv_acc = MulticlassAccuracy(self.train_acc.num_classes, average="micro")
+
+    @abstractmethod
+    def sample_losses(
+        self, clean_logits: Tensor, adv_logits: Tensor, labels: Tensor, targets: Tensor
+    ) -> Tensor:
+        """What each sample of a batch has to do with the loss.
+
+        Args:
+            clean_logits: of the clean images, shape ``(N, K)``.
+            adv_logits: of the adversary's examples, shape ``(N, K)``.
+            labels: int64 ``(N,)``.
+            targets: what to learn, see
+                :meth:`~sztrain.training.base.RobustClassifier.cross_entropies`.
+
+        Returns:
+            Shape ``(N,)``.
+        """
+
+    def batch_loss(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        indices: Tensor | None = None,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
+        """The mean of the sample losses, on examples that are crafted first."""
+        adv_inputs = self.craft(inputs, labels)
+        clean_logits, adv_logits = self(inputs), self(adv_inputs)
+        if adv_inputs is not inputs:
+            self.adv_acc.update(adv_logits.detach(), labels)
+        return self.sample_losses(clean_logits, adv_logits, labels, labels).mean(), clean_logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step of descent on the examples."""
+        loss = super().training_step(batch, batch_idx)
+        if self.adv_acc.update_called:
+            self.log("train/adv_acc", self.adv_acc, on_step=False, on_epoch=True)
+        return loss
 
     def check_budget(self, input_shape: Sequence[int]) -> None:
         """Refuse a budget larger than a sample before the training starts.

@@ -18,7 +18,8 @@ from sztrain.errors import InputError, require_at_least
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
+"""Inputs and labels; in training also the index of each sample, where the method asks for it."""
 
 
 class RobustClassifier(pl.LightningModule, ABC):
@@ -71,21 +72,33 @@ class RobustClassifier(pl.LightningModule, ABC):
         self.test_acc = MulticlassAccuracy(num_classes, average="micro")
 
     @abstractmethod
-    def batch_loss(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def batch_loss(
+        self, inputs: Tensor, labels: Tensor, indices: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The loss to descend and the logits of the clean inputs.
 
         Args:
             inputs: clean images, shape ``(N, C, H, W)`` in [0, 1].
             labels: int64 ``(N,)``.
+            indices: which training samples they are, int64 ``(N,)``; ``None``: nobody knows.
 
         Returns:
             A scalar, the mean over the batch, and logits ``(N, K)``.
         """
 
-    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy over the batch, with the label smoothing of this training."""
+    def cross_entropies(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of each sample, with the label smoothing of this training.
+
+        Args:
+            logits: shape ``(N, K)``.
+            targets: classes, int64 ``(N,)``, or their probabilities, float ``(N, K)``.
+
+        Returns:
+            Shape ``(N,)``.
+        """
+        smoothing = self.label_smoothing if self.training else 0.0
         return nn.functional.cross_entropy(
-            logits, labels, label_smoothing=self.label_smoothing if self.training else 0.0
+            logits, targets, label_smoothing=smoothing, reduction="none"
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -95,8 +108,8 @@ class RobustClassifier(pl.LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """One step of descent on :meth:`batch_loss`."""
-        inputs, labels = batch
-        loss, clean_logits = self.batch_loss(inputs, labels)
+        inputs, labels, *indices = batch
+        loss, clean_logits = self.batch_loss(inputs, labels, *indices)
         self.train_loss.update(loss.detach(), weight=len(labels))
         self.train_acc.update(clean_logits.detach(), labels)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
@@ -123,10 +136,10 @@ class RobustClassifier(pl.LightningModule, ABC):
         self._evaluate("test", self.test_acc, batch)
 
     def _evaluate(self, stage: str, accuracy: MulticlassAccuracy, batch: Batch) -> None:
-        inputs, labels = batch
+        inputs, labels = batch[:2]
         logits = self(inputs)
         accuracy.update(logits, labels)
-        self.log(f"{stage}/loss", self.cross_entropy(logits, labels), sync_dist=True)
+        self.log(f"{stage}/loss", self.cross_entropies(logits, labels).mean(), sync_dist=True)
         self.log(f"{stage}/clean_acc", accuracy, prog_bar=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -36,10 +36,14 @@ class SparseAT(AdversarialTraining):
             raise InputError(f"expected `clean_share` to be in [0, 1], got {clean_share}")
         self.clean_share = clean_share
 
-    def batch_loss(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of adversarial and clean images, weighted by the clean share."""
-        adv_inputs = self.craft(inputs, labels)
-        clean_logits = self(inputs)
-        clean_loss = self.cross_entropy(clean_logits, labels)
-        adv_loss = self.cross_entropy(self(adv_inputs), labels)
-        return (1 - self.clean_share) * adv_loss + self.clean_share * clean_loss, clean_logits
+    def sample_losses(
+        self,
+        clean_logits: Tensor,
+        adv_logits: Tensor,
+        labels: Tensor,  # noqa: ARG002
+        targets: Tensor,
+    ) -> Tensor:
+        """Cross-entropies of adversarial and clean images, weighted by the clean share."""
+        clean_loss = self.cross_entropies(clean_logits, targets)
+        adv_loss = self.cross_entropies(adv_logits, targets)
+        return (1 - self.clean_share) * adv_loss + self.clean_share * clean_loss

@@ -13,7 +13,12 @@ class StandardTraining(RobustClassifier):
         >>> method = StandardTraining(digits_cnn(), num_classes=10)
     """
 
-    def batch_loss(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def batch_loss(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        indices: Tensor | None = None,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the clean images."""
         logits = self(inputs)
-        return self.cross_entropy(logits, labels), logits
+        return self.cross_entropies(logits, labels).mean(), logits

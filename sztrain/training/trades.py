@@ -36,9 +36,13 @@ class TRADES(AdversarialTraining):
         require_at_least("beta", beta, 0)
         self.beta = beta
 
-    def batch_loss(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def sample_losses(
+        self,
+        clean_logits: Tensor,
+        adv_logits: Tensor,
+        labels: Tensor,  # noqa: ARG002
+        targets: Tensor,
+    ) -> Tensor:
         """Clean cross-entropy and β times the divergence that the adversary causes."""
-        adv_inputs = self.craft(inputs, labels)
-        clean_logits = self(inputs)
-        divergence = trades_kl(clean_logits, self(adv_inputs)).mean()
-        return self.cross_entropy(clean_logits, labels) + self.beta * divergence, clean_logits
+        divergence = trades_kl(clean_logits, adv_logits)
+        return self.cross_entropies(clean_logits, targets) + self.beta * divergence

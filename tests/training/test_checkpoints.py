@@ -14,7 +14,7 @@ from toy_training import make_trainer
 from sztrain.attacks import SigmaZero
 from sztrain.data import Digits
 from sztrain.models import digits_cnn, load_net
-from sztrain.training import TRADES, AtomicCheckpointIO, SparseAT, StandardTraining
+from sztrain.training import MART, TRADES, AtomicCheckpointIO, SparseAT, StandardTraining
 
 NET = {"_target_": "sztrain.models.digits_cnn", "width": 4, "mean": [0.3], "std": [0.35]}
 DESCRIPTION = {
@@ -50,6 +50,7 @@ def saved(method, folder, **options):
         (StandardTraining, {}),
         (SparseAT, {"attack": SigmaZero(num_steps=2), "budget": 3}),
         (TRADES, {"attack": SigmaZero(num_steps=2)}),
+        (MART, {"attack": SigmaZero(num_steps=2)}),
     ],
 )
 def test_checkpoint_gives_back_the_net(method_class, options, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from toy_training import toy_data, toy_net
 
 from sztrain.errors import InputError
-from sztrain.training import TRADES, SparseAT, StandardTraining
+from sztrain.training import MART, TRADES, SparseAT, StandardTraining
 
 INPUTS, LABELS = toy_data(7).tensors
 INPUTS = INPUTS.double()
@@ -32,8 +32,13 @@ def by_hand(method, net, smoothing=0.0, clean_share=None, beta=None):
     if method is SparseAT:
         return (1 - clean_share) * cross_entropy(adv, smoothing) + clean_share * clean_loss
     log_p, log_q = log_softmax(clean), log_softmax(adv)
-    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
-    return clean_loss + beta * divergence
+    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1)
+    if method is TRADES:
+        return clean_loss + beta * divergence.mean()
+    wrong = torch.stack([q[torch.arange(3) != y].max() for q, y in zip(log_q, LABELS, strict=True)])
+    doubt = 1 - log_p.exp()[range(7), LABELS]
+    boosted = cross_entropy(adv, smoothing) - (1 - wrong.exp()).log().mean()
+    return boosted + beta * (divergence * doubt).mean()
 
 
 def gradients(loss, net):
@@ -50,6 +55,8 @@ def gradients(loss, net):
         (SparseAT, {"clean_share": 1}),
         (TRADES, {"beta": 0}),
         (TRADES, {"beta": 6.0}),
+        (MART, {"beta": 0}),
+        (MART, {"beta": 5.0}),
     ],
 )
 def test_batch_loss_and_its_gradient_are_those_of_the_formula(method_class, options, smoothing):
@@ -71,14 +78,17 @@ def test_defaults_are_those_of_the_documentation():
     assert method.budget is None
     assert method.unbroken == "last"
     assert TRADES(toy_net(), num_classes=3).beta == 6
+    assert MART(toy_net(), num_classes=3).beta == 5
 
 
 def test_smoothing_is_of_the_training_alone():
     method = StandardTraining(toy_net().double(), num_classes=3, label_smoothing=0.3)
     logits = method(INPUTS)
-    torch.testing.assert_close(method.cross_entropy(logits, LABELS), cross_entropy(logits, 0.3))
+    torch.testing.assert_close(
+        method.cross_entropies(logits, LABELS).mean(), cross_entropy(logits, 0.3)
+    )
     method.eval()
-    torch.testing.assert_close(method.cross_entropy(logits, LABELS), cross_entropy(logits))
+    torch.testing.assert_close(method.cross_entropies(logits, LABELS).mean(), cross_entropy(logits))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +106,7 @@ def test_smoothing_is_of_the_training_alone():
         (SparseAT, {"ramp_epochs": -1}, "`ramp_epochs` to be at least 0, got -1"),
         (SparseAT, {"attack": "sigma_zero"}, "`attack` to be an attack"),
         (TRADES, {"beta": -1}, "`beta` to be at least 0, got -1"),
+        (MART, {"beta": -1}, "`beta` to be at least 0, got -1"),
         (TRADES, {"beta": math.nan}, "`beta` to be at least 0, got nan"),
     ],
 )

@@ -23,11 +23,12 @@ from sztrain.attacks import SigmaZero
 from sztrain.attacks.base import Found, run_attack
 from sztrain.callbacks import SparseRobustness
 from sztrain.errors import InputError
-from sztrain.training import TRADES, SparseAT, StandardTraining, craft_examples
+from sztrain.training import MART, TRADES, SparseAT, StandardTraining, craft_examples
 from sztrain.training.schedules import cosine
 
 SHORT = SigmaZero(num_steps=4, recheck=False)
-METHODS = [(StandardTraining, {}), (SparseAT, {"attack": SHORT}), (TRADES, {"attack": SHORT})]
+ADVERSARIAL = [SparseAT, TRADES, MART]
+METHODS = [(StandardTraining, {}), *((method, {"attack": SHORT}) for method in ADVERSARIAL)]
 
 
 def make(method_class, net=None, **options):
@@ -64,7 +65,7 @@ def test_two_epochs_lower_the_loss(method_class, options, tmp_path):
     keys = {key for row in csv_rows(tmp_path) for key in row} - {"epoch", "step"}
     expected = {"train/loss", "train/clean_acc", "val/loss", "val/clean_acc"}
     if method_class is not StandardTraining:
-        expected |= {"train/broken", "train/budget", "train/attack_seconds"}
+        expected |= {"train/broken", "train/adv_acc", "train/budget", "train/attack_seconds"}
     assert keys == expected
 
 
@@ -115,7 +116,7 @@ class ModeSpy(nn.Module):
         return inputs
 
 
-@pytest.mark.parametrize("method_class", [SparseAT, TRADES])
+@pytest.mark.parametrize("method_class", ADVERSARIAL)
 def test_attack_in_eval_mode_and_training_in_train_mode(method_class):
     spy = ModeSpy()
     net = nn.Sequential(spy, *toy_net(extra=[nn.BatchNorm1d(16), nn.Dropout()]))
@@ -195,6 +196,7 @@ def test_budgets_of_a_training_follow_the_schedule(tmp_path):
     expected = [sum(budgets[:2]) / 2, *(sum(budgets[k : k + 4]) / 4 for k in (2, 6, 10))]
     assert [row["train/budget"] for row in rows[1:]] == pytest.approx(expected)
     assert [row["train/broken"] for row in rows[1:]] == [0.5] * 4
+    assert ["train/adv_acc" in row for row in rows] == [False, *[True] * 4]
 
 
 def test_budget_of_the_method_counts_and_not_the_attacks_own():
@@ -216,6 +218,20 @@ def test_share_of_broken_samples_is_over_the_samples(tmp_path):
     attack = ScriptedAttack(script=((INF,), (1.0, INF), (1.0,)))
     fit(make(SparseAT, attack=attack, budget=1), data=loader(20), logger=CSVLogger(tmp_path))
     assert column(tmp_path, "train/broken") == pytest.approx([8 / 20])
+
+
+def test_accuracy_on_the_examples_is_over_the_samples():
+    # In the first two batches some samples, and all, are changed in their first two features.
+    attack = ScriptedAttack(script=((INF, INF, 2.0), (2.0,), (INF,)))
+    method = make(SparseAT, Frozen(), attack=attack, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    trainer = fit(method, data=loader(20))
+    images, labels = toy_data(20).tensors
+    examples = images.flatten(1).clone()
+    moved = [i for i in range(20) if i // 8 == 1 or (i < 8 and i % 3 == 2)]
+    examples[moved, :2] = (examples[moved, :2] + 0.5) % 1
+    right = (examples[:, :NUM_CLASSES].argmax(dim=1) == labels).float().mean()
+    assert trainer.callback_metrics["train/adv_acc"] == pytest.approx(right.item())
+    assert right != pytest.approx(float(trainer.callback_metrics["train/clean_acc"]))
 
 
 def test_cost_of_the_adversary_is_summed_over_the_epochs(tmp_path, monkeypatch):
@@ -365,7 +381,7 @@ class BlackBox:
 @pytest.mark.parametrize(
     "attack", [SigmaZero(num_steps=2, recheck=False), SigmaZero(num_steps=2), BlackBox()]
 )
-@pytest.mark.parametrize("method_class", [SparseAT, TRADES])
+@pytest.mark.parametrize("method_class", ADVERSARIAL)
 def test_under_autocast_every_weight_gets_a_gradient(method_class, attack):
     watcher = GradientWatcher()
     method = make(method_class, attack=attack, budget=2)
