@@ -3,7 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import pytorch_lightning as pl
 import torch
@@ -12,11 +12,12 @@ from torch.utils.data import DataLoader
 from sztrain.data.loading import (
     EpochLoader,
     EpochSampler,
+    IndexedSample,
     Sample,
     ShardSampler,
     even_batch_size,
 )
-from sztrain.data.samples import Part, Samples
+from sztrain.data.samples import IndexedPart, Part, Samples
 from sztrain.data.splits import first_of_seeded_order, require_fraction, stratified_split
 from sztrain.errors import InputError, require_at_least, require_in
 
@@ -74,6 +75,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     Attributes:
         name: name of the config group option.
         fixed_shape: shape ``(C, H, W)`` of the images where it is known without reading them.
+        indexed: whether training batches hold a third part, which sample each is, int64 ``(N,)``;
+            a method that needs it says so before the training.
         train_set, val_set, test_set: the parts, once ``setup`` was called.
 
     Raises:
@@ -82,6 +85,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     name: str
     fixed_shape: tuple[int, int, int] | None = None
+    indexed: bool = False
     train_set: Part
     val_set: Part
     test_set: Part
@@ -187,12 +191,12 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.val_set = Part(train.subset(cut), seed=self.seed)
         self.test_set = Part(test, seed=self.seed)
 
-    def train_dataloader(self) -> DataLoader[Sample]:
+    def train_dataloader(self) -> DataLoader[Sample] | DataLoader[IndexedSample]:
         """Shuffled, augmented batches; ``set_epoch`` of the sampler chooses the epoch."""
         part = self.part("train")
         num_replicas, rank = self._world()
         sampler = EpochSampler(part, num_replicas=num_replicas, rank=rank, seed=self.seed)
-        return self._loader(part, self.batch_size, sampler)
+        return self._loader(IndexedPart(part) if self.indexed else part, self.batch_size, sampler)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """All validation samples, in order."""
@@ -216,8 +220,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self._loader(part, batch_size, sampler)
 
     def _loader(
-        self, part: Part, batch_size: int, sampler: EpochSampler | ShardSampler | None
-    ) -> DataLoader[Sample]:
+        self,
+        part: Part | IndexedPart,
+        batch_size: int,
+        sampler: EpochSampler | ShardSampler | None,
+    ) -> DataLoader[Any]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return EpochLoader(
             part,

@@ -14,6 +14,9 @@ from sztrain.errors import InputError
 Sample = tuple[Tensor, Tensor]
 """One image ``(C, H, W)`` and its label ``()``; in a batch ``(N, C, H, W)`` and ``(N,)``."""
 
+IndexedSample = tuple[Tensor, Tensor, Tensor]
+"""A sample and its place in the part, ``()``; in a batch ``(N,)``."""
+
 
 class EpochSampler(DistributedSampler[tuple[int, int]]):
     """Shuffled pairs (epoch, index), so that whoever reads the sample knows the epoch.
@@ -97,7 +100,7 @@ def even_batch_size(num_samples: int, num_replicas: int, batch_size: int) -> int
     return next(size for size in sizes if smallest % size)
 
 
-class EpochLoader(DataLoader[Sample]):
+class EpochLoader(DataLoader[Any]):
     """A `DataLoader` whose workers start with the first batch that is asked for.
 
     On a resume Lightning makes the iterator before it sets the sampler's epoch; workers that

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sztrain.data.augment import CropFlip
-from sztrain.data.loading import Sample
+from sztrain.data.loading import IndexedSample, Sample
 from sztrain.errors import InputError
 
 
@@ -171,3 +171,32 @@ class Part(Dataset[Sample]):
         else:
             images = self.samples.read_augmented(indices, seed=self.seed, epoch=epoch)
         return list(zip(images.unbind(), self.samples.labels[indices].unbind(), strict=True))
+
+
+class IndexedPart(Dataset[IndexedSample]):
+    """A part whose samples say which they are.
+
+    Args:
+        part: what to read from.
+
+    Example:
+        >>> images = torch.zeros(2, 1, 8, 8)
+        >>> part = Part(TensorSamples(images=images, labels=torch.tensor([5, 6]), scale=1), seed=0)
+        >>> image, label, index = IndexedPart(part)[0, 1]
+        >>> label.item(), index.item()
+        (6, 1)
+    """
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> IndexedSample:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[IndexedSample]:
+        indices = torch.tensor([key[1] if isinstance(key, tuple) else key for key in keys])
+        samples = self.part.__getitems__(keys)
+        return [(*sample, index) for sample, index in zip(samples, indices.unbind(), strict=True)]

@@ -1,10 +1,10 @@
-"""What the methods with an adversary share: its schedule, its cost, its success."""
+"""What the methods with an adversary share: its examples, its budget, its cost, its success."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,14 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from sztrain.attacks import SigmaZero
 from sztrain.attacks.base import require_attack
-from sztrain.errors import require_at_least, require_count, require_in
+from sztrain.data import ImageDataModule
+from sztrain.errors import InputError, require_at_least, require_in
 from sztrain.norms import check_budgets
 from sztrain.training.adversary import UNBROKEN, Unbroken, craft_examples
 from sztrain.training.base import Batch, RobustClassifier
+from sztrain.training.budgets import BudgetSchedule, TrainingBudget
+from sztrain.training.noise import add_sparse_noise
+from sztrain.training.soft_labels import SoftLabels
 from sztrain.types import Attack
 
 
@@ -31,10 +35,20 @@ class AdversarialTraining(RobustClassifier):
         net: see :class:`~sztrain.training.base.RobustClassifier`, as all other keywords.
         attack: the adversary, any attack of :mod:`sztrain.attacks`; ``None``: σ-zero, 20 steps.
         budget: largest l0 of a training example in the attack's unit; ``None``: any.
+        budget_multiplier: the full training budget is so many times ``budget``, at least 1;
+            published recipes take 6.
+        budget_schedule: ``"ramp"``, ``"fixed"`` or ``"gauge"``, see
+            :class:`~sztrain.training.budgets.TrainingBudget`.
         unbroken: see :func:`~sztrain.training.adversary.craft_examples`.
         warmup_epochs: first epochs without attack.
         ramp_epochs: epochs after the warm-up in which the budget grows linearly to its full size;
             a budget that starts at full size ruins early learning.
+        noise: the images of a batch are first mixed with random values at up to so many times the
+            budget of random places, see :func:`~sztrain.training.noise.add_sparse_noise`.
+        soft_labels_from: share of the run in [0, 1] after which the labels follow the net's
+            predictions, see :class:`~sztrain.training.soft_labels.SoftLabels`; ``None``: never.
+            Needs training batches of inputs, labels and indices, as :mod:`sztrain.data` gives.
+        soft_labels_momentum: share of its target that a sample keeps each time, in [0, 1].
         **kwargs: passed on.
 
     Raises:
@@ -47,28 +61,40 @@ class AdversarialTraining(RobustClassifier):
         *,
         attack: Attack | None = None,
         budget: int | None = None,
+        budget_multiplier: float = 1.0,
+        budget_schedule: BudgetSchedule = "ramp",
         unbroken: Unbroken = "last",
         warmup_epochs: float = 0,
         ramp_epochs: float = 0,
+        noise: float = 0.0,
+        soft_labels_from: float | None = None,
+        soft_labels_momentum: float = 0.9,
         **kwargs: Any,
     ) -> None:
         super().__init__(net, **kwargs)
-        if budget is not None:
-            require_count("budget", budget, 1)
+        self.training_budget = TrainingBudget(
+            budget,
+            multiplier=budget_multiplier,
+            schedule=budget_schedule,
+            warmup_epochs=warmup_epochs,
+            ramp_epochs=ramp_epochs,
+        )
         require_in("unbroken", unbroken, UNBROKEN)
-        require_at_least("warmup_epochs", warmup_epochs, 0)
-        require_at_least("ramp_epochs", ramp_epochs, 0)
+        require_at_least("noise", noise, 0)
+        if noise > 0 and budget is None:
+            raise InputError("expected `budget` to be a number, by which `noise` goes, got None")
         self.attack: Attack = (
             attack if attack is not None else SigmaZero(num_steps=20, recheck=False)
         )
         require_attack("attack", self.attack)
-        self.budget = budget
         self.unbroken: Unbroken = unbroken
-        self.warmup_epochs = warmup_epochs
-        self.ramp_epochs = ramp_epochs
+        self.noise = noise
+        self.soft_labels = (
+            None if soft_labels_from is None else SoftLabels(soft_labels_from, soft_labels_momentum)
+        )
         self.attack_seconds = 0.0
         self.broken = MeanMetric()
-        self.adv_acc = MulticlassAccuracy(self.train_acc.num_classes, average="micro")
+        self.adv_acc = MulticlassAccuracy(self.num_classes, average="micro")
 
     @abstractmethod
     def sample_losses(
@@ -88,17 +114,41 @@ class AdversarialTraining(RobustClassifier):
         """
 
     def batch_loss(
-        self,
-        inputs: Tensor,
-        labels: Tensor,
-        indices: Tensor | None = None,  # noqa: ARG002
+        self, inputs: Tensor, labels: Tensor, indices: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The mean of the sample losses, on examples that are crafted first."""
+        if self.noise > 0:
+            budget = self.training_budget.at(self._epochs_done())
+            assert budget is not None  # the constructor has seen to it
+            inputs = add_sparse_noise(inputs, round(self.noise * budget), self.attack.unit)
         adv_inputs = self.craft(inputs, labels)
         clean_logits, adv_logits = self(inputs), self(adv_inputs)
         if adv_inputs is not inputs:
             self.adv_acc.update(adv_logits.detach(), labels)
-        return self.sample_losses(clean_logits, adv_logits, labels, labels).mean(), clean_logits
+        if self.soft_labels is None or not self.soft_labels.active(self.trainer.global_step):
+            losses = self.sample_losses(clean_logits, adv_logits, labels, labels)
+            return losses.mean(), clean_logits
+        targets = self._updated_targets(clean_logits.detach(), labels, indices)
+        weights = targets.amax(dim=1)
+        losses = self.sample_losses(clean_logits, adv_logits, labels, targets)
+        return (weights * losses).sum() / weights.sum(), clean_logits
+
+    def _updated_targets(
+        self, clean_logits: Tensor, labels: Tensor, indices: Tensor | None
+    ) -> Tensor:
+        assert self.soft_labels is not None
+        if indices is None:
+            raise InputError(
+                "soft labels need training batches of inputs, labels and indices, got no indices; "
+                "use a data module of sztrain.data, or soft_labels_from=null"
+            )
+        batch = (indices, labels, clean_logits.float().softmax(dim=1))
+        if self.trainer.world_size == 1:
+            return self.soft_labels.update(*batch)
+        # A sample goes to another process in each epoch, so each of them keeps all targets.
+        everyone: list[Tensor] = [cast(Tensor, self.all_gather(part)) for part in batch]
+        targets = self.soft_labels.update(*(part.flatten(0, 1) for part in everyone))
+        return targets.view_as(everyone[2])[self.global_rank]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step of descent on the examples."""
@@ -116,28 +166,11 @@ class AdversarialTraining(RobustClassifier):
         Raises:
             InputError: the budget is larger than the number of units.
         """
-        check_budgets("budget", [self.budget], tuple(input_shape), self.attack.unit)
-
-    def budget_at(self, epoch: float) -> int | None:
-        """The budget ``epoch`` epochs into the training; 0 during the warm-up.
-
-        Example:
-            >>> from sztrain.training import SparseAT
-            >>> method = SparseAT(nn.Flatten(), num_classes=2, budget=8, ramp_epochs=4)
-            >>> [method.budget_at(epoch) for epoch in (0, 1, 2, 3.9, 4, 9)]
-            [1, 2, 4, 8, 8, 8]
-        """
-        if epoch < self.warmup_epochs:
-            return 0
-        if self.budget is None or self.ramp_epochs == 0:
-            return self.budget
-        share = min((epoch - self.warmup_epochs) / self.ramp_epochs, 1.0)
-        return max(1, round(share * self.budget))
+        check_budgets("budget", [self.training_budget.full], tuple(input_shape), self.attack.unit)
 
     def craft(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Examples to train on at this point of the training: the clean inputs in the warm-up."""
-        epoch = self.current_epoch + self._share_of_epoch()
-        budget = self.budget_at(epoch)
+        budget = self.training_budget.draw(self._epochs_done())
         if budget == 0:
             return inputs
         start = perf_counter()
@@ -153,10 +186,33 @@ class AdversarialTraining(RobustClassifier):
             self.log("train/budget", float(budget), on_step=False, on_epoch=True, sync_dist=True)
         return examples.inputs
 
-    def _share_of_epoch(self) -> float:
+    def _epochs_done(self) -> float:
         batches = self.trainer.num_training_batches
         done = self.trainer.fit_loop.epoch_loop.batch_idx
-        return done / batches if batches not in (0, float("inf")) else 0.0
+        share = done / batches if batches not in (0, float("inf")) else 0.0
+        return self.current_epoch + share
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002
+        """Ask the data for the indices that soft labels go by."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, ImageDataModule):
+            data.indexed = self.soft_labels is not None
+
+    def on_train_start(self) -> None:
+        """Begin with the labels of the data, or with those of a checkpoint."""
+        if self.soft_labels is not None:
+            loader: Any = self.trainer.train_dataloader
+            num_samples = len(loader.dataset)
+            num_steps = self.trainer.estimated_stepping_batches
+            self.soft_labels.begin(num_samples, self.num_classes, num_steps)
+
+    def on_train_epoch_start(self) -> None:
+        """Let the budget follow the gauge, where it does."""
+        self._look_at_the_gauge()
+
+    def _look_at_the_gauge(self) -> None:
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]  # set in init
+        self.training_budget.look_at_the_gauge(callbacks, self.attack.unit)
 
     def on_train_epoch_end(self) -> None:
         """Log what the adversary has cost so far."""
@@ -164,9 +220,17 @@ class AdversarialTraining(RobustClassifier):
         self.log("train/attack_seconds", self.attack_seconds, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the adversary's cost, so that a resumed run reports all of it."""
+        """Keep what a resumed run goes on with: costs, soft labels, what the gauge measured."""
         checkpoint["attack_seconds"] = self.attack_seconds
+        self._look_at_the_gauge()
+        if self.training_budget.curve is not None:
+            checkpoint["gauged_curve"] = self.training_budget.curve
+        if self.soft_labels is not None and self.soft_labels.targets is not None:
+            checkpoint["soft_labels"] = self.soft_labels.targets
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting where the checkpoint stopped."""
+        """Go on where the checkpoint stopped."""
         self.attack_seconds = checkpoint.get("attack_seconds", 0.0)
+        self.training_budget.curve = checkpoint.get("gauged_curve")
+        if self.soft_labels is not None:
+            self.soft_labels.targets = checkpoint.get("soft_labels")

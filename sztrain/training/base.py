@@ -59,6 +59,7 @@ class RobustClassifier(pl.LightningModule, ABC):
         if not 0 <= label_smoothing < 1:
             raise InputError(f"expected `label_smoothing` to be in [0, 1), got {label_smoothing}")
         self.net = net
+        self.num_classes = num_classes
         self.optimizer = optimizer or _default_optimizer
         self.scheduler = scheduler
         self.label_smoothing = label_smoothing

@@ -10,11 +10,11 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 from toy_training import make_trainer
 
-from sztrain.attacks import SigmaZero
+from sztrain.attacks import AttackMix, SigmaZero
 from sztrain.callbacks import EpochSeed, SparseRobustness
 from sztrain.data import Digits
 from sztrain.errors import InputError
-from sztrain.training import TRADES, SparseAT
+from sztrain.training import MART, TRADES, SparseAT
 from sztrain.training.schedules import cosine
 
 
@@ -65,7 +65,7 @@ class Killer(pl.Callback):
             raise Killed
 
 
-def train(folder, method_class, *, seed_of_process, callbacks=(), ckpt_path=None):
+def train(folder, method_class, *, seed_of_process, callbacks=(), ckpt_path=None, **options):
     torch.manual_seed(seed_of_process)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -77,13 +77,14 @@ def train(folder, method_class, *, seed_of_process, callbacks=(), ckpt_path=None
             nn.BatchNorm1d(16),
             nn.Linear(16, 10),
         )
+    options = {"attack": SigmaZero(num_steps=3, recheck=False)} | options
     method = method_class(
         net,
         num_classes=10,
-        attack=SigmaZero(num_steps=3, recheck=False),
         budget=6,
         ramp_epochs=2.5,
         warmup_epochs=0.5,
+        **options,
         scheduler=lambda optimizer, steps: cosine(optimizer, steps, warmup=0.2),
     )
     data = Digits(augment=True, limit_train=60, batch_size=20, seed=1, val_fraction=0.02)
@@ -96,15 +97,31 @@ def train(folder, method_class, *, seed_of_process, callbacks=(), ckpt_path=None
     return method, trainer
 
 
+# All that draws random numbers or has a memory.
+EVERYTHING = {
+    "attack": AttackMix(num_steps=4, recheck=False),
+    "noise": 2.0,
+    "soft_labels_from": 0.3,
+    "budget_schedule": "gauge",
+    "budget_multiplier": 2.0,
+}
+
+
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-@pytest.mark.parametrize("method_class", [SparseAT, TRADES])
-def test_killed_and_resumed_is_bit_identical(method_class, tmp_path):
+@pytest.mark.parametrize(
+    ("method_class", "options"),
+    [(SparseAT, {}), (SparseAT, EVERYTHING), (TRADES, {}), (MART, EVERYTHING)],
+)
+def test_killed_and_resumed_is_bit_identical(method_class, options, tmp_path):
+    given = options
+
     def seeded_train(folder, process, *callbacks, **options):
         return train(
             tmp_path / folder,
             method_class,
             seed_of_process=process,
             callbacks=[EpochSeed(seed=7), *callbacks],
+            **given,
             **options,
         )
 
@@ -125,6 +142,9 @@ def test_killed_and_resumed_is_bit_identical(method_class, tmp_path):
     for key in ("train/loss", "train/broken", "train/budget", "val/loss", "val/mean_l0"):
         assert trainer.callback_metrics[key] == other.callback_metrics[key], key
     assert resumed.attack_seconds > 0
+    if given:
+        assert torch.equal(whole.soft_labels.targets, resumed.soft_labels.targets)
+        assert whole.soft_labels.targets.sum() > 0
 
 
 def test_without_it_another_process_trains_another_net(tmp_path):

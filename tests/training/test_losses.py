@@ -75,7 +75,7 @@ def test_defaults_are_those_of_the_documentation():
     method = SparseAT(toy_net(), num_classes=3)
     assert method.clean_share == 0.5
     assert (method.attack.num_steps, method.attack.recheck) == (20, False)
-    assert method.budget is None
+    assert method.training_budget.full is None
     assert method.unbroken == "last"
     assert TRADES(toy_net(), num_classes=3).beta == 6
     assert MART(toy_net(), num_classes=3).beta == 5
@@ -104,6 +104,18 @@ def test_smoothing_is_of_the_training_alone():
         (SparseAT, {"unbroken": "worst"}, "`unbroken` to be one of best, last, got worst"),
         (SparseAT, {"warmup_epochs": -1}, "`warmup_epochs` to be at least 0, got -1"),
         (SparseAT, {"ramp_epochs": -1}, "`ramp_epochs` to be at least 0, got -1"),
+        (SparseAT, {"budget_multiplier": 0.5, "budget": 1}, "`budget_multiplier` to be at least 1"),
+        (SparseAT, {"budget_multiplier": 2}, "`budget` to be a whole number, by which budget_mul"),
+        (SparseAT, {"budget_schedule": "gauge"}, "`budget` to be a whole number, by which budget"),
+        (SparseAT, {"budget_schedule": "x"}, "`budget_schedule` to be one of ramp, fixed, gauge"),
+        (SparseAT, {"noise": -1}, "`noise` to be at least 0, got -1"),
+        (SparseAT, {"noise": 2}, "`budget` to be a number, by which `noise` goes, got None"),
+        (SparseAT, {"soft_labels_from": 1.5}, r"`soft_labels_from` to be in \[0, 1\], got 1.5"),
+        (
+            SparseAT,
+            {"soft_labels_from": 0.5, "soft_labels_momentum": -1},
+            r"`soft_labels_momentum` to be in \[0, 1\], got -1",
+        ),
         (SparseAT, {"attack": "sigma_zero"}, "`attack` to be an attack"),
         (TRADES, {"beta": -1}, "`beta` to be at least 0, got -1"),
         (MART, {"beta": -1}, "`beta` to be at least 0, got -1"),

@@ -171,16 +171,6 @@ def test_an_attack_with_a_seed_starts_anew_in_each_batch_and_again_in_each_run()
     assert runs[0] == runs[1]
 
 
-def test_budget_at_is_a_ramp_after_the_warmup():
-    method = make(SparseAT, budget=10, warmup_epochs=2, ramp_epochs=4)
-    found = [method.budget_at(epoch) for epoch in (0, 1.99, 2, 2.1, 3, 4, 5, 5.9, 6, 100)]
-    assert found == [0, 0, 1, 1, 2, 5, 8, 10, 10, 10]
-    constant = make(SparseAT, budget=10, warmup_epochs=1)
-    assert [constant.budget_at(epoch) for epoch in (0, 0.9, 1, 2)] == [0, 0, 10, 10]
-    unlimited = make(SparseAT, warmup_epochs=1, ramp_epochs=3)
-    assert [unlimited.budget_at(epoch) for epoch in (0, 1, 2)] == [0, None, None]
-
-
 def test_budgets_of_a_training_follow_the_schedule(tmp_path):
     attack = ScriptedAttack(script=((1.0, INF, 1.0, INF),))
     method = make(SparseAT, attack=attack, budget=8, warmup_epochs=1.5, ramp_epochs=2)
