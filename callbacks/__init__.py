@@ -2,7 +2,15 @@
 
 from sztrain.callbacks.adversarial_images import AdversarialImages
 from sztrain.callbacks.best_checkpoint import BestCheckpoint
+from sztrain.callbacks.collapse_guard import CollapseGuard, CollapseRule
 from sztrain.callbacks.epoch_seed import EpochSeed
 from sztrain.callbacks.sparse_robustness import SparseRobustness
 
-__all__ = ["AdversarialImages", "BestCheckpoint", "EpochSeed", "SparseRobustness"]
+__all__ = [
+    "AdversarialImages",
+    "BestCheckpoint",
+    "CollapseGuard",
+    "CollapseRule",
+    "EpochSeed",
+    "SparseRobustness",
+]

@@ -1,0 +1,231 @@
+"""Collapse guard: notices when a net learns to fool its adversary instead of resisting it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities import rank_zero_warn
+from typing_extensions import override
+
+from sztrain.errors import InputError, require_at_least, require_count, require_in
+from sztrain.types import Attack
+
+Action = Literal["warn", "stop", "more_steps"]
+ACTIONS: tuple[Action, ...] = ("warn", "stop", "more_steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollapseRule:
+    """When a training has collapsed: one of four signs is enough.
+
+    Args:
+        margin: by how much the training accuracy on the adversary's examples may exceed that on
+            clean images. It never does in a sound training: examples are made to be harder.
+        max_drop: by how much clean validation accuracy may fall below its best so far.
+        max_gap: by how much the training accuracy on the examples may exceed the worst-case robust
+            accuracy on validation samples, once the training budget has reached that of the latter.
+        max_loss: share of the best worst-case robust accuracy so far that may be lost, once that
+            was above ``max_drop``.
+
+    Raises:
+        InputError: a value below 0.
+
+    Reference:
+        The first two signs are those that `arXiv:2502.21041 <https://arxiv.org/abs/2502.21041>`_
+        finds where one-step training against l0 attacks fails.
+
+    Example:
+        >>> now = {"train/clean_acc": 0.7, "train/adv_acc": 0.9, "val/clean_acc": 0.8}
+        >>> CollapseRule().signs(now, best_clean=0.8, best_robust=0.0)
+        ['training accuracy on adversaries (0.900) is above clean accuracy (0.700)']
+    """
+
+    margin: float = 0.02
+    max_drop: float = 0.15
+    max_gap: float = 0.5
+    max_loss: float = 0.6
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            require_at_least(field.name, getattr(self, field.name), 0)
+
+    def signs(
+        self,
+        metrics: Mapping[str, float],
+        best_clean: float,
+        best_robust: float,
+        monitor: str | None = None,
+    ) -> list[str]:
+        """What speaks for a collapse, in words; nothing where it is sound.
+
+        Args:
+            metrics: of the epoch, by the keys of the logs.
+            best_clean: largest ``val/clean_acc`` so far.
+            best_robust: largest worst-case robust accuracy so far.
+            monitor: key of the latter, such as ``val/robust_acc_worst@24``.
+        """
+        found = []
+        adv, clean = metrics["train/adv_acc"], metrics["train/clean_acc"]
+        if adv > clean + self.margin:
+            found.append(
+                f"training accuracy on adversaries ({adv:.3f}) is above clean accuracy "
+                f"({clean:.3f})"
+            )
+        val_clean = metrics.get("val/clean_acc", best_clean)
+        if val_clean < best_clean - self.max_drop:
+            found.append(f"clean accuracy swings, from {best_clean:.3f} to {val_clean:.3f}")
+        robust = None if monitor is None else metrics.get(monitor)
+        if monitor is None or robust is None or "@" not in monitor:
+            return found
+        if metrics.get("train/budget", 0) >= int(monitor.partition("@")[2]) and (
+            adv > robust + self.max_gap
+        ):
+            found.append(
+                f"training accuracy on adversaries is {adv:.3f}, {monitor} only {robust:.3f}"
+            )
+        if best_robust > self.max_drop and robust < (1 - self.max_loss) * best_robust:
+            found.append(f"{monitor} fell from {best_robust:.3f} to {robust:.3f}")
+        return found
+
+
+class CollapseGuard(Callback):
+    """Watches an adversarial training for signs of collapse after each epoch.
+
+    Goes by what is logged: ``train/adv_acc``, ``train/clean_acc`` and ``val/clean_acc``, and by the
+    worst-case robust accuracy that a :class:`~sztrain.callbacks.SparseRobustness` with a ``probe``
+    measures on held-out samples with more steps than the training takes. Logs
+    ``train/collapse_signs``, how many there are. An epoch without an adversary is not looked at.
+
+    Args:
+        rule: when it is a collapse; ``None``: the defaults of :class:`CollapseRule`.
+        monitor: key of the worst-case robust accuracy; ``None``, or one without a budget, such as
+            ``val/clean_acc``: none is looked at.
+        dirpath: where ``sound.ckpt`` is kept, the last epoch without a sign; ``None``: nowhere.
+        action: ``"warn"``; ``"stop"`` as well; ``"more_steps"``: go back to the weights of
+            ``sound.ckpt`` and on with ``step_factor`` times the adversary's steps, and stop where
+            these have reached ``max_steps``.
+        step_factor: at least 2.
+        max_steps: most steps of the adversary.
+        on_collapse: called with the Trainer, a title and a text, to tell someone.
+
+    Raises:
+        InputError: a value out of its range, or ``more_steps`` without a ``dirpath``; by the
+            training: ``more_steps`` with a method that has no attack.
+
+    Example:
+        >>> guard = CollapseGuard(monitor="val/robust_acc_worst@24", action="stop")
+        >>> trainer = pl.Trainer(callbacks=[guard], logger=False, accelerator="cpu")
+    """
+
+    def __init__(
+        self,
+        *,
+        rule: CollapseRule | None = None,
+        monitor: str | None = None,
+        dirpath: str | Path | None = None,
+        action: Action = "warn",
+        step_factor: int = 2,
+        max_steps: int = 20,
+        on_collapse: Callable[[pl.Trainer, str, str], object] | None = None,
+    ) -> None:
+        require_in("action", action, ACTIONS)
+        require_count("step_factor", step_factor, 2)
+        require_count("max_steps", max_steps, 1)
+        if action == "more_steps" and dirpath is None:
+            raise InputError(
+                "action=more_steps goes back to the last sound checkpoint, and there is no "
+                "`dirpath` to keep it in; name one, or use action=stop"
+            )
+        self.rule = rule if rule is not None else CollapseRule()
+        self.monitor = monitor
+        self.sound = None if dirpath is None else Path(dirpath) / "sound.ckpt"
+        self.action: Action = action
+        self.step_factor = step_factor
+        self.max_steps = max_steps
+        self.on_collapse = on_collapse
+        self._state = _State()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self._state)
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._state = _State(**state_dict)
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.action == "more_steps" and not isinstance(_attack(pl_module), Attack):
+            raise InputError(
+                "action=more_steps needs a method with an adversary, such as SparseAT, "
+                f"got {type(pl_module).__name__}; use action=warn"
+            )
+        if self._state.num_steps is not None:
+            _attack_with(pl_module, self._state.num_steps)
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        if "train/adv_acc" not in metrics:
+            return
+        state = self._state
+        signs = self.rule.signs(metrics, state.best_clean, state.best_robust, self.monitor)
+        pl_module.log("train/collapse_signs", float(len(signs)), sync_dist=True)
+        state.best_clean = max(state.best_clean, metrics.get("val/clean_acc", 0.0))
+        state.best_robust = max(state.best_robust, metrics.get(self.monitor or "", 0.0))
+        if signs:
+            self._act(trainer, pl_module, "; ".join(signs))
+        elif self.sound is not None and not getattr(trainer, "fast_dev_run", False):
+            trainer.save_checkpoint(self.sound, weights_only=False)
+            state.has_sound = True
+
+    def _act(self, trainer: pl.Trainer, pl_module: pl.LightningModule, text: str) -> None:
+        text = f"epoch {trainer.current_epoch}: {text}"
+        if self._state.has_sound:
+            text += f"; the last sound epoch is in {self.sound}"
+        if self.action == "more_steps" and self._more_steps(trainer, pl_module):
+            text += f"; going on from there with {self._state.num_steps} steps"
+        elif self.action != "warn":
+            trainer.should_stop = True
+            text += "; stopping"
+        rank_zero_warn(f"the training collapses: {text}", stacklevel=2)
+        if self.on_collapse is not None:
+            self.on_collapse(trainer, "the training collapses", text)
+
+    def _more_steps(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+        """Go back and give the adversary more steps, unless it has all of them already."""
+        num_steps = min(_attack(pl_module).num_steps * self.step_factor, self.max_steps)
+        if num_steps <= _attack(pl_module).num_steps:
+            return False
+        _attack_with(pl_module, num_steps)
+        self._state.num_steps = num_steps
+        if self._state.has_sound:
+            assert self.sound is not None
+            checkpoint = trainer.strategy.load_checkpoint(self.sound, weights_only=True)
+            trainer.strategy.load_model_state_dict(checkpoint)
+            for optimizer, saved in zip(
+                trainer.optimizers, checkpoint["optimizer_states"], strict=True
+            ):
+                # The schedule goes on: only the moments are those of the sound epoch.
+                groups = optimizer.state_dict()["param_groups"]
+                optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+        return True
+
+
+@dataclass
+class _State:
+    best_clean: float = 0.0
+    best_robust: float = 0.0
+    has_sound: bool = False
+    num_steps: int | None = None
+
+
+def _attack(pl_module: pl.LightningModule) -> Any:
+    return getattr(pl_module, "attack", None)
+
+
+def _attack_with(pl_module: Any, num_steps: int) -> None:
+    pl_module.attack = replace(pl_module.attack, num_steps=num_steps)

@@ -1,0 +1,274 @@
+"""The decision rule on made-up histories, the guard in trainings, and one that does collapse."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from toy_training import NUM_CLASSES, loader, make_trainer, toy_net
+
+from sztrain.attacks import SigmaZero, SparseRS
+from sztrain.callbacks import CollapseGuard, CollapseRule, EpochSeed, SparseRobustness
+from sztrain.data import Digits
+from sztrain.errors import InputError
+from sztrain.models import digits_cnn
+from sztrain.training import SparseAT, StandardTraining
+
+KEY = "val/robust_acc_worst@4"
+SOUND = {
+    "train/clean_acc": 0.9,
+    "train/adv_acc": 0.6,
+    "train/budget": 8.0,
+    "val/clean_acc": 0.9,
+    KEY: 0.3,
+}
+RULE = CollapseRule(margin=0.05, max_drop=0.2, max_gap=0.4, max_loss=0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sign"),
+    [
+        ({"train/adv_acc": 0.96, KEY: 0.6}, "adversaries (0.960) is above clean accuracy (0.900)"),
+        ({"val/clean_acc": 0.69}, "clean accuracy swings, from 0.900 to 0.690"),
+        ({KEY: 0.19}, f"adversaries is 0.600, {KEY} only 0.190"),
+        ({KEY: 0.14, "train/budget": 3.9}, f"{KEY} fell from 0.300 to 0.140"),
+    ],
+)
+def test_each_sign_alone(changes, sign):
+    (found,) = RULE.signs(SOUND | changes, best_clean=0.9, best_robust=0.3, monitor=KEY)
+    assert found.endswith(sign)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"train/adv_acc": 0.94, KEY: 0.6},
+        {"val/clean_acc": 0.71},
+        {KEY: 0.21},
+        {KEY: 0.16, "train/budget": 3.9},  # the adversary does not try at 4 yet
+    ],
+)
+def test_just_below_each_threshold_it_is_sound(changes):
+    assert RULE.signs(SOUND | changes, best_clean=0.9, best_robust=0.3, monitor=KEY) == []
+
+
+def test_what_was_not_measured_is_not_judged():
+    rule, few = CollapseRule(max_loss=0), {"train/adv_acc": 0.9, "train/clean_acc": 0.9}
+    assert rule.signs(few, best_clean=1, best_robust=1, monitor=KEY) == []
+    assert rule.signs(SOUND, best_clean=0.9, best_robust=0.9) == []
+    assert rule.signs(SOUND, best_clean=0.9, best_robust=0.9, monitor="val/clean_acc") == []
+    # What never was robust cannot lose it.
+    assert rule.signs(SOUND | {KEY: 0.1}, best_clean=0.9, best_robust=0.14, monitor=KEY) == []
+
+
+def test_values_out_of_range_are_refused():
+    for options, message in (
+        ({"action": "panic"}, "`action` to be one of warn, stop, more_steps, got panic"),
+        ({"step_factor": 1}, "`step_factor` to be at least 2, got 1"),
+        ({"max_steps": 0}, "`max_steps` to be at least 1, got 0"),
+        ({"action": "more_steps"}, "there is no `dirpath` to keep it in"),
+    ):
+        with pytest.raises(InputError, match=message):
+            CollapseGuard(**options)
+    with pytest.raises(InputError, match="`max_gap` to be at least 0, got -1"):
+        CollapseRule(max_gap=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scripted(CollapseRule):
+    """Sees a collapse in some epochs, and writes down what it was asked."""
+
+    collapses: tuple[int, ...] = ()
+    asked: list = field(default_factory=list)
+
+    def __post_init__(self):
+        pass
+
+    def signs(self, metrics, best_clean, best_robust, monitor=None):
+        self.asked.append((dict(metrics), best_clean, best_robust, monitor))
+        return ["bad"] if len(self.asked) - 1 in self.collapses else []
+
+
+def warned(caught):
+    texts = [str(warning.message) for warning in caught]
+    return [text for text in texts if "LeafSpec" not in text]  # torch's, see pyproject.toml
+
+
+class Weights(pl.Callback):
+    def __init__(self):
+        self.at_end_of_epoch = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.at_end_of_epoch.append(flat(pl_module))
+
+
+def flat(method):
+    return torch.cat([value.flatten() for value in method.net.state_dict().values()])
+
+
+def fit(guard, *, callbacks=(), max_epochs=4, ckpt_path=None, **options):
+    """Weights are noted before the guard acts."""
+    method = SparseAT(
+        toy_net(), num_classes=NUM_CLASSES, attack=SigmaZero(num_steps=2), budget=2, **options
+    )
+    weights = Weights()
+    trainer = make_trainer(
+        pl,
+        callbacks=[EpochSeed(3), weights, guard, *callbacks],
+        max_epochs=max_epochs,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+    )
+    trainer.fit(method, loader(), loader(seed=1), ckpt_path=ckpt_path, weights_only=True)
+    return method, trainer, weights.at_end_of_epoch
+
+
+def test_it_warns_tells_and_keeps_the_last_sound_epoch(tmp_path):
+    told = []
+    rule = Scripted(collapses=(2, 3))
+    guard = CollapseGuard(
+        rule=rule, monitor="val/loss", dirpath=tmp_path, on_collapse=lambda *a: told.append(a)
+    )
+    with pytest.warns(UserWarning, match="the training collapses") as caught:
+        method, trainer, weights = fit(guard)
+    texts = [
+        f"epoch {epoch}: bad; the last sound epoch is in {tmp_path / 'sound.ckpt'}"
+        for epoch in (2, 3)
+    ]
+    assert warned(caught) == [f"the training collapses: {text}" for text in texts]
+    assert trainer.current_epoch == 4
+    sound = torch.load(tmp_path / "sound.ckpt", weights_only=True)
+    assert sound["epoch"] == 1
+    kept = torch.cat([value.flatten() for value in sound["state_dict"].values()])
+    assert torch.equal(kept, weights[1])
+    assert trainer.callback_metrics["train/collapse_signs"] == 1
+    assert told == [(trainer, "the training collapses", text) for text in texts]
+    assert torch.equal(flat(method), weights[3])  # it only warns
+    # It was asked with the best before the epoch in question.
+    clean = [metrics["val/clean_acc"] for metrics, *_ in rule.asked]
+    loss = [metrics["val/loss"] for metrics, *_ in rule.asked]
+    assert [best for _, best, *_ in rule.asked] == [max([0.0, *clean[:e]]) for e in range(4)]
+    assert [best for *_, best, _ in rule.asked] == [max([0.0, *loss[:e]]) for e in range(4)]
+    assert {monitor for *_, monitor in rule.asked} == {"val/loss"}
+
+
+def test_it_stops():
+    with pytest.warns(UserWarning, match=r"epoch 1: bad; stopping$"):
+        _, trainer, weights = fit(CollapseGuard(rule=Scripted(collapses=(1,)), action="stop"))
+    assert len(weights) == trainer.current_epoch == 2
+
+
+def test_it_goes_back_and_on_with_more_steps_until_there_are_no_more(tmp_path):
+    guard = CollapseGuard(
+        rule=Scripted(collapses=(1, 2, 3)), dirpath=tmp_path, action="more_steps", max_steps=6
+    )
+    with pytest.warns(UserWarning, match="bad") as caught:
+        method, trainer, weights = fit(guard, max_epochs=6)
+    assert [text.rpartition("; ")[2] for text in warned(caught)] == [
+        "going on from there with 4 steps",
+        "going on from there with 6 steps",
+        "stopping",
+    ]
+    assert trainer.current_epoch == 4
+    assert method.attack.num_steps == 6
+    first = torch.load(tmp_path / "sound.ckpt", weights_only=True)
+    assert first["epoch"] == 0
+    # Every epoch after a fall-back begins where epoch 0 ended: with its weights and moments.
+    assert not torch.equal(weights[2], weights[1])
+    moments = first["optimizer_states"][0]["state"]
+    assert moments[0]["momentum_buffer"].abs().sum() > 0
+
+
+def test_a_fall_back_restores_weights_and_moments_but_not_the_learning_rate(tmp_path):
+    class Look(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 2:
+                (optimizer,) = trainer.optimizers
+                self.weights, self.rate = flat(pl_module), optimizer.param_groups[0]["lr"]
+                self.moment = optimizer.state_dict()["state"][0]["momentum_buffer"].clone()
+                sound = torch.load(tmp_path / "sound.ckpt", weights_only=True)
+                self.sound_moment = sound["optimizer_states"][0]["state"][0]["momentum_buffer"]
+
+    look = Look()
+    guard = CollapseGuard(rule=Scripted(collapses=(1,)), dirpath=tmp_path, action="more_steps")
+
+    def halving(optimizer, total_steps):
+        return torch.optim.lr_scheduler.StepLR(optimizer, 3, gamma=0.5)
+
+    with pytest.warns(UserWarning, match="bad"):
+        _, _, weights = fit(guard, callbacks=[look], max_epochs=3, scheduler=halving)
+    assert torch.equal(look.weights, weights[0])
+    assert torch.equal(look.moment, look.sound_moment)
+    assert look.rate == 0.05 / 4  # halved after each epoch
+
+
+class Killed(Exception):  # noqa: N818  (it is no error)
+    pass
+
+
+class Killer(pl.Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch == 3 and batch_idx == 1:
+            raise Killed
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.filterwarnings("ignore:the training collapses")
+def test_a_run_that_fell_back_and_was_killed_goes_on_bit_for_bit(tmp_path):
+    def run(name, collapses, *callbacks, ckpt_path=None):
+        last = ModelCheckpoint(tmp_path / name, filename="last", enable_version_counter=False)
+        guard = CollapseGuard(
+            rule=Scripted(collapses=collapses), dirpath=tmp_path / name, action="more_steps"
+        )
+        return fit(guard, callbacks=[last, *callbacks], max_epochs=5, ckpt_path=ckpt_path)
+
+    whole, *_ = run("whole", (2,))
+    with pytest.raises(Killed):
+        run("cut", (2,), Killer())
+    resumed, *_ = run("cut", (), ckpt_path=tmp_path / "cut" / "last.ckpt")
+    assert torch.equal(flat(whole), flat(resumed))
+    assert whole.attack.num_steps == resumed.attack.num_steps == 4
+
+
+def test_a_training_without_an_adversary_is_left_alone(tmp_path):
+    guard = CollapseGuard(rule=Scripted(collapses=(0,)), dirpath=tmp_path)
+    trainer = make_trainer(pl, callbacks=[guard])
+    trainer.fit(StandardTraining(toy_net(), num_classes=3), loader(), loader(seed=1))
+    assert list(tmp_path.iterdir()) == []
+    assert "train/collapse_signs" not in trainer.callback_metrics
+    more = CollapseGuard(dirpath=tmp_path, action="more_steps")
+    with pytest.raises(InputError, match=r"needs a method with an adversary, .* StandardTraining"):
+        make_trainer(pl, callbacks=[more]).fit(
+            StandardTraining(toy_net(), num_classes=3), loader(), loader(seed=1)
+        )
+
+
+@pytest.mark.slow
+def test_a_one_step_training_that_collapses_is_found():
+    gauge = SparseRobustness(
+        attack=SigmaZero(num_steps=60),
+        num_samples=100,
+        budgets=(4,),
+        probe=SparseRS(num_steps=100, budget=4),
+    )
+    told = []
+    guard = CollapseGuard(monitor=KEY, on_collapse=lambda *a: told.append(a[2]), action="stop")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        method = SparseAT(
+            digits_cnn(width=8),
+            num_classes=10,
+            attack=SigmaZero(num_steps=1, recheck=False),
+            budget=16,
+            clean_share=0.0,
+            optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=0.01),
+        )
+        trainer = make_trainer(pl, callbacks=[EpochSeed(0), gauge, guard], max_epochs=15)
+        with pytest.warns(UserWarning, match=f"adversaries is 0.*, {KEY} only 0.0"):
+            trainer.fit(method, datamodule=Digits(batch_size=32))
+    assert len(told) == 1
+    assert trainer.current_epoch < 15
+    # The net looks robust to its adversary, and is not.
+    assert trainer.callback_metrics["train/adv_acc"] > 0.5
+    assert trainer.callback_metrics[KEY] < 0.05
