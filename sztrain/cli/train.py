@@ -84,7 +84,8 @@ def train(cfg: DictConfig) -> float | None:
 
 def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, str]:
     """The method and the id of its W&B run, both checked against the checkpoint if there is one."""
-    net = build_net(cfg.model)
+    # A published net arrives in eval mode, in which Lightning would leave it.
+    net = build_net(cfg.model).train()
     checkpoint = None if cfg.ckpt_path is None else check_checkpoint(cfg.ckpt_path, net)
     check_net(net, data, cfg.ckpt_path or "the net")
     described = checkpoint["hyper_parameters"]["method"] if checkpoint is not None else None

@@ -84,7 +84,7 @@ def test_every_group_of_the_roots_has_a_folder_with_options():
         assert name is None or (CONFIGS / group / f"{name}.yaml").is_file(), (group, name)
     assert {option.parent.name for option in OPTIONS} == {
         *("attack", "callbacks", "data", "hydra", "logger", "method", "model"),
-        *("optimizer", "scheduler", "suite", "trainer"),
+        *("experiment", "optimizer", "scheduler", "suite", "trainer"),
     }
 
 
@@ -350,3 +350,42 @@ def test_a_wrong_type_is_refused_wherever_it_stands():
         build_callbacks(composed("train", "verdict.num_steps=abc").callbacks)
     with pytest.raises(ValueError, match=r"`trainer.max_epochs` to be a whole number or null"):
         check_arguments(plain(composed("train", "trainer.max_epochs=1.5").trainer), "trainer")
+
+
+# --- experiments ---
+
+HEADINGS = ["Data:", "Net:", "Budget:", "Reached:"]
+
+
+@options_of("experiment")
+def test_each_experiment_says_what_it_trains_and_what_it_reached(option):
+    text = (CONFIGS / option).read_text()
+    comments = [line for line in text.splitlines() if line.startswith("# ")]
+    for heading in HEADINGS:
+        assert any(line.startswith(f"# {heading}") for line in comments), heading
+
+
+@options_of("experiment")
+def test_each_experiment_is_gauged_in_the_unit_and_at_the_budget_that_it_trains_for(option):
+    cfg = composed("train", f"experiment={option.stem}")
+    gauge, method = cfg.callbacks.gauge, cfg.method
+    assert method.attack.unit == gauge.attack.unit == gauge.probe.unit == gauge.verdict.unit
+    assert gauge.probe.budget in gauge.budgets
+    suffix = "_px" if gauge.attack.unit == "pixels" else ""
+    worst = f"val/robust_acc_worst{suffix}@{gauge.probe.budget}"
+    assert cfg.callbacks.best.monitor == cfg.callbacks.guard.monitor == worst
+    if "px" in option.stem:
+        assert option.stem.endswith(f"{method.budget}px")
+        assert method.attack.unit == "pixels"
+        assert method.budget == gauge.probe.budget
+        assert method.budget_multiplier == 6
+
+
+def test_an_experiment_gives_way_to_the_command():
+    cfg = composed("train", "experiment=cifar10_prn18_20px", "method=mart", "method.budget=7")
+    assert cfg.method._target_.endswith("MART")
+    assert (cfg.method.budget, cfg.method.attack.unit, cfg.model.activation) == (
+        7,
+        "pixels",
+        "softplus",
+    )
