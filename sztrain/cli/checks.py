@@ -43,6 +43,22 @@ def check_seed(seed: Any) -> None:
         raise InputError(f"expected `seed` to be at most {_MAX_SEED}, got {seed}")
 
 
+def check_monitor(monitor: Any) -> None:
+    """Refuse to choose a checkpoint by test samples.
+
+    Raises:
+        InputError: the monitored figure is one of the test part.
+
+    Example:
+        >>> check_monitor("val/robust_acc_worst@4")
+    """
+    if str(monitor).startswith("test/"):
+        raise InputError(
+            f"expected `monitor` to be a figure of the validation part, got {monitor}: what was "
+            "chosen by test samples cannot be judged on them; use val/robust_acc_worst@k"
+        )
+
+
 def set_num_threads(num_threads: Any) -> None:
     """Give torch that many threads on the CPU; ``None``: leave it as it is.
 

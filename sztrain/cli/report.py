@@ -41,7 +41,18 @@ def print_verdict(summary: dict[str, Any], output_dir: Path) -> None:
     table.add_row("  of it the adversary", _seconds(summary["attack_seconds"]))
     console = Console()
     console.print(table)
+    if summary["last"] is not None:
+        console.print(_last_epoch(summary["last"], unit), soft_wrap=True)
     console.print(f"Figures, pictures and checkpoints: {output_dir}", soft_wrap=True)
+
+
+def _last_epoch(last: Mapping[str, Any], unit: str) -> str:
+    robust = ", ".join(f"{_percent(a)} at {k}" for k, a in last["robust_accuracy"].items())
+    return (
+        f"The last epoch instead of the best, on {last['num_samples']} test images: "
+        f"clean accuracy {_percent(last['clean_accuracy'])} (all images), "
+        f"robust accuracy {robust} {unit}"
+    )
 
 
 def print_results(

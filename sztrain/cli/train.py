@@ -9,12 +9,11 @@ from pathlib import Path
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from sztrain.callbacks import SparseRobustness
-from sztrain.callbacks.sparse_robustness import shortened
 from sztrain.cli.build import (
     build_callbacks,
     build_data,
@@ -26,6 +25,7 @@ from sztrain.cli.build import (
 from sztrain.cli.checks import (
     check_attack,
     check_checkpoint,
+    check_monitor,
     check_net,
     check_optimizer,
     check_seed,
@@ -33,11 +33,10 @@ from sztrain.cli.checks import (
     set_num_threads,
 )
 from sztrain.cli.memory import keep_freed_memory
-from sztrain.cli.report import print_verdict
+from sztrain.cli.verdict import judge
 from sztrain.cli.wandb_run import ended_run
 from sztrain.data import ImageDataModule
-from sztrain.errors import InputError
-from sztrain.evaluation.summary import training_summary, write_json
+from sztrain.errors import InputError, require_count
 from sztrain.norms import check_budgets
 from sztrain.training import AdversarialTraining, RobustClassifier
 
@@ -60,6 +59,9 @@ def train(cfg: DictConfig) -> float | None:
     quieten()
     keep_freed_memory()
     check_seed(cfg.seed)
+    check_monitor(cfg.monitor)
+    if cfg.verdict.last_samples is not None:
+        require_count("verdict.last_samples", cfg.verdict.last_samples, 0)
     set_num_threads(cfg.num_threads)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     check_wandb(cfg.get("logger"))
@@ -76,7 +78,7 @@ def train(cfg: DictConfig) -> float | None:
     uses_wandb = any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
     with ended_run(used=uses_wandb), _as_command_line_errors(trainer, resumable):
         trainer.fit(method, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
-        _judge(trainer, method, data, callbacks, output_dir)
+        judge(trainer, method, data, callbacks, output_dir, cfg.verdict.last_samples)
     best = callbacks.get("best")
     score = best.best_model_score if isinstance(best, ModelCheckpoint) else None
     return None if score is None else float(score)
@@ -128,42 +130,3 @@ def _last_checkpoint(last: Callback | None, ckpt_path: str | None) -> str:
     """The file of the last whole epoch; empty where there is none."""
     written = last.format_checkpoint_name({}) if isinstance(last, ModelCheckpoint) else ""
     return written if Path(written).is_file() else ckpt_path or ""
-
-
-def _judge(
-    trainer: pl.Trainer,
-    method: RobustClassifier,
-    data: ImageDataModule,
-    callbacks: dict[str, Callback],
-    output_dir: Path,
-) -> None:
-    """Take the verdict on the best checkpoint and write it down."""
-    best, gauge, timer = (callbacks.get(name) for name in ("best", "gauge", "timer"))
-    # Before the test: loading the best checkpoint turns these back to its epoch.
-    epochs = trainer.current_epoch
-    attack_seconds = getattr(method, "attack_seconds", 0.0)
-    train_seconds = timer.time_elapsed("train") if isinstance(timer, Timer) else None
-    checkpoint = best.best_model_path if isinstance(best, ModelCheckpoint) else ""
-    tested = trainer.test(
-        method, datamodule=data, ckpt_path=checkpoint or None, weights_only=True, verbose=False
-    )
-    if not isinstance(gauge, SparseRobustness) or gauge.verdict is None:
-        return
-    if "test" not in gauge.measurements:
-        return  # trainer.limit_test_batches=0
-    smoke_test = getattr(trainer, "fast_dev_run", False)
-    summary = training_summary(
-        gauge.measurements["test"],
-        budgets=gauge.budgets,
-        # As the gauge shortens it.
-        attack=shortened(gauge.verdict) if smoke_test else gauge.verdict,
-        clean_accuracy=tested[0]["test/clean_acc"],
-        method=type(method).__name__,
-        train_seconds=train_seconds,
-        attack_seconds=attack_seconds,
-        epochs=epochs,
-        checkpoint=checkpoint or None,
-    )
-    if trainer.is_global_zero:
-        write_json(summary, output_dir / "summary.json")
-        print_verdict(summary, output_dir)

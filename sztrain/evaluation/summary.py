@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ def training_summary(
     attack_seconds: float,
     epochs: int,
     checkpoint: str | None,
+    last: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything ``summary.json`` says.
 
@@ -35,35 +36,50 @@ def training_summary(
         attack_seconds: share of it that the adversary took.
         epochs: epochs trained.
         checkpoint: the judged file.
+        last: figures of the last epoch beside it, where that is another.
 
     Returns:
         Accuracies and success rates as fractions, l0 in ``unit``; ``None`` stands for ∞.
     """
+    names = list(attack.members) if isinstance(attack, Ensemble) else [type(attack).__name__]
+    figures = verdict_figures(measurement, budgets)
+    num_samples = figures.pop("num_samples")
+    summary = {
+        "clean_accuracy": clean_accuracy,
+        **figures,
+        "unit": measurement.unit,
+        "attacks": names,
+        "num_steps": attack.num_steps,
+        "num_samples": num_samples,
+        "note": f"robustness under {' + '.join(names)} only; "
+        "other attacks may break the net sooner",
+        "method": method,
+        "train_seconds": train_seconds,
+        "attack_seconds": attack_seconds,
+        "verdict_seconds": measurement.attack_seconds,
+        "epochs": epochs,
+        "checkpoint": checkpoint,
+        "last": None if last is None else dict(last),
+    }
+    return {key: finite(value) for key, value in summary.items()}
+
+
+def verdict_figures(measurement: Measurement, budgets: Sequence[int]) -> dict[str, Any]:
+    """What a verdict found, by the names of ``summary.json``.
+
+    Args:
+        measurement: the verdict.
+        budgets: budgets at which it was taken.
+    """
     suffix = "_px" if measurement.unit == "pixels" else ""
     values = measurement.values
-    names = list(attack.members) if isinstance(attack, Ensemble) else [type(attack).__name__]
     return {
-        key: finite(value)
-        for key, value in {
-            "clean_accuracy": clean_accuracy,
-            "median_l0": values[f"median_l0{suffix}"],
-            "mean_l0": values[f"mean_l0{suffix}"],
-            "asr_inf": values["asr_inf"],
-            "robust_accuracy": {k: values[f"robust_acc{suffix}@{k}"] for k in budgets},
-            "asr": {k: values[f"asr{suffix}@{k}"] for k in budgets},
-            "unit": measurement.unit,
-            "attacks": names,
-            "num_steps": attack.num_steps,
-            "num_samples": measurement.num_samples,
-            "note": f"robustness under {' + '.join(names)} only; "
-            "other attacks may break the net sooner",
-            "method": method,
-            "train_seconds": train_seconds,
-            "attack_seconds": attack_seconds,
-            "verdict_seconds": measurement.attack_seconds,
-            "epochs": epochs,
-            "checkpoint": checkpoint,
-        }.items()
+        "median_l0": values[f"median_l0{suffix}"],
+        "mean_l0": values[f"mean_l0{suffix}"],
+        "asr_inf": values["asr_inf"],
+        "robust_accuracy": {k: values[f"robust_acc{suffix}@{k}"] for k in budgets},
+        "asr": {k: values[f"asr{suffix}@{k}"] for k in budgets},
+        "num_samples": measurement.num_samples,
     }
 
 

@@ -31,7 +31,8 @@ ROOT = Path(__file__).parents[2]
 SMALL = (
     "trainer=cpu model.width=8 data.limit_train=600 data.batch_size=32 trainer.max_epochs=6 "
     "callbacks.gauge.num_samples=32 callbacks.gauge.attack.num_steps=6 method.attack.num_steps=2 "
-    "verdict.num_steps=15 verdict.num_queries=20 callbacks.gauge.probe.num_steps=10"
+    "verdict.num_steps=15 verdict.num_queries=20 verdict.last_samples=40 "
+    "callbacks.gauge.probe.num_steps=10"
 )
 
 # As little as can be called a run.

@@ -93,6 +93,10 @@ TRAININGS = {
     "data.batch_size=many": ("`data.batch_size` to be a whole number, got 'many'",),
     "seed=abc": ("`seed` to be a whole number, got 'abc'",),
     # ranges
+    "monitor=test/clean_acc": ("`monitor` to be a figure of the validation part",),
+    "verdict.last_samples=-1": ("`verdict.last_samples` to be at least 0, got -1",),
+    "method.noise=-1": ("method: expected `noise` to be at least 0, got -1",),
+    "callbacks.guard.action=panic": ("`callbacks.guard.action` to be warn or stop or more_steps",),
     "seed=-1": ("`seed` to be at least 0, got -1",),
     "seed=5000000000": ("`seed` to be at most 4294967295",),
     "method.budget=0": ("method: expected `budget` to be at least 1, got 0",),

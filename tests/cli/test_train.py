@@ -9,6 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
+from sztrain.attacks import SparseAutoAttack
 from sztrain.callbacks import SparseRobustness
 from sztrain.cli.train import train
 from sztrain.data import Digits
@@ -149,7 +150,7 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(trained, call, table, small
 
 
 def test_the_best_of_the_first_part_stays_the_best_of_a_resumed_run(
-    trained, call, small, tmp_path, monkeypatch
+    trained, call, small, table, tmp_path, monkeypatch
 ):
     """Nothing beats it later, so the verdict is on it, wherever the second part writes."""
     monkeypatch.setattr(
@@ -167,6 +168,29 @@ def test_the_best_of_the_first_part_stays_the_best_of_a_resumed_run(
     summary = json.loads((tmp_path / "on" / "summary.json").read_text())
     assert summary["checkpoint"] == str(best)
     assert summary["clean_accuracy"] == trained.summary["clean_accuracy"]
+    check_last_epoch(tmp_path / "on", summary["last"])
+    assert len(column(table(tmp_path / "on" / "metrics.csv"), "test/clean_acc")) == 1
+
+
+def check_last_epoch(folder, found):
+    """Its weights are judged, too, on fewer samples; the loggers hear of the best alone."""
+    net, samples = load_net(folder / "checkpoints" / "last.ckpt"), Digits().part("test")
+    inputs = torch.stack([samples[index][0] for index in range(len(samples))])
+    labels = torch.stack([samples[index][1] for index in range(len(samples))])
+    with torch.no_grad():
+        accuracy = (net(inputs).argmax(dim=1) == labels).double().mean().item()
+    assert found["clean_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    judge = SparseAutoAttack(num_steps=15, num_queries=20)
+    l0 = judge(net, inputs[:40], labels[:40]).l0
+    assert found["num_samples"] == 40
+    assert found["robust_accuracy"] == {
+        str(k): pytest.approx((l0 > k).double().mean().item(), abs=1e-6) for k in (2, 4, 8)
+    }
+
+
+def test_where_the_last_epoch_is_the_best_it_is_judged_once(call, tiny, tmp_path):
+    assert call(f"train {tiny} logger=csv hydra.run.dir=run").status == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["last"] is None
 
 
 def test_a_finished_run_can_be_judged_again(trained, call, small, tmp_path):

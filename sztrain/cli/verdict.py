@@ -1,0 +1,113 @@
+"""The verdict that ends a training run: on the best checkpoint, and beside it on the last."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer
+
+from sztrain.callbacks import AdversarialImages, SparseRobustness
+from sztrain.callbacks.sparse_robustness import shortened
+from sztrain.cli.report import print_verdict
+from sztrain.data import ImageDataModule
+from sztrain.evaluation.summary import training_summary, verdict_figures, write_json
+from sztrain.models import read_checkpoint
+from sztrain.training import RobustClassifier
+
+
+def judge(
+    trainer: pl.Trainer,
+    method: RobustClassifier,
+    data: ImageDataModule,
+    callbacks: dict[str, Callback],
+    output_dir: Path,
+    last_samples: int | None,
+) -> None:
+    """Take the verdict on the best checkpoint and write it down.
+
+    Which one that is was decided on the validation samples. What it is worth to have chosen shows
+    in the figures of the last epoch, taken on fewer samples.
+
+    Args:
+        trainer: that has trained.
+        method: with the weights of the last epoch.
+        data: whose test part is attacked.
+        callbacks: by name, as ``configs/callbacks`` names them.
+        output_dir: where ``summary.json`` goes.
+        last_samples: how many test samples the last epoch is judged on; 0: it is not; ``None``:
+            as many as the best.
+    """
+    best, gauge, timer = (callbacks.get(name) for name in ("best", "gauge", "timer"))
+    # Before the test: loading the best checkpoint turns these back to its epoch.
+    epochs = trainer.current_epoch
+    attack_seconds = getattr(method, "attack_seconds", 0.0)
+    train_seconds = timer.time_elapsed("train") if isinstance(timer, Timer) else None
+    checkpoint = best.best_model_path if isinstance(best, ModelCheckpoint) else ""
+    smoke_test = getattr(trainer, "fast_dev_run", False)
+    judged = isinstance(gauge, SparseRobustness) and gauge.verdict is not None
+    two = judged and not smoke_test and last_samples != 0 and _is_another(checkpoint, trainer)
+    last = _last_figures(trainer, method, data, gauge, last_samples) if two else None
+    tested = trainer.test(
+        method, datamodule=data, ckpt_path=checkpoint or None, weights_only=True, verbose=False
+    )
+    if not isinstance(gauge, SparseRobustness) or gauge.verdict is None:
+        return
+    if "test" not in gauge.measurements:
+        return  # trainer.limit_test_batches=0
+    summary = training_summary(
+        gauge.measurements["test"],
+        budgets=gauge.budgets,
+        # As the gauge shortens it.
+        attack=shortened(gauge.verdict) if smoke_test else gauge.verdict,
+        clean_accuracy=tested[0]["test/clean_acc"],
+        method=type(method).__name__,
+        train_seconds=train_seconds,
+        attack_seconds=attack_seconds,
+        epochs=epochs,
+        checkpoint=checkpoint or None,
+        last=last,
+    )
+    if trainer.is_global_zero:
+        write_json(summary, output_dir / "summary.json")
+        print_verdict(summary, output_dir)
+
+
+def _is_another(checkpoint: str, trainer: pl.Trainer) -> bool:
+    """Whether the best checkpoint is not the one that the training ended with."""
+    return bool(checkpoint) and read_checkpoint(checkpoint)["global_step"] != trainer.global_step
+
+
+def _last_figures(
+    trainer: pl.Trainer,
+    method: RobustClassifier,
+    data: ImageDataModule,
+    gauge: Callback | None,
+    num_samples: int | None,
+) -> dict[str, Any] | None:
+    assert isinstance(gauge, SparseRobustness)
+    with _unheard(trainer, gauge, num_samples):
+        tested = trainer.test(method, datamodule=data, verbose=False)
+    measurement = gauge.measurements.pop("test", None)
+    if measurement is None:
+        return None
+    accuracy = {"clean_accuracy": tested[0]["test/clean_acc"]}
+    return accuracy | verdict_figures(measurement, gauge.budgets)
+
+
+@contextmanager
+def _unheard(
+    trainer: pl.Trainer, gauge: SparseRobustness, num_samples: int | None
+) -> Iterator[None]:
+    """No logger and no picture inside: ``test/...`` is about the best checkpoint alone."""
+    host: Any = trainer
+    loggers, callbacks, wanted = host.loggers, host.callbacks, gauge.verdict_samples
+    host.loggers = []
+    host.callbacks = [c for c in callbacks if not isinstance(c, AdversarialImages)]
+    if num_samples is not None:
+        gauge.verdict_samples = min(num_samples, wanted or num_samples)
+    try:
+        yield
+    finally:
+        host.loggers, host.callbacks, gauge.verdict_samples = loggers, callbacks, wanted
