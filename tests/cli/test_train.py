@@ -213,6 +213,25 @@ def test_a_sweep_makes_one_run_each(call, tiny, tmp_path):
     assert ids[0] != ids[1]  # the second run is not written into the first
 
 
+@pytest.mark.slow
+def test_optuna_searches_for_what_the_gauge_likes_best(spawn, tiny, table, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="the extra `sweep`")
+    study = "hydra.sweeper.n_trials=3 hydra.sweep.dir=sweep callbacks.gauge.num_samples=40"
+    outcome = spawn(f"train -m sweep=optuna {tiny} {study} trainer.max_epochs=2 logger=csv")
+    assert outcome.status == 0, outcome.err
+    found = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
+    reached = [
+        max(column(table(tmp_path / "sweep" / str(trial) / "metrics.csv"), key))
+        for trial in range(3)
+        for key in ["val/robust_acc_worst@4"]
+    ]
+    assert found["best_value"] == max(reached)
+    best = yaml.safe_load(
+        (tmp_path / "sweep" / str(reached.index(max(reached))) / "config.yaml").read_text()
+    )
+    assert best["method"]["noise"] == found["best_params"]["method.noise"]
+
+
 def test_another_seed_gives_another_net(call, tiny, tmp_path):
     weights = []
     for seed in (5, 6):

@@ -2,6 +2,7 @@ import copy
 import inspect
 import itertools
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Unpack, get_args, get_origin, get_type_hints
 
@@ -26,9 +27,15 @@ from sztrain.cli.build import (
 )
 from sztrain.cli.entry import register_resolvers
 from sztrain.data import ImageDataModule
+from sztrain.training import SparseAT
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-OPTIONS = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/*.yaml"))
+HAS_OPTUNA = bool(find_spec("hydra_plugins") and find_spec("hydra_plugins.hydra_optuna_sweeper"))
+OPTIONS = sorted(
+    path.relative_to(CONFIGS)
+    for path in CONFIGS.glob("*/*.yaml")
+    if path.parent.name != "sweep" or HAS_OPTUNA
+)
 
 # What an option needs to be quick, or to be complete.
 EXTRA = {
@@ -82,9 +89,9 @@ def test_every_group_of_the_roots_has_a_folder_with_options():
     chosen = [entry for entry in [*train, *evaluate] if isinstance(entry, dict)]
     for group, name in (item for entry in chosen for item in entry.items()):
         assert name is None or (CONFIGS / group / f"{name}.yaml").is_file(), (group, name)
-    assert {option.parent.name for option in OPTIONS} == {
+    assert {path.parent.name for path in CONFIGS.glob("*/*.yaml")} == {
         *("attack", "callbacks", "data", "hydra", "logger", "method", "model"),
-        *("experiment", "optimizer", "scheduler", "suite", "trainer"),
+        *("experiment", "optimizer", "scheduler", "suite", "sweep", "trainer"),
     }
 
 
@@ -389,3 +396,18 @@ def test_an_experiment_gives_way_to_the_command():
         "pixels",
         "softplus",
     )
+
+
+# --- sweeps ---
+
+
+def test_a_sweep_searches_what_the_recipe_has():
+    params = yaml.safe_load((CONFIGS / "sweep" / "optuna.yaml").read_text())["hydra"]["sweeper"]
+    assert params["direction"] == "maximize"
+    overrides = []
+    for key, space in params["params"].items():
+        kind, _, values = space.rstrip(")").partition("(")
+        assert kind in ("choice", "interval")
+        overrides.append(f"{key}={values.split(', ')[-1]}")
+    cfg = composed("train", *overrides)  # a key that is not there would be refused
+    assert isinstance(build_method(cfg, build_net(cfg.model), Shape(10), run_id="abc"), SparseAT)
