@@ -11,7 +11,7 @@ from torch import nn
 from toy_training import make_trainer
 
 from sztrain.attacks import AttackMix, SigmaZero
-from sztrain.callbacks import EpochSeed, SparseRobustness
+from sztrain.callbacks import CollapseGuard, CollapseRule, EpochSeed, SparseRobustness
 from sztrain.data import Digits
 from sztrain.errors import InputError
 from sztrain.training import MART, TRADES, SparseAT
@@ -90,8 +90,10 @@ def train(folder, method_class, *, seed_of_process, callbacks=(), ckpt_path=None
     data = Digits(augment=True, limit_train=60, batch_size=20, seed=1, val_fraction=0.02)
     last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
     gauge = SparseRobustness(attack=SigmaZero(num_steps=3), num_samples=10, budgets=(5,))
+    calm = CollapseRule(margin=1, max_drop=1, max_gap=1, max_loss=1)
+    guard = CollapseGuard(rule=calm, monitor="val/robust_acc@5", dirpath=folder)
     trainer = make_trainer(
-        pl, callbacks=[gauge, last, *callbacks], max_epochs=4, enable_checkpointing=True
+        pl, callbacks=[gauge, guard, last, *callbacks], max_epochs=4, enable_checkpointing=True
     )
     trainer.fit(method, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     return method, trainer
