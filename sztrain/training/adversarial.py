@@ -117,6 +117,11 @@ class AdversarialTraining(RobustClassifier):
         self, inputs: Tensor, labels: Tensor, indices: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The mean of the sample losses, on examples that are crafted first."""
+        if self.soft_labels is not None and indices is None:
+            raise InputError(
+                "soft labels need training batches of inputs, labels and indices, got no indices; "
+                "use a data module of sztrain.data, or soft_labels_from=null"
+            )
         if self.noise > 0:
             budget = self.training_budget.at(self._epochs_done())
             assert budget is not None  # the constructor has seen to it
@@ -125,29 +130,24 @@ class AdversarialTraining(RobustClassifier):
         clean_logits, adv_logits = self(inputs), self(adv_inputs)
         if adv_inputs is not inputs:
             self.adv_acc.update(adv_logits.detach(), labels)
-        if self.soft_labels is None or not self.soft_labels.active(self.trainer.global_step):
+        soft = self.soft_labels
+        if soft is None or indices is None or not soft.active(self.trainer.global_step):
             losses = self.sample_losses(clean_logits, adv_logits, labels, labels)
             return losses.mean(), clean_logits
-        targets = self._updated_targets(clean_logits.detach(), labels, indices)
+        targets = self._updated_targets(soft, clean_logits.detach(), labels, indices)
         weights = targets.amax(dim=1)
         losses = self.sample_losses(clean_logits, adv_logits, labels, targets)
         return (weights * losses).sum() / weights.sum(), clean_logits
 
     def _updated_targets(
-        self, clean_logits: Tensor, labels: Tensor, indices: Tensor | None
+        self, soft: SoftLabels, clean_logits: Tensor, labels: Tensor, indices: Tensor
     ) -> Tensor:
-        assert self.soft_labels is not None
-        if indices is None:
-            raise InputError(
-                "soft labels need training batches of inputs, labels and indices, got no indices; "
-                "use a data module of sztrain.data, or soft_labels_from=null"
-            )
         batch = (indices, labels, clean_logits.float().softmax(dim=1))
         if self.trainer.world_size == 1:
-            return self.soft_labels.update(*batch)
+            return soft.update(*batch)
         # A sample goes to another process in each epoch, so each of them keeps all targets.
         everyone: list[Tensor] = [cast(Tensor, self.all_gather(part)) for part in batch]
-        targets = self.soft_labels.update(*(part.flatten(0, 1) for part in everyone))
+        targets = soft.update(*(part.flatten(0, 1) for part in everyone))
         return targets.view_as(everyone[2])[self.global_rank]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -85,6 +85,19 @@ def test_the_loss_is_weighted_and_taken_on_the_targets_from_the_middle_of_the_ru
             torch.testing.assert_close(found, both)
 
 
+@pytest.mark.parametrize("method_class", [SparseAT, TRADES, MART])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_half_precision_learns_them_too(method_class, precision):
+    method = method_class(
+        toy_net(), num_classes=NUM_CLASSES, attack=ScriptedAttack(), soft_labels_from=0.0
+    )
+    trainer = make_trainer(pl, precision=precision, limit_val_batches=0)
+    batches = torch.utils.data.DataLoader(Indexed(loader().dataset), batch_size=8)
+    trainer.fit(method, batches, loader())
+    assert method.soft_labels.targets.dtype == torch.float32
+    assert trainer.callback_metrics["train/loss"].isfinite()
+
+
 def digits_training(**options):
     method = SparseAT(
         digits_cnn(width=2), num_classes=10, attack=ScriptedAttack(), soft_labels_from=0.0
@@ -109,7 +122,8 @@ def test_a_data_module_is_asked_for_the_indices():
 
 
 def test_what_soft_labels_need_is_said():
-    method = SparseAT(toy_net(), num_classes=3, attack=ScriptedAttack(), soft_labels_from=0.0)
+    # Said in the first batch, not in the middle of the run.
+    method = SparseAT(toy_net(), num_classes=3, attack=ScriptedAttack(), soft_labels_from=1.0)
     with pytest.raises(InputError, match="batches of inputs, labels and indices, got no indices"):
         make_trainer(pl, limit_val_batches=0).fit(method, loader(), loader())
     with pytest.raises(InputError, match="whose end nobody knows"):
