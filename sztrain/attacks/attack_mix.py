@@ -15,11 +15,15 @@ from sztrain.types import Attack, AttackResult, Unit
 
 
 def _members() -> dict[str, Attack]:
-    return {"sigma_zero": SigmaZero(), "sparse_pgd": SparsePGD()}
+    return {
+        "sigma_zero": SigmaZero(),
+        "sparse_pgd": SparsePGD(),
+        "sparse_pgd_projected": SparsePGD(projected=True),
+    }
 
 
 def _weights() -> dict[str, float]:
-    return {"sigma_zero": 0.4, "sparse_pgd": 0.6}
+    return {"sigma_zero": 0.4, "sparse_pgd": 0.3, "sparse_pgd_projected": 0.3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,7 @@ class AttackMix:
         >>> mix = AttackMix(num_steps=20, budget=1)
         >>> drawn = dict(mix.drawn(seed) for seed in range(20))
         >>> {name: member.num_steps for name, member in sorted(drawn.items())}
-        {'sigma_zero': 20, 'sparse_pgd': 20}
+        {'sigma_zero': 20, 'sparse_pgd': 20, 'sparse_pgd_projected': 20}
     """
 
     members: Mapping[str, Attack] = field(default_factory=_members)

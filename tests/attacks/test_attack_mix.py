@@ -9,6 +9,8 @@ import torch
 from sztrain.attacks import FMN, AttackMix, SigmaZero, SparsePGD, SparseRS
 from sztrain.errors import InputError
 
+EVEN = dict.fromkeys(AttackMix().members, 2)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Noting:
@@ -70,8 +72,8 @@ def test_a_call_is_the_call_of_the_member_that_the_seed_draws():
     [
         ({"weights": {"sigma_zero": 1}}, "`weights` to name each of `members` once"),
         ({"members": {}, "weights": {}}, "above 0 for at least one member"),
-        ({"weights": {"sigma_zero": 0, "sparse_pgd": 0}}, "above 0 for at least one member"),
-        ({"weights": {"sigma_zero": -1, "sparse_pgd": 2}}, "`weights.sigma_zero` to be at least 0"),
+        ({"weights": dict.fromkeys(EVEN, 0)}, "above 0 for at least one member"),
+        ({"weights": EVEN | {"sigma_zero": -1}}, "`weights.sigma_zero` to be at least 0"),
         ({"members": {"a": "fmn"}, "weights": {"a": 1}}, "`members.a` to be an attack"),
         ({"members": {"a": FMN()}, "weights": {"a": 1}, "unit": "pixels"}, "FMN changes single"),
         ({"seed": -1}, "`seed` to be at least 0, got -1"),
