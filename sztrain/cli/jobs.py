@@ -22,12 +22,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from sztrain.data import ImageDataModule
+from sztrain.evaluation.changes import mean_changes
 from sztrain.evaluation.measurement import Examples, Measurement, Tally
 from sztrain.evaluation.recording import record_attack
 from sztrain.evaluation.records import (
     Cost,
     Records,
     batch_spans,
+    common_cells,
     data_digest,
     net_digest,
     total_cost,
@@ -197,6 +199,7 @@ class Finding:
         measurement: robustness of the net.
         cost: what the attack took in all.
         broken_by: how many samples each member of the attack has broken, if it has members.
+        changes: how the changes lie, see :func:`sztrain.evaluation.changes.mean_changes`.
         examples: some samples to look at, where they are grey or colour images.
     """
 
@@ -210,6 +213,7 @@ class Finding:
     measurement: Measurement
     cost: Cost
     broken_by: dict[str, int]
+    changes: dict[str, float | None]
     examples: Examples | None
 
 
@@ -222,7 +226,7 @@ def conclude(job: Job) -> Finding:
     tally, cost = job.tally(), total_cost(job.records.cost(span) for span in job.spans)
     rows = [row for span in job.spans for row in job.records.read(span)]
     tally.count(torch.tensor([row.l0 for row in rows]), cost.seconds)
-    write_csv([row.cells() for row in rows], job.output_dir / "records" / f"{job.label}.csv")
+    write_csv(common_cells(rows), job.output_dir / "records" / f"{job.label}.csv")
     drawable = job.selection.data.in_channels in (1, 3)
     examples = job.records.read_examples() if drawable else None
     return Finding(
@@ -236,5 +240,6 @@ def conclude(job: Job) -> Finding:
         measurement=tally.measurement(),
         cost=cost,
         broken_by=dict(Counter(row.broken_by for row in rows if row.broken_by)),
+        changes=mean_changes(rows),
         examples=examples,
     )

@@ -113,6 +113,7 @@ class Report:
             *measured,
             batch_size=finding.batch_size,
             broken_by=finding.broken_by,
+            changes=finding.changes,
             **about,
         )
         self.rows.append(row)

@@ -3,13 +3,13 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from sztrain.evaluation.changes import count_changes
 from sztrain.evaluation.measurement import examples_of
 from sztrain.evaluation.records import Cost, Record, Records
 from sztrain.evaluation.runner import AttackedBatch, attack_batches
@@ -134,19 +134,18 @@ def peak_memory(device: torch.device) -> int:
 
 def _rows(attack: Attack, batch: AttackedBatch, span: range) -> Iterator[Record]:
     result = batch.result
-    authors: Sequence[str | None] = [None] * len(span)
+    columns: dict[str, Sequence[Any]] = {
+        "index": span,
+        "label": batch.labels.tolist(),
+        "clean_prediction": batch.clean_predictions.tolist(),
+        "l0": result.l0.tolist(),
+        "success": result.success.tolist(),
+        "num_forwards": result.num_forwards.tolist(),
+        "num_backwards": result.num_backwards.tolist(),
+        **count_changes(result.adv_inputs - batch.inputs),
+    }
     if isinstance(result, EnsembleResult) and isinstance(attack, Ensemble):
         names = [*attack.members, ""]  # -1: nobody
-        authors = [names[i] for i in result.broken_by.tolist()]
-    columns = (
-        batch.labels,
-        batch.clean_predictions,
-        result.l0,
-        result.success,
-        result.num_forwards,
-        result.num_backwards,
-    )
-    values = zip(span, *(column.tolist() for column in columns), authors, strict=True)
-    names = [field.name for field in fields(Record)]
-    for row in values:
-        yield Record(**dict(zip(names, row, strict=True)))
+        columns["broken_by"] = [names[i] for i in result.broken_by.tolist()]
+    for values in zip(*columns.values(), strict=True):
+        yield Record(**dict(zip(columns, values, strict=True)))

@@ -34,6 +34,10 @@ class Record:
         num_backwards: backward passes, alike.
         broken_by: of an attack with several members, whose example it is, empty where none was
             needed or found; ``None``: the attack has no members, and the rows no such column.
+        features: changed features of the example; 0 where none was needed or found; ``None``, and
+            no such column: the samples are no images, or the record is of an earlier version.
+        pixels: changed pixels, alike.
+        clusters: clusters of changed pixels, alike.
     """
 
     index: int
@@ -44,6 +48,9 @@ class Record:
     num_forwards: int
     num_backwards: int
     broken_by: str | None = None
+    features: int | None = None
+    pixels: int | None = None
+    clusters: int | None = None
 
     def cells(self) -> dict[str, Any]:
         """Its columns and values."""
@@ -215,6 +222,26 @@ def batch_spans(num_samples: int, batch_size: int) -> list[range]:
     return [range(start, min(start + batch_size, num_samples)) for start in starts]
 
 
+def common_cells(rows: Sequence[Record]) -> list[dict[str, Any]]:
+    """Columns and values of records, without columns that some of them lack.
+
+    Batches of an earlier version lack those that came later.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> old = Record(
+        ...     index=0, label=7, clean_prediction=7, l0=2.0, success=True,
+        ...     num_forwards=5, num_backwards=4,
+        ... )
+        >>> new = replace(old, index=1, pixels=2)
+        >>> "pixels" in common_cells([new])[0], "pixels" in common_cells([old, new])[1]
+        (True, False)
+    """
+    cells = [row.cells() for row in rows]
+    common = [key for key in cells[0] if all(key in other for other in cells)]
+    return [{key: row[key] for key in common} for row in cells]
+
+
 def total_cost(costs: Iterable[Cost]) -> Cost:
     """The sum of what batches cost, with the largest peak and all devices.
 
@@ -278,7 +305,14 @@ def _parse(row: Mapping[str, str]) -> Record:
         num_forwards=int(row["num_forwards"]),
         num_backwards=int(row["num_backwards"]),
         broken_by=row.get("broken_by"),
+        features=_count(row, "features"),
+        pixels=_count(row, "pixels"),
+        clusters=_count(row, "clusters"),
     )
+
+
+def _count(row: Mapping[str, str], name: str) -> int | None:
+    return int(row[name]) if name in row else None
 
 
 def _damaged(path: Path, what: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from types import MappingProxyType
 from typing import Any
 
+from sztrain.evaluation.changes import MEASURES
 from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.published import find_row, fixed_budget_rows
 from sztrain.evaluation.records import Cost
@@ -22,7 +23,7 @@ TOLERANCES = {"median_l0": 1, "asr_10": 2, "asr_50": 2}
 COLUMNS = (
     *("table", "dataset", "model", "steps", "attack", *COMPARED, "notes"),
     *("num_samples", "unit", "device", "batch_size", "clean_acc", "mean_l0", "resident_gb"),
-    *("options", "broken_by", "verdict"),
+    *("options", "broken_by", "features", "pixels", "clusters", "verdict"),
     *(f"{kind}_{column}" for column in COMPARED for kind in ("paper", "delta")),
 )
 """Columns of ``results.csv``: the paper's, our setting, the paper's figures."""
@@ -43,6 +44,9 @@ HEADINGS = {
     "queries_k": "q",
     "vram_gb": "VRAM",
     "broken_by": "broken by",
+    "features": "features",
+    "pixels": "pixels",
+    "clusters": "clusters",
     "verdict": "verdict",
 }
 """Columns of the printed tables, in the order of the paper's, and their headings."""
@@ -64,6 +68,7 @@ def paper_row(
     steps: int,
     batch_size: int,
     broken_by: Mapping[str, int] = MappingProxyType({}),
+    changes: Mapping[str, float | None] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """One row of ``results.csv``: the paper's columns, our setting, the paper's figures.
 
@@ -81,6 +86,7 @@ def paper_row(
         steps: N of the table.
         batch_size: samples attacked at once.
         broken_by: how many samples each member of the attack has broken, if it has members.
+        changes: means as :func:`sztrain.evaluation.changes.mean_changes` gives them.
     """
     name = _paper_name(attack)
     suffix = "_px" if measurement.unit == "pixels" else ""
@@ -112,6 +118,7 @@ def paper_row(
         "resident_gb": cost.peak_memory / 2**30 if cost.device == "cpu" else None,
         "options": describe_options(attack),
         "broken_by": ", ".join(f"{name} {count}" for name, count in broken_by.items()),
+        **{measure: changes.get(measure) for measure in MEASURES},
     }
     beside: dict[str, Any] = {}
     for column in COMPARED:
@@ -232,7 +239,13 @@ def describe_options(attack: Attack) -> str:
         'sigma=0.1 tau=0.5'
     """
     changed = _changed_options(attack)
-    return " ".join(f"{k}={v}" for k, v in changed.items() if k not in ("num_steps", "unit"))
+    shown = {k: v for k, v in changed.items() if k not in ("num_steps", "unit")}
+    return " ".join(f"{k}={_shortened(v)}" for k, v in shown.items())
+
+
+def _shortened(value: Any) -> Any:
+    """96/255, say, without its last digits."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def attack_label(attack: Attack) -> str:

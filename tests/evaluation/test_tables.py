@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sztrain.attacks import SigmaZero
+from sztrain.attacks import GSE, LinSparse, SigmaZero
 from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.records import Cost
 from sztrain.evaluation.rows import (
@@ -84,7 +84,7 @@ def test_columns_begin_with_those_of_the_paper():
     found = list(row())
     assert found[: len(header)] == header
     ours = ["num_samples", "unit", "device", "batch_size", "clean_acc", "mean_l0"]
-    ours += ["resident_gb", "options", "broken_by", "verdict"]
+    ours += ["resident_gb", "options", "broken_by", "features", "pixels", "clusters", "verdict"]
     assert found[len(header) : len(header) + len(ours)] == ours
     compared = header[header.index("asr_10") : header.index("notes")]
     pairs = [f"{kind}_{column}" for column in compared for kind in ("paper", "delta")]
@@ -161,6 +161,12 @@ def test_options_name_what_differs_from_the_defaults():
     assert attack_label(SigmaZero(tau=0.9)) == "SigmaZero tau=0.9"
 
 
+def test_options_that_are_no_round_numbers_are_told_in_four_digits():
+    attack = LinSparse(epsilon=96 / 255, step=30.0)
+    assert describe_options(attack) == "epsilon=0.3765 step=30.0"
+    assert describe_options(GSE(sigma=0.000625)) == "sigma=0.000625"
+
+
 def test_a_verdict_on_few_samples_says_how_few():
     assert row()["verdict"].endswith("(on 64 samples)")
     assert row(replace(measured(), num_samples=1000))["verdict"].endswith("ASR50 -24.98")
@@ -177,6 +183,14 @@ def test_who_broke_how_many_is_told():
     assert row()["broken_by"] == ""
     found = row(broken_by={"sigma_zero": 60, "sparse_rs": 2})
     assert found["broken_by"] == "sigma_zero 60, sparse_rs 2"
+
+
+def test_how_the_changes_lie_stands_in_the_row_and_in_the_printed_table(tmp_path):
+    found = row(changes={"features": 12.5, "pixels": 7.0, "clusters": 1.25})
+    assert (found["features"], found["pixels"], found["clusters"]) == (12.5, 7.0, 1.25)
+    assert row()["clusters"] is None
+    write_markdown([found], tmp_path / "results.md")
+    assert "| 12.50 | 7 | 1.25 |" in (tmp_path / "results.md").read_text()
 
 
 def test_budget_larger_than_a_sample_is_no_restriction():
