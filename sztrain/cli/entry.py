@@ -34,7 +34,7 @@ _WRITING_FAILED = (
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 # Options of its data that a checkpoint brings along: which samples there are, and in which form.
-_CARRIED = (
+CARRIED = (
     "root",
     "image_size",
     "num_classes",
@@ -171,7 +171,7 @@ def with_data_of_net(args: list[str]) -> list[str]:
     taken = {override.key_or_group for override in given}
     same = {
         key: options[0][key]
-        for key in _CARRIED
+        for key in CARRIED
         if all(key in option and option[key] == options[0][key] for option in options)
     }
     extra = [

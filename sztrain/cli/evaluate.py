@@ -69,7 +69,7 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
         if suite is None
         else suite_jobs(suite, device=device, seed=cfg.seed, output_dir=output_dir)
     )
-    num_jobs = len(_names(cfg.net)) if suite is None else len(suite.models) * len(suite.runs)
+    num_jobs = len(_names(cfg.net)) if suite is None else len(suite.models) * suite.num_runs
     team = gather_team(device, cfg.devices, cfg.num_nodes)
     first = team.global_rank == 0
     wandb_node = loggers.get("wandb") if first else None

@@ -87,6 +87,8 @@ class Job:
         batch_size: samples attacked at once.
         budgets: budgets at which success and robust accuracy are wanted.
         output_dir: folder of the evaluation.
+        explained: whether to draw what the changes do.
+        keeps_adv_inputs: whether to keep the adversarial examples of all samples.
     """
 
     label: str
@@ -98,6 +100,8 @@ class Job:
     batch_size: int
     budgets: list[int]
     output_dir: Path
+    explained: bool = False
+    keeps_adv_inputs: bool = False
 
     @cached_property
     def records(self) -> Records:
@@ -113,7 +117,8 @@ class Job:
             "num_samples": len(self.selection.samples),
             "batch_size": self.batch_size,
         }
-        return Records(self.output_dir / "batches" / self.label, identity)
+        folder = self.output_dir / "batches" / self.label
+        return Records(folder, identity, keeps_adv_inputs=self.keeps_adv_inputs)
 
     @property
     def spans(self) -> list[range]:

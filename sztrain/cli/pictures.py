@@ -6,16 +6,18 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from sztrain.attacks import SigmaZero
 from sztrain.cli.jobs import Finding, Job
 from sztrain.cli.suites import Suite
+from sztrain.evaluation.explanation import label_noise
 from sztrain.evaluation.figures import (
     AblationCell,
     ablation_figure,
     adversarial_examples_figure,
     attack_grid_figure,
+    explanation_figure,
     loss_terms_figure,
     moments_figure,
     robustness_curve_figure,
@@ -23,12 +25,14 @@ from sztrain.evaluation.figures import (
     trajectory_figure,
 )
 from sztrain.evaluation.html import Picture
+from sztrain.evaluation.measurement import Examples
 from sztrain.evaluation.rows import attack_label
 from sztrain.evaluation.toy import toy_problem
 from sztrain.evaluation.trace import trace_attack
 from sztrain.types import Ensemble
 
 _RUNS = "Runs step by step"
+_EXPLAINED = "What the changes do"
 
 
 def draw_examples(finding: Finding, output_dir: Path) -> list[Picture]:
@@ -64,6 +68,31 @@ def draw_run(job: Job, finding: Finding, output_dir: Path) -> list[Picture]:
         if trace.l0.any() and trace.improvements:
             save_figure(moments_figure(trace), moments.path)
     return [picture for picture in (terms, moments) if picture.path.is_file()]
+
+
+def draw_explanation(job: Job, finding: Finding, output_dir: Path) -> list[Picture]:
+    """What the changes of a job's examples do; nothing where none of them was broken by a change.
+
+    What was drawn before is not worked out again.
+    """
+    caption = f"{finding.model} under {attack_label(finding.attack)}, N={finding.steps}"
+    path = output_dir / "explanations" / f"{finding.label}.png"
+    examples = finding.examples
+    if examples is not None and not path.is_file():
+        changed = examples.l0.isfinite() & (examples.l0 > 0)
+        if changed.any():
+            shown = Examples(**{name: values[changed] for name, values in vars(examples).items()})
+            save_figure(_explanation(job.net, shown), path)
+    return [Picture(_EXPLAINED, caption, path)] if path.is_file() else []
+
+
+def _explanation(net: nn.Module, examples: Examples) -> Figure:
+    device = next(net.parameters()).device
+    inputs, adv_inputs, labels = (
+        values.to(device) for values in (examples.inputs, examples.adv_inputs, examples.labels)
+    )
+    kinds = label_noise(net, inputs, adv_inputs, labels)
+    return explanation_figure(examples.inputs, kinds, examples.labels, examples.adv_predictions)
 
 
 def draw_pictures(

@@ -7,13 +7,21 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from sztrain.cli.jobs import Finding, Job, conclude
-from sztrain.cli.pictures import draw_examples, draw_pictures, draw_run, draw_trajectory
+from sztrain.cli.pictures import (
+    draw_examples,
+    draw_explanation,
+    draw_pictures,
+    draw_run,
+    draw_trajectory,
+)
 from sztrain.cli.report import print_results
 from sztrain.cli.suites import Suite
+from sztrain.cli.transfer import KeptExamples, transfer_rows
 from sztrain.cli.wandb_run import WandbRun
 from sztrain.evaluation.html import Picture, write_report
 from sztrain.evaluation.rows import attack_label, budget_rows, paper_row
 from sztrain.evaluation.tables import printed_table, write_csv, write_latex, write_markdown
+from sztrain.evaluation.transfer import transfer_table
 from sztrain.files import write_whole
 from sztrain.types import Attack, Ensemble
 
@@ -80,6 +88,7 @@ class Report:
         self._budget_rows: list[dict[str, Any]] = []
         self._findings: list[Finding] = []
         self._pictures: list[Picture] = []
+        self._kept: list[KeptExamples] = []
 
     def add(self, job: Job | dict[str, Any]) -> None:
         """Add what was found, or the row of what cannot be had."""
@@ -121,6 +130,10 @@ class Report:
             self._pictures += draw_examples(finding, self.output_dir)
         if self.suite is not None and self.suite.loss_terms:
             self._pictures += draw_run(job, finding, self.output_dir)
+        if job.explained:
+            self._pictures += draw_explanation(job, finding, self.output_dir)
+        if job.keeps_adv_inputs:
+            self._kept.append(KeptExamples.of(job))
         if self.run is not None:
             self.run.add(row, finding)
 
@@ -130,6 +143,9 @@ class Report:
         pictures = [*drawn, *self._pictures]
         if self.suite is not None and self.suite.loss_terms:
             pictures.append(draw_trajectory(self.output_dir))
+        transfer = transfer_rows(self._kept)
+        if transfer:
+            write_csv(transfer, self.output_dir / "transfer.csv")
         report = self.output_dir / "report.html"
         write_report(
             report,
@@ -138,12 +154,18 @@ class Report:
             tables={
                 "Results": printed_table(self._rows_to_read()),
                 "Fixed budgets": printed_table(self._budget_rows, _BUDGET_HEADINGS),
+                "Transfer": transfer_table(transfer),
             },
             pictures=pictures,
             config=self.config,
         )
         if self.run is not None:
-            self.run.finish(self.rows, self._budget_rows, self._findings, pictures, report)
+            tables = {
+                "results": self.rows,
+                "results_fixed_budget": self._budget_rows,
+                "transfer": transfer,
+            }
+            self.run.finish(tables, self._findings, pictures, report)
         print_results(self.rows, self._headings(), self._title(), self._remarks(), report)
 
     def _headings(self) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The jobs of a suite, and rows for what cannot be had."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch.utils.data import Subset
 
 from sztrain.cli.build import build_data
 from sztrain.cli.checks import check_attack, check_net
+from sztrain.cli.entry import CARRIED
 from sztrain.cli.jobs import Job, Selection, file_labels
 from sztrain.cli.suites import Suite, config_option
 from sztrain.cli.team import automatic_batch_size
@@ -35,18 +37,23 @@ def suite_jobs(
         InputError: an attack or a net that does not exist; a damaged file; data unfit for the net;
             an attack with too few steps, or with a budget beyond the size of a sample.
     """
-    runs, labels = suite.runs, file_labels(suite.models)
+    labels = file_labels(suite.models)
+    for dataset in suite.variants:
+        config_option("data", dataset)
+    runs_on = {dataset: suite.runs_on(dataset) for dataset in ("", *suite.variants)}
     for model in suite.models:
         with suppress(UnavailableError):
             describe_net(model)  # a name that is wrong shall show before hours are spent
 
     @cache
-    def selection_of(name: str) -> Selection:
-        return _selection(name, suite, seed)
+    def selection_of(name: str, options: str) -> Selection:
+        return _selection(name, json.loads(options), suite, seed)
 
     for model in suite.models:
+        name, options = _data_of(model)
+        runs = runs_on.get(name, runs_on[""])
         try:
-            selection = selection_of(_data_name(model))
+            selection = selection_of(name, json.dumps(options))
             net = load_net(model)
         except UnavailableError as error:
             yield from (
@@ -74,19 +81,24 @@ def suite_jobs(
                 batch_size=suite.batch_size or automatic_batch_size(device, shape),
                 budgets=suite.fixed_budgets,
                 output_dir=output_dir,
+                explained=run.explained,
+                keeps_adv_inputs=suite.transfer and run.attack.budget is None,
             )
 
 
-def _data_name(model: str) -> str:
+def _data_of(model: str) -> tuple[str, dict[str, Any]]:
+    """Name of a net's data set, and the options of it that a checkpoint brings along."""
     described = describe_net(model)["data"]
     assert isinstance(described, dict)
-    return str(described["name"])
+    options = {key: described[key] for key in CARRIED if described.get(key) is not None}
+    return str(described["name"]), options
 
 
-def _selection(name: str, suite: Suite, seed: int) -> Selection:
+def _selection(name: str, options: Mapping[str, Any], suite: Suite, seed: int) -> Selection:
     """The samples of one data set that the suite wants."""
     node = {"seed": seed, "data": config_option("data", name)}
-    data = build_data(OmegaConf.merge(node, {"data": {"download": suite.download}}).data)
+    chosen = {"data": {**options, "download": suite.download}}
+    data = build_data(OmegaConf.merge(node, chosen).data)
     part = data.part("test")
     wanted = len(part) if suite.num_samples is None else min(suite.num_samples, len(part))
     return Selection(data, Subset(part, range(wanted)))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
 from importlib.resources import files
 from itertools import product
 from typing import Any
@@ -27,11 +26,13 @@ class Run:
         label: part of the names of its files.
         steps: N of the table that it belongs to.
         attack: the attack.
+        explained: whether to draw what its changes do.
     """
 
     label: str
     steps: int
     attack: Attack
+    explained: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,11 @@ class Suite:
         fixed_budget_steps_per_n: as ``steps_per_n``, at a fixed budget.
         grid: values of options of the attacks, of which every combination is run.
         loss_terms: whether to follow one run of σ-zero on each net, for a figure.
+        variants: for a data set, by its name, options of the group ``attack`` to take in the place
+            of those listed.
+        explained_attacks: those of ``attacks`` of which to draw what their changes do.
+        transfer: whether to keep all adversarial examples, and try them on the suite's other nets
+            for the same data.
 
     Raises:
         InputError: an empty list, or a number that is none.
@@ -69,6 +75,9 @@ class Suite:
     fixed_budget_steps_per_n: dict[str, int]
     grid: dict[str, list[Any]]
     loss_terms: bool
+    variants: dict[str, dict[str, str]]
+    explained_attacks: list[str]
+    transfer: bool
 
     def __post_init__(self) -> None:
         for name in ("models", "attacks", "num_steps"):
@@ -85,7 +94,7 @@ class Suite:
         for name in ("num_steps", "fixed_budgets"):
             for value in getattr(self, name):
                 require_count(f"suite.{name}", value, 1)
-        for name in ("models", "attacks", "fixed_budget_attacks"):
+        for name in ("models", "attacks", "fixed_budget_attacks", "explained_attacks"):
             for value in getattr(self, name):
                 if not isinstance(value, str):
                     raise InputError(f"expected `suite.{name}` to hold names, got {value!r}")
@@ -96,36 +105,58 @@ class Suite:
         for name in ("batch_size", "num_samples"):
             if getattr(self, name) is not None:
                 require_count(f"suite.{name}", getattr(self, name), 1)
+        for dataset, variants in self.variants.items():
+            if not isinstance(variants, dict) or not all(
+                isinstance(option, str) for option in variants.values()
+            ):
+                raise InputError(
+                    f"expected `suite.variants.{dataset}` to name an attack for each of some "
+                    f"attacks, such as {{gse: gse_mnist}}, got {variants!r}"
+                )
         for mapping in (self.steps_per_n, self.fixed_budget_steps_per_n):
             for attack, steps in mapping.items():
                 require_count(f"suite: steps of {attack} for each of N", steps, 1)
 
-    @cached_property
-    def runs(self) -> list[Run]:
-        """What is done to every net.
+    @property
+    def num_runs(self) -> int:
+        """How many attacks every net meets."""
+        return len(self.runs_on(""))
+
+    def runs_on(self, dataset: str) -> list[Run]:
+        """What is done to every net for a data set.
+
+        Args:
+            dataset: its name; one without variants gets the attacks as they are listed.
 
         Raises:
             InputError: no such attack, or a value that it refuses.
         """
-        return [*self._minimal_norm_runs(), *self._fixed_budget_runs()]
+        variants = self.variants.get(dataset, {})
+        return [*self._minimal_norm_runs(variants), *self._fixed_budget_runs(variants)]
 
-    def _minimal_norm_runs(self) -> Iterator[Run]:
+    def _minimal_norm_runs(self, variants: Mapping[str, str]) -> Iterator[Run]:
         points = [
             dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())
         ]
         for steps, name, point in product(self.num_steps, self.attacks, points):
             place = "".join(f"-{key}={value}" for key, value in point.items())
             num_steps = steps * self.steps_per_n.get(name, 1)
-            attack = build_attack(name, {**point, "num_steps": num_steps})
-            yield Run(label=f"{name}-{steps}{place}", steps=steps, attack=attack)
+            option = variants.get(name, name)
+            yield Run(
+                label=f"{option}-{steps}{place}",
+                steps=steps,
+                attack=build_attack(option, {**point, "num_steps": num_steps}),
+                explained=name in self.explained_attacks,
+            )
 
-    def _fixed_budget_runs(self) -> Iterator[Run]:
+    def _fixed_budget_runs(self, variants: Mapping[str, str]) -> Iterator[Run]:
         for steps, name, budget in product(
             self.num_steps, self.fixed_budget_attacks, self.fixed_budgets
         ):
             num_steps = steps * self.fixed_budget_steps_per_n.get(name, 1)
-            attack = build_attack(name, {"num_steps": num_steps, "budget": budget})
-            yield Run(label=f"{name}-{steps}-budget={budget}", steps=steps, attack=attack)
+            option = variants.get(name, name)
+            attack = build_attack(option, {"num_steps": num_steps, "budget": budget})
+            yield Run(label=f"{option}-{steps}-budget={budget}", steps=steps, attack=attack)
 
 
 def read_suite(cfg: DictConfig, overrides: list[str]) -> Suite:

@@ -41,18 +41,23 @@ class WandbRun:
 
     def finish(
         self,
-        rows: Sequence[Mapping[str, Any]],
-        budget_rows: Sequence[Mapping[str, Any]],
+        tables: Mapping[str, Sequence[Mapping[str, Any]]],
         findings: Sequence[Finding],
         pictures: Sequence[Picture],
         report: Path,
     ) -> None:
-        """Log the tables, curves and pictures of the whole, and keep its records."""
+        """Log the tables, curves and pictures of the whole, and keep its records.
+
+        Args:
+            tables: rows by the name of their file; empty ones are left out.
+            findings: of all jobs that ran.
+            pictures: all that were drawn.
+            report: the page with all of it.
+        """
         import wandb
 
-        logged: dict[str, Any] = {"results": result_table(rows), "report": wandb.Html(report)}
-        if budget_rows:
-            logged["results_fixed_budget"] = result_table(budget_rows)
+        logged: dict[str, Any] = {"report": wandb.Html(report)}
+        logged |= {name: result_table(rows) for name, rows in tables.items() if rows}
         for key, curves, unit in _curves(findings):
             logged |= curve_media(key, curves, unit)
         for picture in pictures:
@@ -61,7 +66,7 @@ class WandbRun:
                 logged[f"pictures/{inside}"] = wandb.Image(picture.path, caption=picture.caption)
         self._run.log(logged)
         artifact = wandb.Artifact("records", type="records")
-        for name in ("results.csv", "results_fixed_budget.csv", "config.yaml"):
+        for name in (*(f"{table}.csv" for table in tables), "config.yaml"):
             if (self._output_dir / name).is_file():
                 artifact.add_file(str(self._output_dir / name))
         artifact.add_dir(str(self._output_dir / "records"), name="records")

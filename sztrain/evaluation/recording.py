@@ -101,6 +101,8 @@ def record_attack(
         )
         if span.start == 0:
             records.write_examples(examples_of(net, batch, NUM_EXAMPLES))
+        if records.keeps_adv_inputs:
+            records.write_adv_inputs(span, batch.result.adv_inputs)
         records.write(span, list(_rows(attack, batch, span)), cost)
         yield span
 

@@ -1,10 +1,12 @@
 """Records of an attack: one row a sample, kept batch by batch, so that a killed run can go on."""
 
 import csv
+import gzip
 import hashlib
 import io
 import json
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,6 +99,7 @@ class Records:
     Args:
         folder: made if it is not there.
         identity: everything that the records depend on, as plain containers.
+        keeps_adv_inputs: whether the adversarial examples of all samples are kept as well.
 
     Raises:
         InputError: the folder has the records of something else.
@@ -112,8 +115,15 @@ class Records:
 and 100 here; choose another folder or remove that one
     """
 
-    def __init__(self, folder: str | Path, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        identity: Mapping[str, Any],
+        *,
+        keeps_adv_inputs: bool = False,
+    ) -> None:
         self.folder = Path(folder)
+        self.keeps_adv_inputs = keeps_adv_inputs
         path = self.folder / "identity.json"
         wanted = json.loads(json.dumps(identity))
         if path.is_file():
@@ -131,6 +141,8 @@ and 100 here; choose another folder or remove that one
         paths = [self._records_path(span), self._cost_path(span)]
         if span.start == 0:
             paths.append(self._examples_path)
+        if self.keeps_adv_inputs:
+            paths.append(self._adv_inputs_path(span))
         return all(path.is_file() for path in paths)
 
     def write(self, span: range, rows: Sequence[Record], cost: Cost) -> None:
@@ -181,6 +193,30 @@ and 100 here; choose another folder or remove that one
             raise InputError(_damaged(path, f"it does not hold the cost of {len(span)} samples"))
         return cost
 
+    def write_adv_inputs(self, span: range, adv_inputs: Tensor) -> None:
+        """Keep the adversarial examples of a batch; sparse changes of images pack well.
+
+        Raises:
+            InputError: there is no room for them.
+        """
+        content = save({"adv_inputs": adv_inputs.cpu().contiguous()})
+        write_whole(self._adv_inputs_path(span), gzip.compress(content, mtime=0))
+
+    def read_adv_inputs(self, span: range) -> Tensor:
+        """The adversarial examples of a batch.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self._adv_inputs_path(span)
+        try:
+            adv_inputs = load(gzip.decompress(path.read_bytes()))["adv_inputs"]
+        except (OSError, EOFError, ValueError, KeyError, zlib.error, SafetensorError) as error:
+            raise InputError(_damaged(path, f"it cannot be read ({error})")) from error
+        if len(adv_inputs) != len(span):
+            raise InputError(_damaged(path, f"it does not hold {len(span)} examples"))
+        return adv_inputs
+
     def write_examples(self, examples: Examples) -> None:
         """Keep a few samples to look at."""
         write_whole(
@@ -206,6 +242,9 @@ and 100 here; choose another folder or remove that one
 
     def _records_path(self, span: range) -> Path:
         return self.folder / f"{span.start:06d}.csv"
+
+    def _adv_inputs_path(self, span: range) -> Path:
+        return self.folder / f"{span.start:06d}.safetensors.gz"
 
     def _cost_path(self, span: range) -> Path:
         return self.folder / f"{span.start:06d}.json"

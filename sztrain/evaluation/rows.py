@@ -88,7 +88,7 @@ def paper_row(
         broken_by: how many samples each member of the attack has broken, if it has members.
         changes: means as :func:`sztrain.evaluation.changes.mean_changes` gives them.
     """
-    name = _paper_name(attack)
+    name = paper_name(attack)
     suffix = "_px" if measurement.unit == "pixels" else ""
     values = measurement.values
     published = find_row(model, name, steps) if _as_in_paper(attack) else None
@@ -140,7 +140,7 @@ def missing_row(model: str, attack: Attack, steps: int, reason: str) -> dict[str
         >>> row["notes"], row["paper_median_l0"]
         ('not available: no weights', 18.0)
     """
-    name = _paper_name(attack)
+    name = paper_name(attack)
     published = find_row(model, name, steps) if _as_in_paper(attack) else None
     row = dict.fromkeys(COLUMNS) | {
         "table": published.table if published else "",
@@ -178,7 +178,7 @@ def budget_rows(
         attack: the attack.
         steps: N of the table.
     """
-    name = _paper_name(attack)
+    name = paper_name(attack)
     printed = {(row.model, row.attack, row.steps, row.budget): row for row in fixed_budget_rows()}
     if attack.budget is not None:
         budgets = [attack.budget]
@@ -269,7 +269,14 @@ def _as_in_paper(attack: Attack) -> bool:
     return all(name in _IMMATERIAL for name in _changed_options(attack))
 
 
-def _paper_name(attack: Attack) -> str:
+def paper_name(attack: Attack) -> str:
+    """An attack as the paper's tables call it.
+
+    Example:
+        >>> from sztrain.attacks import GSE, SigmaZero
+        >>> paper_name(SigmaZero()), paper_name(GSE())
+        ('sigma-zero', 'GSE')
+    """
     name = type(attack).__name__
     return PAPER_NAMES.get(name, name)
 

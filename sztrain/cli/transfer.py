@@ -1,0 +1,109 @@
+"""The examples that a suite found on each net, tried on its other nets."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sztrain.cli.jobs import Job
+from sztrain.evaluation.records import Record, Records
+from sztrain.evaluation.rows import describe_options, paper_name
+from sztrain.evaluation.transfer import count_transfer
+from sztrain.models import load_net
+from sztrain.types import Attack
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptExamples:
+    """What is left of a job once it is done; without its net, which would stay in memory.
+
+    Attributes:
+        model: name of the net that was attacked.
+        dataset: name of the data set.
+        digest: checksum of the samples.
+        attack: the attack.
+        steps: N of the table.
+        records: where its records and examples lie.
+        spans: the samples of every batch.
+        device: where it ran.
+    """
+
+    model: str
+    dataset: str
+    digest: str
+    attack: Attack
+    steps: int
+    records: Records
+    spans: Sequence[range]
+    device: torch.device
+
+    @classmethod
+    def of(cls, job: Job) -> "KeptExamples":
+        """What a job that is done leaves."""
+        return cls(
+            model=job.model,
+            dataset=job.selection.data.name,
+            digest=job.selection.digest,
+            attack=job.attack,
+            steps=job.steps,
+            records=job.records,
+            spans=job.spans,
+            device=next(job.net.parameters()).device,
+        )
+
+    def batches(self) -> Iterator[tuple[Tensor, list[Record]]]:
+        """Examples and records of one batch after the other."""
+        for span in self.spans:
+            yield self.records.read_adv_inputs(span), self.records.read(span)
+
+    def clean_predictions(self) -> dict[int, int]:
+        """What the net predicts for each clean sample, by its index."""
+        rows = (row for span in self.spans for row in self.records.read(span))
+        return {row.index: row.clean_prediction for row in rows}
+
+
+def transfer_rows(kept: Sequence[KeptExamples]) -> list[dict[str, Any]]:
+    """The rows of ``transfer.csv``: every attack's examples from one net, tried on another.
+
+    Only nets that were attacked on the very same samples are compared. They are loaded once more,
+    one at a time.
+
+    Args:
+        kept: what all jobs have left.
+
+    Raises:
+        InputError: examples or records that are damaged.
+    """
+    attacks = list(dict.fromkeys((one.steps, one.attack) for one in kept))
+    kept = sorted(kept, key=lambda one: attacks.index((one.steps, one.attack)))
+    of_net = {(one.digest, one.model): one for one in kept}
+    found: list[list[dict[str, Any]]] = [[] for _ in kept]
+    for (digest, target), any_job in of_net.items():
+        sources = [
+            (source, rows)
+            for source, rows in zip(kept, found, strict=True)
+            if source.digest == digest and source.model != target
+        ]
+        if not sources:
+            continue
+        net, clean_predictions = load_net(target).to(any_job.device), any_job.clean_predictions()
+        for source, rows in sources:
+            num_examples, num_fooled = count_transfer(
+                net, source.batches(), clean_predictions, any_job.device
+            )
+            rows.append(
+                {
+                    "dataset": source.dataset,
+                    "steps": source.steps,
+                    "attack": paper_name(source.attack),
+                    "options": describe_options(source.attack),
+                    "unit": source.attack.unit,
+                    "source": source.model,
+                    "target": target,
+                    "num_examples": num_examples,
+                    "fooled": 100 * num_fooled / num_examples if num_examples else None,
+                }
+            )
+    return [row for rows in found for row in rows]
