@@ -87,6 +87,11 @@ class AdversarialTraining(RobustClassifier):
             attack if attack is not None else SigmaZero(num_steps=20, recheck=False)
         )
         require_attack("attack", self.attack)
+        if "budget" not in self.attack.__dataclass_fields__:
+            raise InputError(
+                "expected `attack` to take a `budget`, which training sets in each step, "
+                f"got {type(self.attack).__name__}, whose budget cannot be chosen"
+            )
         self.unbroken: Unbroken = unbroken
         self.noise = noise
         self.soft_labels = (

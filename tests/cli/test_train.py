@@ -14,6 +14,9 @@ from sztrain.callbacks import SparseRobustness
 from sztrain.cli.train import train
 from sztrain.data import Digits
 from sztrain.models import load_net, read_checkpoint
+from sztrain.norms import l0_norm
+from sztrain.training import adversarial
+from sztrain.training.adversary import craft_examples
 
 
 def column(rows, name):
@@ -242,6 +245,28 @@ def test_another_seed_gives_another_net(call, tiny, tmp_path):
 
 
 # --- variants that a person tries ---
+
+
+@pytest.mark.parametrize("attack", ["gse", "gse_mnist", "lin_sparse", "lin_sparse_mnist", "aslo"])
+def test_the_adversary_is_exchanged_by_one_word(call, monkeypatch, attack):
+    seen, trained_net = [], load_net("digits_standard")
+
+    def watched(adversary, net, inputs, labels, **options):
+        # An untrained net is wrong about most images: there would be nothing to attack.
+        examples = craft_examples(adversary, trained_net, inputs, labels, **options)
+        seen.append((adversary, l0_norm(examples.inputs - inputs)))
+        return examples
+
+    monkeypatch.setattr(adversarial, "craft_examples", watched)
+    quick = "trainer=cpu trainer.fast_dev_run=true model.width=4 callbacks.gauge.verdict=null"
+    options = f"attack@method.attack={attack} method.budget=6 method.ramp_epochs=0"
+    outcome = call(f"train {quick} {options} method=sparse_at")
+    assert outcome.status == 0, outcome.err
+    ((adversary, l0),) = seen
+    assert type(adversary).__name__.lower() == attack.removesuffix("_mnist").replace("_", "")
+    assert (adversary.budget, adversary.num_steps, adversary.recheck) == (6, 20, False)
+    assert l0.max() <= 6
+    assert (l0 > 0).sum() > 16
 
 
 def test_a_fast_dev_run_ends_well_and_claims_no_more_steps_than_it_took(call, tmp_path):

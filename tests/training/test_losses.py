@@ -1,6 +1,7 @@
 """The loss of each method against its formula, written out in float64."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -8,6 +9,19 @@ from toy_training import toy_data, toy_net
 
 from sztrain.errors import InputError
 from sztrain.training import MART, TRADES, SparseAT, StandardTraining
+
+
+@dataclass(frozen=True)
+class Unbounded:
+    """An attack that cannot be told a budget."""
+
+    num_steps: int = 1
+    unit = "features"
+    budget = None
+
+    def __call__(self, net, inputs, labels):
+        raise NotImplementedError
+
 
 INPUTS, LABELS = toy_data(7).tensors
 INPUTS = INPUTS.double()
@@ -117,6 +131,7 @@ def test_smoothing_is_of_the_training_alone():
             r"`soft_labels_momentum` to be in \[0, 1\], got -1",
         ),
         (SparseAT, {"attack": "sigma_zero"}, "`attack` to be an attack"),
+        (SparseAT, {"attack": Unbounded()}, "take a `budget`, .* got Unbounded, whose budget"),
         (TRADES, {"beta": -1}, "`beta` to be at least 0, got -1"),
         (MART, {"beta": -1}, "`beta` to be at least 0, got -1"),
         (TRADES, {"beta": math.nan}, "`beta` to be at least 0, got nan"),
