@@ -140,7 +140,7 @@ def _curves_of_attacks(
     """One picture for each net that several attacks tried, with a curve for each attack."""
     for group in _by_net(findings):
         attack, model = group[0].attack, group[0].model
-        curves = {attack_label(finding.attack): finding.measurement.curve for finding in group}
+        curves = {name: one.measurement.curve for name, one in _named(group)}
         title = f"{model} on {group[0].dataset}, N={group[0].steps}"
         figure = robustness_curve_figure(
             curves, attack.unit, _fitting(budgets, curves), title, measure="asr", scale="log"
@@ -153,7 +153,7 @@ def _attack_grids(findings: Iterable[Finding], output_dir: Path) -> Iterator[Pic
     """One picture for each net that several attacks tried, with a row for each attack."""
     for group in _by_net(findings):
         attack, model = group[0].attack, group[0].model
-        examples = {attack_label(f.attack): f.examples for f in group if f.examples is not None}
+        examples = {name: one.examples for name, one in _named(group) if one.examples is not None}
         if not examples:
             continue
         title = f"{model} on {group[0].dataset}, N={group[0].steps}"
@@ -201,6 +201,14 @@ def _by_net(findings: Iterable[Finding]) -> list[list[Finding]]:
     """What several attacks with one number of steps found on one net."""
     groups = _grouped(findings, lambda f: (f.model, f.steps, f.attack.unit))
     return [group for group in groups if len(group) > 1]
+
+
+def _named(group: Sequence[Finding]) -> list[tuple[str, Finding]]:
+    """What was found, by the attack's class, and by its options where these tell attacks apart."""
+    classes = [type(finding.attack).__name__ for finding in group]
+    if len(set(classes)) == len(classes):
+        return list(zip(classes, group, strict=True))
+    return [(attack_label(finding.attack), finding) for finding in group]
 
 
 def _grouped(

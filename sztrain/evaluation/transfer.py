@@ -70,7 +70,9 @@ def transfer_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[l
         ['GSE', '100', 'M1', '12.50']
     """
     keys = [key for key in TRANSFER_HEADINGS if any(row[key] != "" for row in rows)]
-    targets = list(dict.fromkeys(row["target"] for row in rows))
+    tried = {row["target"] for row in rows}
+    nets = dict.fromkeys(row[role] for role in ("source", "target") for row in rows)
+    targets = [net for net in nets if net in tried]  # in the order of the rows
     matrix: dict[tuple[Any, ...], dict[str, float | None]] = {}
     for row in rows:
         place = tuple(row[key] for key in keys)

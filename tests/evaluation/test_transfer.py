@@ -125,9 +125,9 @@ def test_the_table_has_a_row_for_each_attack_and_source_and_a_column_for_each_ta
         ]
     ]
     headings, body = transfer_table(rows)
-    assert headings == ["attack", "N", "examples from", "on B", "on C", "on A"]
+    assert headings == ["attack", "N", "examples from", "on A", "on B", "on C"]
     assert [[cell.ours for cell in row] for row in body] == [
-        ["GSE", "100", "A", "25", "", ""],
-        ["GSE", "100", "B", "", "", "75"],
-        ["ASLO", "100", "A", "5", "", ""],
+        ["GSE", "100", "A", "", "25", ""],
+        ["GSE", "100", "B", "75", "", ""],
+        ["ASLO", "100", "A", "", "5", ""],
     ]
