@@ -87,4 +87,5 @@ def test_records_of_an_earlier_version_are_read_and_mixed_with_new_ones(tmp_path
     assert rows[0].clusters is None
     first, second = common_cells(rows)
     assert list(first) == list(second) == old.split()[0].split(",")
+    assert common_cells(rows[::-1]) == [second, first]
     assert mean_changes(rows[:1]) == dict.fromkeys(MEASURES)
