@@ -247,7 +247,7 @@ def test_another_seed_gives_another_net(call, tiny, tmp_path):
 # --- variants that a person tries ---
 
 
-@pytest.mark.parametrize("attack", ["gse", "gse_mnist", "lin_sparse", "lin_sparse_mnist", "aslo"])
+@pytest.mark.parametrize("attack", ["gse", "lin_sparse", "aslo"])
 def test_the_adversary_is_exchanged_by_one_word(call, monkeypatch, attack):
     seen, trained_net = [], load_net("digits_standard")
 
@@ -263,7 +263,7 @@ def test_the_adversary_is_exchanged_by_one_word(call, monkeypatch, attack):
     outcome = call(f"train {quick} {options} method=sparse_at")
     assert outcome.status == 0, outcome.err
     ((adversary, l0),) = seen
-    assert type(adversary).__name__.lower() == attack.removesuffix("_mnist").replace("_", "")
+    assert type(adversary).__name__.lower() == attack.replace("_", "")
     assert (adversary.budget, adversary.num_steps, adversary.recheck) == (6, 20, False)
     assert l0.max() <= 6
     assert (l0 > 0).sum() > 16
