@@ -7,6 +7,7 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
+from sztrain.evaluation.breakdown import Breakdown, BreakdownMetric
 from sztrain.evaluation.runner import AttackedBatch, predict
 from sztrain.metrics import L0Histogram, l0_metrics
 from sztrain.metrics.functional import median_l0, robustness_curve
@@ -49,6 +50,7 @@ class Measurement:
             95 %, see :func:`sztrain.metrics.intervals.median_interval`.
         attack_seconds: wall time of the attack in this process.
         examples: a few of this process's samples.
+        breakdown: the samples one by one; ``None`` where no more than their l0 is known.
     """
 
     values: dict[str, float]
@@ -58,6 +60,7 @@ class Measurement:
     attack_seconds: float
     examples: Examples | None = field(repr=False)
     median_interval: tuple[float, float] = (0.0, inf)
+    breakdown: Breakdown | None = field(default=None, repr=False)
 
 
 class Tally:
@@ -88,8 +91,10 @@ class Tally:
         size = num_units(torch.Size(input_shape), unit)
         self.metrics = l0_metrics(size, budgets, unit).to(device)
         self.histogram = L0Histogram(size).to(device)
+        image_size = (input_shape[-2], input_shape[-1]) if len(input_shape) == 3 else None
+        self._breakdown = BreakdownMetric(image_size).to(device)
         if alone:
-            for metric in (*self.metrics.values(), self.histogram):
+            for metric in (*self.metrics.values(), self.histogram, self._breakdown):
                 metric.distributed_available_fn = _never
         self.unit: Unit = unit
         self.seconds = 0.0
@@ -99,6 +104,7 @@ class Tally:
     def add(self, net: nn.Module, batch: AttackedBatch) -> None:
         """Count one batch and keep examples of it while more are wanted."""
         self.count(batch.result.l0, batch.seconds)
+        self._breakdown.update(batch)
         wanted = self.num_examples - sum(len(kept.labels) for kept in self._kept)
         if wanted > 0:
             self._kept.append(examples_of(net, batch, wanted))
@@ -125,6 +131,7 @@ class Tally:
             attack_seconds=self.seconds,
             examples=_joined(self._kept),
             median_interval=median_interval(histogram),
+            breakdown=self._breakdown.breakdown() if self._breakdown.update_called else None,
         )
 
 

@@ -1,5 +1,6 @@
 """torchmetrics metrics over the l0 at which samples were broken."""
 
+from sztrain.metrics.keys import measure_key
 from sztrain.metrics.l0 import (
     AttackSuccessRate,
     L0Histogram,
@@ -18,4 +19,5 @@ __all__ = [
     "RobustAccuracy",
     "RobustnessCurve",
     "l0_metrics",
+    "measure_key",
 ]

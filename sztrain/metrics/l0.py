@@ -16,6 +16,7 @@ from torchmetrics import Metric, MetricCollection
 
 from sztrain.errors import require_at_least, require_in
 from sztrain.metrics import functional
+from sztrain.metrics.keys import measure_key
 from sztrain.metrics.plotting import draw_robustness_curve
 from sztrain.types import UNITS, Unit
 
@@ -252,15 +253,13 @@ def l0_metrics(
         {'val/asr_inf': 0.75, 'val/asr_px@3': 0.5, 'val/mean_l0_px': 2.6666667461395264,
          'val/median_l0_px': 4.0, 'val/robust_acc_px@3': 0.5}
     """
-    require_in("unit", unit, UNITS)
-    suffix = "_px" if unit == "pixels" else ""
     metrics: dict[str, Metric | MetricCollection] = {
-        f"median_l0{suffix}": MedianL0(num_features),
-        f"mean_l0{suffix}": MeanL0(num_features),
+        measure_key("median_l0", unit): MedianL0(num_features),
+        measure_key("mean_l0", unit): MeanL0(num_features),
         "asr_inf": AttackSuccessRate(num_features, budget=None),
     }
     for budget in budgets:
-        metrics[f"asr{suffix}@{budget}"] = AttackSuccessRate(num_features, budget)
-        metrics[f"robust_acc{suffix}@{budget}"] = RobustAccuracy(num_features, budget)
+        metrics[measure_key("asr", unit, budget)] = AttackSuccessRate(num_features, budget)
+        metrics[measure_key("robust_acc", unit, budget)] = RobustAccuracy(num_features, budget)
     # Groups are found, not listed: metrics added to a collection with listed groups stay silent.
     return MetricCollection(metrics, compute_groups=True)
