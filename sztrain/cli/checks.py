@@ -1,11 +1,7 @@
 """Checks that save a person hours: what would fail in the middle of a run is refused before."""
 
-import netrc
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 from omegaconf import DictConfig
@@ -19,6 +15,7 @@ from sztrain.attacks.peers import PeerAttack
 from sztrain.cli.build import named, plain
 from sztrain.data import ImageDataModule, Part
 from sztrain.errors import InputError, require_count, require_in
+from sztrain.evaluation.wandb_account import has_wandb_key
 from sztrain.models import net_from_checkpoint, read_checkpoint
 from sztrain.models.state_dicts import check_finite, load_strictly
 from sztrain.norms import check_budgets
@@ -177,19 +174,8 @@ def check_wandb(loggers: DictConfig | None) -> None:
         return
     mode = wandb_cfg.get("mode") or "online"  # W&B's own default
     require_in("logger.wandb.mode", mode, (*_WANDB_REMOTE, *_WANDB_LOCAL))
-    if mode in _WANDB_REMOTE and not _has_wandb_key():
+    if mode in _WANDB_REMOTE and not has_wandb_key():
         raise InputError(
             "W&B is online (WANDB_MODE or logger.wandb.mode) but has no key; "
             "run `wandb login`, set WANDB_API_KEY, or use WANDB_MODE=offline"
         )
-
-
-def _has_wandb_key() -> bool:
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    try:
-        return netrc.netrc(path).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

@@ -78,10 +78,20 @@ def train(cfg: DictConfig) -> float | None:
     uses_wandb = any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
     with ended_run(used=uses_wandb), _as_command_line_errors(trainer, resumable):
         trainer.fit(method, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+        score = _best_score(trainer, callbacks.get("best"))
         judge(trainer, method, data, callbacks, output_dir, cfg.verdict.last_samples)
-    best = callbacks.get("best")
-    score = best.best_model_score if isinstance(best, ModelCheckpoint) else None
-    return None if score is None else float(score)
+    return score
+
+
+def _best_score(trainer: pl.Trainer, best: Callback | None) -> float | None:
+    """The best value of the monitored metric, told to the loggers for sweeps of theirs."""
+    found = best.best_model_score if isinstance(best, ModelCheckpoint) else None
+    if found is None:
+        return None
+    score = float(found)
+    for logger in trainer.loggers:
+        logger.log_metrics({"best_score": score}, step=trainer.global_step)
+    return score
 
 
 def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, str]:

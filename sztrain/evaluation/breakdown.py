@@ -52,7 +52,7 @@ class Breakdown:
             >>> [c.median_l0 for c in Breakdown(labels=labels, l0=l0, places=None).by_class()]
             [0.0, inf]
         """
-        return [self._of_class(int(label)) for label in self.labels.unique()]
+        return [self._of_class(int(label)) for label in torch.unique(self.labels)]
 
     def _of_class(self, label: int) -> ClassFigures:
         l0 = self.l0[self.labels == label]

@@ -62,6 +62,14 @@ class Measurement:
     median_interval: tuple[float, float] = (0.0, inf)
     breakdown: Breakdown | None = field(default=None, repr=False)
 
+    @property
+    def drawable(self) -> Examples | None:
+        """The examples, if they are grey or colour images."""
+        shown = self.examples
+        if shown is None or shown.inputs.ndim != 4 or shown.inputs.shape[1] not in (1, 3):
+            return None
+        return shown
+
 
 class Tally:
     """Adds up attacked batches.

@@ -51,19 +51,26 @@ def curve_points(curve: Tensor) -> list[tuple[int, float]]:
     ]
 
 
-def example_table(examples: Examples) -> Any:
-    """Clean and adversarial images with what was changed, a ``wandb.Table`` with a row a sample."""
+def example_table(examples: Examples, epoch: int | None = None) -> Any:
+    """Clean and adversarial images with what was changed, a ``wandb.Table`` with a row a sample.
+
+    Args:
+        examples: grey or colour images.
+        epoch: what the first column says of every row; ``None``: no such column.
+    """
     import wandb
 
     def image(values: Tensor) -> Any:
         return wandb.Image(values.clamp(0, 1).permute(1, 2, 0).mul(255).round().byte().numpy())
 
-    table = wandb.Table(
-        columns=["clean", "adversarial", "changed", "l0", "label", "clean pred", "adv pred"]
-    )
+    columns: list[str | int] = ["clean", "adversarial", "changed"]
+    columns += ["l0", "label", "clean pred", "adv pred"]
+    first = [] if epoch is None else [epoch]
+    table = wandb.Table(columns=columns if epoch is None else ["epoch", *columns])
     for row in range(len(examples.labels)):
         inputs, adv_inputs = examples.inputs[row], examples.adv_inputs[row]
         table.add_data(
+            *first,
             image(inputs),
             image(adv_inputs),
             image((adv_inputs != inputs).any(dim=0, keepdim=True).float()),

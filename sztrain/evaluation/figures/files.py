@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from sztrain.errors import InputError
 from sztrain.files import whole_file
@@ -39,3 +42,20 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) ->
     with whole_file(path) as draft:
         figure.savefig(draft, format=suffix, dpi=dpi)
     return path
+
+
+def figure_pixels(figure: Figure, dpi: int = 100) -> NDArray[np.uint8]:
+    """A figure as an image, shape ``(H, W, 3)``.
+
+    Args:
+        figure: what to draw.
+        dpi: dots an inch.
+
+    Example:
+        >>> figure_pixels(Figure(figsize=(2, 1))).shape
+        (100, 200, 3)
+    """
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]

@@ -1,0 +1,42 @@
+"""Alarms of a training: a warning on the screen, and an alert in W&B."""
+
+import warnings
+from typing import Any
+
+import pytorch_lightning as pl
+
+from sztrain.callbacks.dashboard_writers import is_a
+
+
+def wandb_alert(run: Any, title: str, text: str) -> None:
+    """Send a W&B alert, which its owner gets by mail or Slack; an offline run keeps it.
+
+    Args:
+        run: what ``wandb.init`` gave.
+        title: at most 64 characters.
+        text: what happened, and what to do about it.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> run = SimpleNamespace(alert=lambda **alert: print(alert["level"], alert["title"]))
+        >>> wandb_alert(run, "collapse", "robust accuracy fell to 0")
+        WARN collapse
+    """
+    run.alert(title=title[:64], text=text, level="WARN")
+
+
+def raise_alarm(trainer: pl.Trainer, title: str, text: str) -> None:
+    """Warn on the screen and in every W&B run that the Trainer logs to, from the first process.
+
+    Args:
+        trainer: of either Lightning.
+        title: in a few words.
+        text: what happened, and what to do about it.
+    """
+    if not trainer.is_global_zero:
+        return
+    warnings.warn(f"{title}: {text}", stacklevel=2)
+    loggers: list[Any] = trainer.loggers
+    for logger in loggers:
+        if is_a(logger, "WandbLogger"):
+            wandb_alert(logger.experiment, title, text)

@@ -1,0 +1,157 @@
+"""The keys of a gauge's measurements in a logger; dashboards are built from them."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from sztrain.metrics import measure_key
+from sztrain.types import Unit
+
+Best = Literal["max", "min"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaugeKeys:
+    """The keys of one stage of a training with a gauge.
+
+    A key that ends in ``_table`` is the table that the chart of the same name is drawn from.
+
+    Args:
+        stage: ``val``, the gauge after each validation, or ``test``, the verdict.
+        unit: what l0 and the budgets count.
+        budgets: budgets k of the gauge.
+        probe_budgets: budgets at which a probe was judged; empty: there is none.
+
+    Example:
+        >>> keys = GaugeKeys(unit="pixels", budgets=(10,), probe_budgets=(24,))
+        >>> keys.median_l0, keys.class_l0, *keys.robust_accs, *keys.worst_accs
+        ('val/median_l0_px', 'val/class_l0', 'val/robust_acc_px@10', 'val/robust_acc_worst_px@24')
+    """
+
+    stage: str = "val"
+    unit: Unit = "features"
+    budgets: tuple[int, ...]
+    probe_budgets: tuple[int, ...] = ()
+
+    @classmethod
+    def from_logged(cls, logged: Iterable[str], stage: str = "val") -> "GaugeKeys | None":
+        """Recognise the gauge that a run was logged by; ``None``: there was none.
+
+        Args:
+            logged: all keys of the run.
+            stage: ``val`` or ``test``.
+
+        Example:
+            >>> GaugeKeys.from_logged(["val/median_l0", "val/asr@9", "val/asr@2"]).budgets
+            (2, 9)
+        """
+        found = set(logged)
+        units: tuple[Unit, Unit] = ("features", "pixels")
+        for unit in units:
+            if f"{stage}/{measure_key('median_l0', unit)}" in found:
+                return cls(
+                    stage=stage,
+                    unit=unit,
+                    budgets=_budgets(found, f"{stage}/{measure_key('asr', unit)}"),
+                    probe_budgets=_budgets(
+                        found, f"{stage}/{measure_key('robust_acc_probe', unit)}"
+                    ),
+                )
+        return None
+
+    def key(self, name: str) -> str:
+        """The key of what has one name in every stage."""
+        return f"{self.stage}/{name}"
+
+    def measure(self, name: str, budget: int | None = None) -> str:
+        """The key of a measure that depends on the unit."""
+        return self.key(measure_key(name, self.unit, budget))
+
+    # --- figures, one a measurement ---
+
+    @property
+    def clean_acc(self) -> str:
+        """Clean accuracy on the gauge's own samples, to lay beside its robust accuracy."""
+        return self.key("gauge_clean_acc")
+
+    @property
+    def median_l0(self) -> str:
+        """Median l0."""
+        return self.measure("median_l0")
+
+    @property
+    def mean_l0(self) -> str:
+        """Mean l0 over broken samples."""
+        return self.measure("mean_l0")
+
+    @property
+    def asr_inf(self) -> str:
+        """Attack success rate within any budget."""
+        return self.key("asr_inf")
+
+    @property
+    def robust_accs(self) -> list[str]:
+        """Robust accuracy under the gauge's attack at each budget."""
+        return [self.measure("robust_acc", k) for k in self.budgets]
+
+    @property
+    def asrs(self) -> list[str]:
+        """Attack success rate of the gauge's attack at each budget."""
+        return [self.measure("asr", k) for k in self.budgets]
+
+    @property
+    def probe_accs(self) -> list[str]:
+        """Robust accuracy under the probe."""
+        return [self.measure("robust_acc_probe", k) for k in self.probe_budgets]
+
+    @property
+    def worst_accs(self) -> list[str]:
+        """Robust accuracy under both attacks together."""
+        return [self.measure("robust_acc_worst", k) for k in self.probe_budgets]
+
+    @property
+    def seconds(self) -> list[str]:
+        """What the attacks of a measurement took."""
+        names = ["attack_seconds", "probe_seconds"] if self.probe_budgets else ["attack_seconds"]
+        return [self.key(name) for name in names]
+
+    # --- charts, tables and pictures ---
+
+    @property
+    def curve(self) -> str:
+        """Chart: the robustness curve of each epoch."""
+        return self.key("robustness_curve")
+
+    @property
+    def l0_histogram(self) -> str:
+        """Chart: how many samples were broken at which l0."""
+        return self.key("l0_histogram")
+
+    @property
+    def class_l0(self) -> str:
+        """Chart: median l0 by class."""
+        return self.key("class_l0")
+
+    @property
+    def places(self) -> str:
+        """Picture: how often each position was changed."""
+        return self.key("attacked_places")
+
+    @property
+    def examples(self) -> str:
+        """Table of adversarial images."""
+        return self.key("adversarial_examples")
+
+    @property
+    def best(self) -> dict[str, Best]:
+        """Which end of each figure is the good one, those that sztrain's methods log included."""
+        high = [self.key("clean_acc"), self.clean_acc, self.median_l0, self.mean_l0]
+        high += [*self.robust_accs, *self.probe_accs, *self.worst_accs]
+        low = [self.key("loss"), self.asr_inf, *self.asrs, *self.seconds]
+        return {**dict.fromkeys(high, "max"), **dict.fromkeys(low, "min")}
+
+
+def _budgets(keys: set[str], name: str) -> tuple[int, ...]:
+    matches = (re.fullmatch(rf"{re.escape(name)}@(\d+)", key) for key in keys)
+    return tuple(sorted(int(match.group(1)) for match in matches if match))
