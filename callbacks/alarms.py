@@ -13,7 +13,7 @@ def wandb_alert(run: Any, title: str, text: str) -> None:
 
     Args:
         run: what ``wandb.init`` gave.
-        title: at most 64 characters.
+        title: in a few words; W&B takes 63 characters of it.
         text: what happened, and what to do about it.
 
     Example:
@@ -22,7 +22,7 @@ def wandb_alert(run: Any, title: str, text: str) -> None:
         >>> wandb_alert(run, "collapse", "robust accuracy fell to 0")
         WARN collapse
     """
-    run.alert(title=title[:64], text=text, level="WARN")
+    run.alert(title=title[:63], text=text, level="WARN")
 
 
 def raise_alarm(trainer: pl.Trainer, title: str, text: str) -> None:

@@ -146,7 +146,8 @@ class RobustnessDashboard(Callback):
             measurement=measurement,
             curves=curves,
             epoch=trainer.current_epoch,
-            step=trainer.global_step,
+            # Under which Lightning has just logged the figures, not always the global step.
+            step=trainer.fit_loop.epoch_loop._batches_that_stepped,
         )
         if trainer.is_global_zero:
             # Whatever a logger draws at random, the training must not miss.

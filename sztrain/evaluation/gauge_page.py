@@ -19,7 +19,7 @@ class GaugePage:
         measurement: what the gauge found.
         curves: robustness curves by epoch, this measurement's included.
         epoch: in which it was taken.
-        step: optimizer steps taken before it.
+        step: of the training, under which its figures are logged.
     """
 
     keys: GaugeKeys

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 from toy_training import foreign_module, loader, make_trainer, toy_net
 
 from sztrain.attacks import SigmaZero
-from sztrain.callbacks import SparseRobustness
+from sztrain.callbacks import RobustnessDashboard, SparseRobustness
 
 
 class Stubborn(nn.BatchNorm1d):
@@ -18,6 +19,25 @@ class Stubborn(nn.BatchNorm1d):
 
     def train(self, mode=True):
         return super().train(False)
+
+
+class DrawingLogger(CSVLogger):
+    """Draws random numbers whenever a dashboard writes to it, as a careless logger may."""
+
+    @property
+    def log_dir(self):
+        torch.rand(1), np.random.random(), random.random()
+        return super().log_dir
+
+
+def test_a_dashboard_changes_nothing_either(tmp_path):
+    def loggers(name):
+        return [TensorBoardLogger(tmp_path / name), DrawingLogger(tmp_path / name)]
+
+    gauge = SparseRobustness(attack=SigmaZero(num_steps=4), num_samples=10, budgets=(1,))
+    shown = trained([gauge, RobustnessDashboard()], logger=loggers("shown"))
+    assert list(tmp_path.glob("shown/**/class_l0.csv"))
+    assert_same(shown, trained([gauge], logger=loggers("plain")))
 
 
 class AlwaysNoisy(nn.Module):

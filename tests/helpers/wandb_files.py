@@ -51,3 +51,15 @@ def load_picture(path):
     with Image.open(path) as picture:
         values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
         return values.view(picture.height, picture.width, -1).permute(2, 0, 1)
+
+
+def summary_of(path):
+    """The last summary of a run, by key; the parts of a nested entry are joined by a dot."""
+    found = {}
+    for record in run_records(path):
+        for item in record.summary.update:
+            value = json.loads(item.value_json)
+            key = item.key or ".".join(item.nested_key)
+            parts = value.items() if isinstance(value, dict) else ()
+            found |= {f"{key}.{part}": inner for part, inner in parts} or {key: value}
+    return found
