@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from wandb_files import summary_of
 
 from sztrain.attacks import SparseAutoAttack
 from sztrain.callbacks import SparseRobustness
@@ -54,6 +55,14 @@ def test_the_return_value_is_the_best_of_the_monitored_figure(trained, table):
     best, last = (read_checkpoint(path)["epoch"] for path in (trained.best, trained.last))
     assert best == max(epoch for epoch in range(6) if gauged[epoch] == max(gauged))
     assert last == 5
+
+
+def test_the_best_value_is_told_to_the_loggers(trained, table):
+    """The objective of W&B's sweeps."""
+    assert column(table(trained.dir / "metrics.csv"), "best_score") == [trained.value]
+    (run_file,) = trained.dir.glob("wandb/offline-run-*/*.wandb")
+    summary = summary_of(run_file)
+    assert summary["best_score"] == trained.value == summary["val/robust_acc_worst@4.max"]
 
 
 def test_metrics_hold_every_figure_of_every_epoch(trained, table):
@@ -159,12 +168,14 @@ def test_the_best_of_the_first_part_stays_the_best_of_a_resumed_run(
     monkeypatch.setattr(
         SparseRobustness,
         "_log",
-        lambda self, module, values: module.log("val/robust_acc_worst@4", -1.0),
+        lambda self, module, values: module.log("val/robust_acc_worst@4", 0.0),
     )
     first = tmp_path / "first"
     shutil.copytree(trained.dir, first)
-    rule = "callbacks.guard.rule.max_gap=2 callbacks.guard.rule.max_loss=9"  # -1 is no accuracy
-    command = f"train {small} {rule} logger=csv trainer.max_epochs=7 hydra.run.dir=on"
+    # Guard and dashboard would rightly raise an alarm at such figures; -1 is no accuracy.
+    rule = "callbacks.guard.rule.max_gap=2 callbacks.guard.rule.max_loss=9"
+    small = f"{small} {rule} callbacks.pictures.alarm_share=1"
+    command = f"train {small} logger=csv trainer.max_epochs=7 hydra.run.dir=on"
     assert call(f"{command} ckpt_path={first}/checkpoints/last.ckpt").status == 0
     best = tmp_path / "on" / "checkpoints" / "best.ckpt"
     assert read_checkpoint(best)["epoch"] == read_checkpoint(trained.best)["epoch"]
