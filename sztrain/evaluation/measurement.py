@@ -108,10 +108,11 @@ class Tally:
         self.seconds = 0.0
         self.num_examples = num_examples
         self._kept: list[Examples] = []
+        self._known_one_by_one = True
 
     def add(self, net: nn.Module, batch: AttackedBatch) -> None:
         """Count one batch and keep examples of it while more are wanted."""
-        self.count(batch.result.l0, batch.seconds)
+        self._count(batch.result.l0, batch.seconds)
         self._breakdown.update(batch)
         wanted = self.num_examples - sum(len(kept.labels) for kept in self._kept)
         if wanted > 0:
@@ -119,6 +120,10 @@ class Tally:
 
     def count(self, l0: Tensor, seconds: float) -> None:
         """Count samples of which no more than the l0 is known, float ``(N,)``."""
+        self._known_one_by_one = False
+        self._count(l0, seconds)
+
+    def _count(self, l0: Tensor, seconds: float) -> None:
         self.metrics.update(l0)
         self.histogram.update(l0)
         self.seconds += seconds
@@ -139,7 +144,7 @@ class Tally:
             attack_seconds=self.seconds,
             examples=_joined(self._kept),
             median_interval=median_interval(histogram),
-            breakdown=self._breakdown.breakdown() if self._breakdown.update_called else None,
+            breakdown=self._breakdown.breakdown() if self._known_one_by_one else None,
         )
 
 

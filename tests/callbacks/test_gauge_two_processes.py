@@ -30,7 +30,7 @@ from toy_training import (
 )
 
 from sztrain.attacks import SigmaZero
-from sztrain.callbacks import SparseRobustness, _pace
+from sztrain.callbacks import RobustnessDashboard, SparseRobustness, _pace
 from sztrain.training import SparseAT, craft_examples
 
 STEPS, BUDGETS = 15, (1, 3)
@@ -48,6 +48,7 @@ class Reporter(pl.Callback):
         report = {
             "metrics": {key: float(value) for key, value in trainer.callback_metrics.items()},
             "inputs": [call.inputs.tolist() for call in attack.calls],
+            "l0": sorted(self.gauge.measurements[stage].breakdown.l0.tolist()),
         }
         path = self.folder / f"{stage}{trainer.global_rank}.json"
         path.write_text(json.dumps(report))
@@ -84,7 +85,7 @@ def train(folder, name, num_samples):
     )
     trainer = make_trainer(
         pl,
-        callbacks=[gauge, Reporter(folder, gauge)],
+        callbacks=[gauge, RobustnessDashboard(), Reporter(folder, gauge)],
         devices=2,
         strategy="ddp_fork",
         max_epochs=3,
@@ -146,10 +147,13 @@ def indices(images, inputs):
     return [int((images == image).flatten(1).all(1).nonzero()) for image in inputs]
 
 
-def by_hand(dataset, chosen, stage):
+def l0_by_hand(dataset, chosen):
     images, labels = dataset.tensors
-    l0 = SigmaZero(num_steps=STEPS)(toy_net(), images[chosen], labels[chosen]).l0
-    return figures(l0.tolist(), BUDGETS, stage)
+    return SigmaZero(num_steps=STEPS)(toy_net(), images[chosen], labels[chosen]).l0.tolist()
+
+
+def by_hand(dataset, chosen, stage):
+    return figures(l0_by_hand(dataset, chosen), BUDGETS, stage)
 
 
 def training_by_hand():
@@ -225,6 +229,9 @@ def check(folder, num_samples):
         if stage == "test":
             assert shares == [[0, 2, 4], [1, 3, 5]]  # the first over all processes
         expected = by_hand(dataset, sorted(shares[0] + shares[1]), stage)
+        if stage == "val":  # the tables of the first process have the samples of both
+            first, second = (report["l0"] for report in reports)
+            assert first == second == sorted(l0_by_hand(dataset, sorted(shares[0] + shares[1])))
         for report in reports:
             found = {key: report["metrics"][key] for key in expected}
             assert found == pytest.approx(expected)
