@@ -96,6 +96,7 @@ def class_l0_figure(classes: Sequence[ClassFigures], unit: Unit) -> Figure:
         ax.annotate("∞", (place, heights[place]), ha="center", va="bottom", fontsize=12)
     every = -(-len(classes) // 40)  # more labels would not be read
     ax.set_xticks(at[::every], [str(one.label) for one in classes[::every]])
+    ax.margins(x=0.01)
     ax.set(xlabel="class", ylabel=f"median ℓ0 ({unit})", ylim=(0, 1.3 * top))
     ax.spines[["top", "right"]].set_visible(False)
     return figure
@@ -112,15 +113,16 @@ def places_figure(places: Tensor) -> Figure:
 
     Example:
         >>> import torch
-        >>> places_figure(torch.tensor([[0.0, 0.5]])).axes[1].get_ylabel()
-        'changed here (% of the changed images)'
+        >>> places_figure(torch.tensor([[0.0, 0.5]])).axes[0].get_title()
+        'changed here, % of the changed images'
     """
     if places.ndim != 2:
         raise InputError(f"expected `places` to have shape (H, W), got {tuple(places.shape)}")
     height, width = places.shape
-    figure = Figure(figsize=(4.6, 0.6 + 3.4 * height / width), layout="constrained")
+    figure = Figure(figsize=(4.6, 0.8 + 3.4 * height / width), layout="constrained")
     ax = figure.subplots()
     image = ax.imshow(100 * places.numpy(), cmap="Oranges", vmin=0, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
-    figure.colorbar(image, ax=ax, label="changed here (% of the changed images)")
+    figure.colorbar(image, ax=ax)
+    ax.set_title("changed here, % of the changed images", fontsize=10)  # fits a flat image as well
     return figure

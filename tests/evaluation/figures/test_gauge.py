@@ -75,8 +75,11 @@ def test_a_heat_map_is_darkest_where_most_was_changed():
     assert not words_outside(figure)
 
 
-def test_nothing_was_changed():
-    assert figure_pixels(places_figure(torch.zeros(3, 3))).ndim == 3
+@pytest.mark.parametrize("shape", [(28, 28), (20, 60), (60, 20)])
+def test_images_of_any_form_have_room_for_the_words(shape):
+    figure = places_figure(torch.zeros(shape))  # nothing was changed
+    assert not overlapping_words(figure)
+    assert not words_outside(figure)
 
 
 def test_pixels_are_those_of_the_figure():
