@@ -12,7 +12,7 @@ from sztrain.evaluation.measurement import Tally
 from sztrain.evaluation.runner import attack_batches
 
 IMAGES, LABELS = toy_data(11).tensors
-SCRIPT = ((0.0, 3.0, INF, 5.0), (5.0, INF, 16.0, 1.0), (2.0, 2.0, 0.0))
+SCRIPT = ((0.0, 3.0, INF, 5.0), (5.0, INF, 20.0, 1.0), (2.0, 2.0, 0.0))
 L0 = np.array([value for row in SCRIPT for value in row])
 
 
@@ -50,7 +50,8 @@ def test_a_class_may_resist_or_be_wrong_from_the_start(l0, median, asr):
 
 
 def test_places_are_shares_of_the_changed_samples():
-    # The script changes the first l0 of 32 features: two channels of 4x4 positions.
+    # The script changes the first l0 of 32 features, two channels of 4x4 positions: the sample with
+    # 20 has changes at some positions in both.
     changed = [int(value) for value in L0 if 0 < value < math.inf]
     expected = np.zeros(16)
     for count in changed:
