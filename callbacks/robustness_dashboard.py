@@ -45,7 +45,7 @@ class RobustnessDashboard(Callback):
         alarm_share: in (0, 1]; alarm when the probe breaks more than this share of the samples that
             the gauge's attack leaves robust within the probe's budget, and the gauge leaves at
             least a tenth of all. In our trials nets that only seemed robust lost all of them, and
-            those of a sound training on the digits up to 0.8.
+            those of a sound training on the digits up to 0.83.
 
     Raises:
         InputError: ``alarm_share`` is out of its range, or there is no gauge before it.
