@@ -18,7 +18,9 @@ from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.wandb_media import curve_points
 
 _POINTS = 128  # of one curve: more are not seen, and checkpoints hold those of all epochs
-_LEAST = 0.1  # a gauge that calls fewer samples robust than this misleads nobody
+# A gauge that calls a smaller share robust misleads nobody, and of fewer samples all may fall by
+# chance.
+_LEAST_SHARE, _LEAST_SAMPLES = 0.1, 10
 
 
 class RobustnessDashboard(Callback):
@@ -43,8 +45,8 @@ class RobustnessDashboard(Callback):
         dirpath: where the pictures of the verdict go; ``None``: there are none.
         name: of the net, in the legend of these pictures.
         alarm_share: in (0, 1]; alarm when the probe breaks more than this share of the samples that
-            the gauge's attack leaves robust within the probe's budget, and the gauge leaves at
-            least a tenth of all. In our trials nets that only seemed robust lost all of them, and
+            the gauge's attack leaves robust within the probe's budget, if these are at least ten,
+            and a tenth of all. In our trials nets that only seemed robust lost all of them, and
             those of a sound training on the digits up to 0.83.
 
     Raises:
@@ -167,7 +169,9 @@ class RobustnessDashboard(Callback):
     def _alarm(self, trainer: pl.Trainer, keys: GaugeKeys, measurement: Measurement) -> None:
         for budget, worst in zip(keys.probe_budgets, keys.worst_accs, strict=True):
             robust, left = float(measurement.curve[budget]), float(trainer.callback_metrics[worst])
-            if robust >= _LEAST and left < (1 - self.alarm_share) * robust:
+            total = measurement.num_samples
+            enough = round(robust * total) >= max(_LEAST_SHARE * total, _LEAST_SAMPLES)
+            if enough and left < (1 - self.alarm_share) * robust:
                 if not self._alarmed:
                     raise_alarm(
                         trainer,

@@ -32,10 +32,10 @@ SCRIPTS = (
 )
 VERDICT = (0.0, 2.0, 5.0, INF)
 BUDGETS = (2, 4)
-LABELS = torch.tensor([0, 1, 2] * 4)
+LABELS = torch.tensor([0, 1, 2] * 8)
 
 
-def images_of(channels, size=8, num_samples=12):
+def images_of(channels, size=8, num_samples=24):
     generator = torch.Generator().manual_seed(0)
     # Whole 255ths, so that a picture can hold them exactly.
     pixels = torch.randint(0, 256, (num_samples, channels, size, size), generator=generator)
@@ -65,7 +65,7 @@ def shares(l0, budget):
 
 
 def repeated(row):
-    return [row[index % len(row)] for index in range(12)]
+    return [row[index % len(row)] for index in range(24)]
 
 
 def of_class(l0, label):
@@ -217,7 +217,7 @@ def test_histogram_and_classes_are_those_of_the_script(logged):
             expected = statistics.median(l0)
             assert median == (expected if expected < INF else None)
             assert asr == sum(value < INF for value in l0) / len(l0)
-            assert count == 4
+            assert count == 8
     assert None in [row[2] for row in by_class[1]["data"]]
 
 
@@ -308,7 +308,7 @@ def test_csv_has_the_same_as_tables(logged):
     for row in rows("class_l0"):
         l0 = of_class(repeated(scripts[row["stage"], row["epoch"]]), int(row["class"]))
         assert float(row["median_l0"]) == statistics.median(l0)
-        assert int(row["num_samples"]) == 4
+        assert int(row["num_samples"]) == 8
     assert "val/gauge_clean_acc" in (logged.folder / "csv" / "metrics.csv").read_text()
 
 
@@ -404,7 +404,7 @@ def test_samples_that_are_no_images_have_no_places():
 # --- alarms ---
 
 
-def alarms(monkeypatch, script, probe, share=0.9):
+def alarms(monkeypatch, script, probe, share=0.9, num_samples=120):
     """In which epochs an alarm is raised."""
     raised = []
     monkeypatch.setattr(
@@ -418,7 +418,8 @@ def alarms(monkeypatch, script, probe, share=0.9):
     )
     callbacks = [gauge, RobustnessDashboard(alarm_share=share)]
     trainer = make_trainer(pl, callbacks=callbacks, max_epochs=len(script))
-    trainer.fit(make_module(pl, 32), loader(), loader())
+    data = loader(num_samples=num_samples)
+    trainer.fit(make_module(pl, 32), data, data)
     return raised
 
 
@@ -427,7 +428,7 @@ def row(num_robust):
 
 
 def one_batch(*counts):
-    """Scripts of an attack on 24 samples of which so many resist, epoch by epoch."""
+    """Scripts of an attack on 24 samples, or five times as many, of which so many resist."""
     return tuple(row(count) for count in counts)
 
 
@@ -439,6 +440,10 @@ def test_an_alarm_is_raised_once_until_both_agree_again(monkeypatch):
 
 def test_what_the_gauge_itself_hardly_calls_robust_is_no_alarm(monkeypatch):
     assert alarms(monkeypatch, one_batch(2, 3), one_batch(0, 0)) == [1]  # below a tenth, above
+
+
+def test_too_few_samples_are_no_alarm(monkeypatch):
+    assert alarms(monkeypatch, one_batch(9, 10), one_batch(0, 0), num_samples=24) == [1]
 
 
 def test_the_share_says_how_much_the_probe_may_break(monkeypatch):
