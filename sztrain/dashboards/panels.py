@@ -24,7 +24,7 @@ def training_panels(keys: GaugeKeys) -> Panels:
     robustness = [
         _lines("Clean against robust accuracy", [keys.clean_acc, *robust], unit_range=True),
         _lines("Robust accuracy under the gauge", keys.robust_accs, unit_range=True),
-        _lines("Median ℓ0", [keys.median_l0], unit),
+        _lines("Median ℓ0, 95 % confidence", [keys.median_l0, *keys.median_interval], unit),
         _lines("Mean ℓ0 of broken samples", [keys.mean_l0], unit),
         _lines("Attack success rate", [*keys.asrs, keys.asr_inf], unit_range=True),
     ]
@@ -35,7 +35,10 @@ def training_panels(keys: GaugeKeys) -> Panels:
         "Robustness": robustness,
         "By budget and by class": _charts(keys),
         "Attacked images": _images(keys),
-        "Cost": [_lines("Seconds of attack a measurement", keys.seconds, "s")],
+        "Cost": [
+            _lines("Seconds of attack a measurement", keys.seconds, "s"),
+            _lines("Attacked samples", [keys.num_samples]),
+        ],
         "Runs compared": [_trade_off(keys, robust[-1])] if robust else [],
     }
 

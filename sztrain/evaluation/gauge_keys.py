@@ -81,6 +81,16 @@ class GaugeKeys:
         return self.measure("median_l0")
 
     @property
+    def median_interval(self) -> list[str]:
+        """The ends of the median's confidence interval."""
+        return [f"{self.median_l0}_low", f"{self.median_l0}_high"]
+
+    @property
+    def num_samples(self) -> str:
+        """How many samples were attacked."""
+        return self.key("num_samples")
+
+    @property
     def mean_l0(self) -> str:
         """Mean l0 over broken samples."""
         return self.measure("mean_l0")

@@ -23,6 +23,8 @@ def define_metrics(run: Any, keys: GaugeKeys) -> None:
         keys: of the figures.
     """
     run.define_metric("epoch")
+    for key in (*keys.median_interval, keys.num_samples):
+        run.define_metric(key, step_metric="epoch")
     for key, best in keys.best.items():
         summary = None if keys.stage == "test" else f"{best},last"
         run.define_metric(key, step_metric="epoch", summary=summary)
