@@ -1,15 +1,15 @@
 """Collapse guard: notices when a net learns to fool its adversary instead of resisting it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.utilities import rank_zero_warn
 from typing_extensions import override
 
+from sztrain.callbacks.alarms import raise_alarm
 from sztrain.errors import InputError, require_at_least, require_count, require_in
 from sztrain.types import Attack
 
@@ -97,7 +97,8 @@ class CollapseGuard(Callback):
     Goes by what is logged: ``train/adv_acc``, ``train/clean_acc`` and ``val/clean_acc``, and by the
     worst-case robust accuracy that a :class:`~sztrain.callbacks.SparseRobustness` with a ``probe``
     measures on held-out samples with more steps than the training takes. Logs
-    ``train/collapse_signs``, how many there are. An epoch without an adversary is not looked at.
+    ``train/collapse_signs``, how many there are, and raises an alarm: a warning on the screen and
+    an alert in W&B. An epoch without an adversary is not looked at.
 
     Args:
         rule: when it is a collapse; ``None``: the defaults of :class:`CollapseRule`.
@@ -109,7 +110,6 @@ class CollapseGuard(Callback):
             these have reached ``max_steps``.
         step_factor: at least 2.
         max_steps: most steps of the adversary.
-        on_collapse: called with the Trainer, a title and a text, to tell someone.
 
     Raises:
         InputError: a value out of its range, or ``more_steps`` without a ``dirpath``; by the
@@ -129,7 +129,6 @@ class CollapseGuard(Callback):
         action: Action = "warn",
         step_factor: int = 2,
         max_steps: int = 20,
-        on_collapse: Callable[[pl.Trainer, str, str], object] | None = None,
     ) -> None:
         require_in("action", action, ACTIONS)
         require_count("step_factor", step_factor, 2)
@@ -145,7 +144,6 @@ class CollapseGuard(Callback):
         self.action: Action = action
         self.step_factor = step_factor
         self.max_steps = max_steps
-        self.on_collapse = on_collapse
         self._state = _State()
 
     @override
@@ -191,9 +189,7 @@ class CollapseGuard(Callback):
         elif self.action != "warn":
             trainer.should_stop = True
             text += "; stopping"
-        rank_zero_warn(f"the training collapses: {text}", stacklevel=2)
-        if self.on_collapse is not None:
-            self.on_collapse(trainer, "the training collapses", text)
+        raise_alarm(trainer, "the training collapses", text)
 
     def _more_steps(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         """Go back and give the adversary more steps, unless it has all of them already."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer
 
-from sztrain.callbacks import AdversarialImages, SparseRobustness
+from sztrain.callbacks import RobustnessDashboard, SparseRobustness
 from sztrain.callbacks.sparse_robustness import shortened
 from sztrain.cli.report import print_verdict
 from sztrain.data import ImageDataModule
@@ -104,7 +104,7 @@ def _unheard(
     host: Any = trainer
     loggers, callbacks, wanted = host.loggers, host.callbacks, gauge.verdict_samples
     host.loggers = []
-    host.callbacks = [c for c in callbacks if not isinstance(c, AdversarialImages)]
+    host.callbacks = [c for c in callbacks if not isinstance(c, RobustnessDashboard)]
     if num_samples is not None:
         gauge.verdict_samples = min(num_samples, wanted or num_samples)
     try:
