@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from importlib import metadata
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -143,6 +144,7 @@ def _import_robustbench() -> ModuleType:
     installs the very same code under the name ``pyautoattack``. So that name is made known here.
     (The other fault, ``pkg_resources``, is mended by requiring ``setuptools<81``.)
     """
+    _require_own_files("robustbench", "robustbench/utils.py")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside it, nothing a user can act on
         try:
@@ -160,6 +162,24 @@ def _import_robustbench() -> ModuleType:
                 "it needs the packages pyautoattack and setuptools<81"
             ) from error
     return cast(ModuleType, robustbench)
+
+
+def _require_own_files(package: str, file: str) -> None:
+    """Refuse a package that another one has written over, as torchattacks does with robustbench."""
+    try:
+        files = metadata.files(package) or []
+    except metadata.PackageNotFoundError:
+        return  # the import says it
+    own = next((path for path in files if path.as_posix() == file), None)
+    if own is None or own.size is None:
+        return  # installed in a way that keeps no list
+    found = Path(str(own.locate()))
+    if found.is_file() and found.stat().st_size != own.size:
+        raise UnavailableError(
+            f"{found} is not {package}'s own (torchattacks, installed after it, writes an old copy "
+            f"over it); run pip install --no-deps --force-reinstall "
+            f"{package}=={metadata.version(package)}"
+        )
 
 
 def _find(name: str, dataset: str, threat_model: str) -> dict[str, Any]:

@@ -51,13 +51,16 @@ def test_an_interrupted_training_goes_on_to_the_very_same_weights(
     interrupt(process)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert err.splitlines() == [f"sztrain: interrupted; go on with ckpt_path={last}"]
+    # Before it, the gauge's warning that so few samples tell little.
+    assert err.splitlines()[-1] == f"sztrain: interrupted; go on with ckpt_path={last}"
+    assert "Traceback" not in err
     checkpoint = read_checkpoint(last)
     whole_epochs = checkpoint["epoch"] + 1
     assert 1 <= whole_epochs < 12
     assert checkpoint["global_step"] == whole_epochs * STEPS_PER_EPOCH
-    logged = [row for row in table(tmp_path / "part1" / "metrics.csv") if row["train/loss"]]
-    assert len(logged) == whole_epochs
+    logged = [row for row in table(tmp_path / "part1" / "metrics.csv") if row.get("train/loss")]
+    # The figures of an epoch follow its checkpoint, and the signal may have come between them.
+    assert len(logged) in (whole_epochs - 1, whole_epochs)
     assert not list(last.parent.glob("*.tmp"))
 
     assert call(f"train {RUN} ckpt_path={last} hydra.run.dir=part2").status == 0

@@ -121,6 +121,21 @@ def test_robustbench_finds_autoattack_under_the_name_it_imports(robustbench):
     assert robustbench.eval.AutoAttack is pyautoattack.AutoAttack
 
 
+def test_robustbench_that_another_package_has_written_over(monkeypatch, tmp_path):
+    """As torchattacks does, whose wheel brings an old copy along."""
+    package, record = tmp_path / "robustbench", tmp_path / "robustbench-1.1.1.dist-info"
+    for folder in (package, record):
+        folder.mkdir()
+    (package / "utils.py").write_text("own = True\n", encoding="utf-8")
+    (record / "METADATA").write_text("Name: robustbench\nVersion: 1.1.1\n", encoding="utf-8")
+    (record / "RECORD").write_text("robustbench/utils.py,,11\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    external._require_own_files("robustbench", "robustbench/utils.py")
+    (package / "utils.py").write_text("own = False\n", encoding="utf-8")
+    with pytest.raises(UnavailableError, match=r"--force-reinstall robustbench==1\.1\.1$"):
+        robustbench_net(NAME)
+
+
 def test_robustbench_that_cannot_be_imported(monkeypatch):
     monkeypatch.setitem(sys.modules, "robustbench", None)
     with pytest.raises(InputError, match=r"robustbench cannot be imported.*setuptools<81"):

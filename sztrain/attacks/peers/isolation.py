@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from sztrain.attacks.base import Logits
 from sztrain.errors import UnavailableError
 
-INSTALL = "pip install 'sztrain[peers]' && pip install --no-deps adv-lib==0.2.8 torchattacks==3.5.1"
-"""What a person has to type to have all libraries."""
+INSTALL = (
+    "pip install 'sztrain[peers]' && pip install --no-deps adv-lib==0.2.8 torchattacks==3.5.1 && "
+    "pip install --no-deps --force-reinstall 'robustbench>=1.1.1,<1.2'"
+)
+"""What a person has to type to have all libraries; torchattacks writes over robustbench."""
 
 
 class CountedNet(nn.Module):
