@@ -156,7 +156,7 @@ def test_it_refuses_hyper_parameters_out_of_range(name, options, message):
         make_attack(name, **options)
 
 
-@pytest.mark.parametrize("name", FEATURES_ONLY)
+@pytest.mark.parametrize("name", sorted(FEATURES_ONLY))
 def test_it_refuses_to_count_what_it_cannot_count(name):
     message = f"^{name} changes single values: expected `unit` to be features, got pixels$"
     with pytest.raises(InputError, match=message):
