@@ -32,6 +32,7 @@ from sztrain.errors import require_count
 from sztrain.evaluation.measurement import Measurement, Tally
 from sztrain.evaluation.runner import attack_batches
 from sztrain.evaluation.worst_case import ProbeTally, check_probe
+from sztrain.metrics import measure_key
 from sztrain.norms import check_budgets
 from sztrain.types import Attack
 
@@ -320,7 +321,7 @@ class SparseRobustness(Callback):
 def _figures(measurement: Measurement) -> dict[str, float]:
     """What is logged of a measurement."""
     low, high = measurement.median_interval
-    median = "median_l0_px" if measurement.unit == "pixels" else "median_l0"
+    median = measure_key("median_l0", measurement.unit)
     return measurement.values | {
         f"{median}_low": low,
         f"{median}_high": high,

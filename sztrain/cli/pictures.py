@@ -29,6 +29,7 @@ from sztrain.evaluation.measurement import Examples
 from sztrain.evaluation.rows import attack_label
 from sztrain.evaluation.toy import toy_problem
 from sztrain.evaluation.trace import trace_attack
+from sztrain.metrics import measure_key
 from sztrain.types import Ensemble
 
 _RUNS = "Runs step by step"
@@ -178,14 +179,13 @@ def _ablations(findings: Iterable[Finding], suite: Suite, output_dir: Path) -> I
 def _cell(finding: Finding) -> AblationCell:
     attack, values = finding.attack, finding.measurement.values
     assert isinstance(attack, SigmaZero)
-    suffix = "_px" if attack.unit == "pixels" else ""
     return AblationCell(
         net=finding.model,
         sigma=attack.sigma,
         tau=attack.tau,
         asr_inf=values["asr_inf"],
-        median_l0=values[f"median_l0{suffix}"],
-        mean_l0=values[f"mean_l0{suffix}"],
+        median_l0=values[measure_key("median_l0", attack.unit)],
+        mean_l0=values[measure_key("mean_l0", attack.unit)],
     )
 
 

@@ -9,6 +9,7 @@ from sztrain.evaluation.changes import MEASURES
 from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.published import find_row, fixed_budget_rows
 from sztrain.evaluation.records import Cost
+from sztrain.metrics import measure_key
 from sztrain.types import Attack
 
 PAPER_NAMES = {"SigmaZero": "sigma-zero", "PGDL0": "PGD-l0", "SparseRS": "Sparse-RS"}
@@ -89,8 +90,7 @@ def paper_row(
         changes: means as :func:`sztrain.evaluation.changes.mean_changes` gives them.
     """
     name = paper_name(attack)
-    suffix = "_px" if measurement.unit == "pixels" else ""
-    values = measurement.values
+    values, unit = measurement.values, measurement.unit
     published = find_row(model, name, steps) if _as_in_paper(attack) else None
     row: dict[str, Any] = {
         "table": published.table if published else "",
@@ -100,21 +100,21 @@ def paper_row(
         "attack": name,
         # A budget larger than the sample is no restriction.
         **{
-            f"asr_{k}": _percent(values.get(f"asr{suffix}@{k}", values["asr_inf"]), measurement)
+            f"asr_{k}": _percent(values.get(measure_key("asr", unit, k), values["asr_inf"]), measurement)
             for k in PAPER_BUDGETS
         },
         "asr_inf": _percent(values["asr_inf"], measurement),
-        "median_l0": values[f"median_l0{suffix}"],
+        "median_l0": values[measure_key("median_l0", unit)],
         "time_s": cost.seconds_per_sample,
         "queries_k": cost.passes_per_sample / 1000,
         "vram_gb": None if "cpu" in cost.device else cost.peak_memory / 2**30,
         "notes": "",
         "num_samples": measurement.num_samples,
-        "unit": measurement.unit,
+        "unit": unit,
         "device": cost.device,
         "batch_size": batch_size,
         "clean_acc": _percent(float(measurement.curve[0]), measurement),
-        "mean_l0": values[f"mean_l0{suffix}"],
+        "mean_l0": values[measure_key("mean_l0", unit)],
         "resident_gb": cost.peak_memory / 2**30 if cost.device == "cpu" else None,
         "options": describe_options(attack),
         "broken_by": ", ".join(f"{name} {count}" for name, count in broken_by.items()),
@@ -200,7 +200,7 @@ def budget_rows(
                 "asr": asr,
                 "time_s": cost.seconds_per_sample,
                 "queries_k": cost.passes_per_sample / 1000,
-                "unit": measurement.unit,
+                "unit": unit,
                 "num_samples": measurement.num_samples,
                 "options": describe_options(attack),
                 "paper_asr": published.asr if published else None,

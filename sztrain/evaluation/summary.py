@@ -8,6 +8,7 @@ from typing import Any
 
 from sztrain.evaluation.measurement import Measurement
 from sztrain.files import write_whole
+from sztrain.metrics import measure_key
 from sztrain.types import Attack, Ensemble
 
 
@@ -71,14 +72,13 @@ def verdict_figures(measurement: Measurement, budgets: Sequence[int]) -> dict[st
         measurement: the verdict.
         budgets: budgets at which it was taken.
     """
-    suffix = "_px" if measurement.unit == "pixels" else ""
-    values = measurement.values
+    values, unit = measurement.values, measurement.unit
     return {
-        "median_l0": values[f"median_l0{suffix}"],
-        "mean_l0": values[f"mean_l0{suffix}"],
+        "median_l0": values[measure_key("median_l0", unit)],
+        "mean_l0": values[measure_key("mean_l0", unit)],
         "asr_inf": values["asr_inf"],
-        "robust_accuracy": {k: values[f"robust_acc{suffix}@{k}"] for k in budgets},
-        "asr": {k: values[f"asr{suffix}@{k}"] for k in budgets},
+        "robust_accuracy": {k: values[measure_key("robust_acc", unit, k)] for k in budgets},
+        "asr": {k: values[measure_key("asr", unit, k)] for k in budgets},
         "num_samples": measurement.num_samples,
     }
 

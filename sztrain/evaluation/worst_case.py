@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sztrain.errors import InputError
 from sztrain.evaluation.runner import attack_batches
-from sztrain.metrics import RobustAccuracy
+from sztrain.metrics import RobustAccuracy, measure_key
 from sztrain.norms import check_budgets, num_units
 from sztrain.types import Attack, Unit
 
@@ -77,10 +77,9 @@ class ProbeTally:
         """
         (probed,) = attack_batches(net, self.probe, [(inputs, labels)], self.device)
         found, size = probed.result.l0, num_units(inputs.shape[1:], self.probe.unit)
-        suffix = "_px" if self.probe.unit == "pixels" else ""
         for k in self.budgets:
             for name, value in (("probe", found), ("worst", found.minimum(l0.to(found.device)))):
-                key = f"robust_acc_{name}{suffix}@{k}"
+                key = measure_key(f"robust_acc_{name}", self.probe.unit, k)
                 if key not in self._metrics:
                     self._metrics[key] = RobustAccuracy(size, k).to(self.device)
                 self._metrics[key].update(value)
