@@ -243,13 +243,23 @@ def last_part(dotted: str) -> str:
     return dotted.rpartition(".")[2]
 
 
-def gauge_key(unit: str, probe_budget: int | None) -> str:
-    """What checkpoints are chosen by: the worst case of both attacks, else the mean l0.
+def gauge_key(unit: str | None, probe_budget: int | None) -> str:
+    """What checkpoints are chosen by, as far as it is measured.
+
+    Args:
+        unit: what the gauge counts; ``None``: there is no gauge.
+        probe_budget: budget of its probe; ``None``: there is none.
+
+    Returns:
+        Key of the worst case of both attacks, else of the mean l0, else of clean accuracy.
 
     Example:
-        >>> gauge_key("features", 24), gauge_key("pixels", None)
-        ('val/robust_acc_worst@24', 'val/mean_l0_px')
+        >>> gauge_key("features", 24), gauge_key("pixels", None), gauge_key(None, None)
+        ('val/robust_acc_worst@24', 'val/mean_l0_px', 'val/clean_acc')
     """
+    if unit is None:
+        return "val/clean_acc"
+    # Not by sztrain.metrics.measure_key, with which torch would be imported while configs are read.
     suffix = "_px" if unit == "pixels" else ""
     if probe_budget is None:
         return f"val/mean_l0{suffix}"

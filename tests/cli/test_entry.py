@@ -16,6 +16,8 @@ from sztrain.cli.build import make, named
 from sztrain.cli.entry import digest, gauge_key, register_resolvers, slug
 from sztrain.cli.messages import one_line
 from sztrain.errors import InputError
+from sztrain.evaluation.gauge_keys import GaugeKeys
+from sztrain.types import UNITS
 
 ATTACK = "sztrain.attacks.SigmaZero"
 
@@ -64,6 +66,13 @@ def test_resolvers_can_be_registered_again():
     register_resolvers()
     cfg = OmegaConf.create({"unit": "pixels", "key": "${sztrain.gauge_key:${unit},24}"})
     assert cfg.key == gauge_key("pixels", 24) == "val/robust_acc_worst_px@24"
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_checkpoints_are_chosen_by_keys_that_the_gauge_logs(unit):
+    keys = GaugeKeys(unit=unit, budgets=(), probe_budgets=(24,))
+    assert [gauge_key(unit, 24)] == keys.worst_accs
+    assert gauge_key(unit, None) == keys.mean_l0
 
 
 # --- one line out of any error ---

@@ -308,7 +308,7 @@ def test_the_verdict_is_printed_with_its_judge_and_its_place(call, tiny, tmp_pat
         "logger=none",
         "~logger ~callbacks.lr_monitor",
         "~scheduler",
-        "~callbacks.gauge ~callbacks.pictures monitor=val/clean_acc",
+        "~callbacks.gauge ~callbacks.pictures",
         "~callbacks.timer ~callbacks.epoch_seed ~callbacks.pictures ~callbacks.progress_bar",
         "~callbacks.best ~callbacks.last logger=none",
     ],

@@ -42,7 +42,6 @@ EXTRA = {
     "model/wrn28": ["model.depth=10", "model.width=1"],
     "model/timm": ["model.name=test_efficientnet"],
     "model/robustbench": ["model.name=Standard", "model.pretrained=false"],
-    "method/adversarial": ["method._target_=sztrain.training.SparseAT"],
 }
 
 
@@ -222,8 +221,6 @@ def test_each_option_names_every_argument(option):
     root, overrides = overrides_for(option)
     group = option.parent.name
     node = plain(composed(root, *overrides)[group])
-    if option.stem == "adversarial":
-        node["_target_"] = "sztrain.training.AdversarialTraining"
     expected = parameters_of(node["_target_"]) - GIVEN_BY_THE_PROGRAM.get(group, set())
     if group == "optimizer":
         expected -= TECHNICAL
@@ -351,6 +348,11 @@ def test_the_monitor_follows_the_unit_of_the_gauge():
 def test_without_a_probe_the_monitor_is_the_mean():
     cfg = composed("train", "callbacks.gauge.probe=null")
     assert cfg.callbacks.best.monitor == "val/mean_l0"
+
+
+def test_without_a_gauge_the_monitor_is_clean_accuracy():
+    for without in ("callbacks.gauge=null", "~callbacks.gauge"):
+        assert composed("train", without).callbacks.best.monitor == "val/clean_acc"
 
 
 def test_a_wrong_type_is_refused_wherever_it_stands():
