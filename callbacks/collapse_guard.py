@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,7 +100,8 @@ class CollapseGuard(Callback):
     worst-case robust accuracy that a :class:`~sztrain.callbacks.SparseRobustness` with a ``probe``
     measures on held-out samples with more steps than the training takes. Logs
     ``train/collapse_signs``, how many there are, and raises an alarm: a warning on the screen and
-    an alert in W&B. An epoch without an adversary is not looked at.
+    an alert in W&B, once until an epoch is sound again. An epoch without an adversary is not looked
+    at, and neither is a smoke test (``fast_dev_run``).
 
     Args:
         rule: when it is a collapse; ``None``: the defaults of :class:`CollapseRule`.
@@ -108,7 +110,7 @@ class CollapseGuard(Callback):
         dirpath: where ``sound.ckpt`` is kept, the last epoch without a sign; ``None``: nowhere.
         action: ``"warn"``; ``"stop"`` as well; ``"more_steps"``: go back to the weights of
             ``sound.ckpt`` and on with ``step_factor`` times the adversary's steps, and stop where
-            these have reached ``max_steps``.
+            these have reached ``max_steps``. Soft labels stay as they are.
         step_factor: at least 2.
         max_steps: most steps of the adversary.
 
@@ -129,7 +131,7 @@ class CollapseGuard(Callback):
         dirpath: str | Path | None = None,
         action: Action = "warn",
         step_factor: int = 2,
-        max_steps: int = 20,
+        max_steps: int = 40,
     ) -> None:
         require_in("action", action, ACTIONS)
         require_count("step_factor", step_factor, 2)
@@ -168,7 +170,7 @@ class CollapseGuard(Callback):
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        if "train/adv_acc" not in metrics:
+        if "train/adv_acc" not in metrics or getattr(trainer, "fast_dev_run", False):
             return
         state = self._state
         signs = self.rule.signs(metrics, state.best_clean, state.best_robust, self.monitor)
@@ -177,9 +179,12 @@ class CollapseGuard(Callback):
         state.best_robust = max(state.best_robust, metrics.get(self.monitor or "", 0.0))
         if signs:
             self._act(trainer, pl_module, "; ".join(signs))
-        elif self.sound is not None and not getattr(trainer, "fast_dev_run", False):
-            trainer.save_checkpoint(self.sound, weights_only=False)
+            return
+        state.alarmed = False
+        # A training that has diverged is about to end: what it ends with is not to go on from.
+        if self.sound is not None and isfinite(metrics.get("train/loss", 0.0)):
             state.has_sound = True
+            trainer.save_checkpoint(self.sound, weights_only=False)
 
     def _act(self, trainer: pl.Trainer, pl_module: pl.LightningModule, text: str) -> None:
         text = f"epoch {trainer.current_epoch}: {text}"
@@ -190,7 +195,10 @@ class CollapseGuard(Callback):
         elif self.action != "warn":
             trainer.should_stop = True
             text += "; stopping"
-        raise_alarm(trainer, "the training collapses", text)
+        elif self._state.alarmed:
+            return
+        self._state.alarmed = True
+        raise_alarm(trainer, "The training collapses", text)
 
     def _more_steps(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         """Go back and give the adversary more steps, unless it has all of them already."""
@@ -218,6 +226,7 @@ class _State:
     best_robust: float = 0.0
     has_sound: bool = False
     num_steps: int | None = None
+    alarmed: bool = False
 
 
 def _attack(pl_module: pl.LightningModule) -> Any:

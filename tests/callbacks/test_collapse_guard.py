@@ -6,7 +6,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from toy_training import NUM_CLASSES, loader, make_trainer, toy_net
+from toy_training import NUM_CLASSES, foreign_module, loader, make_trainer, toy_net
 
 from sztrain.attacks import SigmaZero, SparseRS
 from sztrain.callbacks import CollapseGuard, CollapseRule, EpochSeed, SparseRobustness
@@ -125,28 +125,54 @@ def fit(guard, *, callbacks=(), max_epochs=4, ckpt_path=None, **options):
 
 
 def test_it_warns_tells_and_keeps_the_last_sound_epoch(tmp_path):
-    rule = Scripted(collapses=(2, 3))
+    rule = Scripted(collapses=(1, 2, 4, 5))
     guard = CollapseGuard(rule=rule, monitor="val/loss", dirpath=tmp_path)
-    with pytest.warns(UserWarning, match="the training collapses") as caught:
-        method, trainer, weights = fit(guard)
-    texts = [
+    with pytest.warns(UserWarning, match="The training collapses") as caught:
+        method, trainer, weights = fit(guard, max_epochs=6)
+    texts = [  # once until it is sound again
         f"epoch {epoch}: bad; the last sound epoch is in {tmp_path / 'sound.ckpt'}"
-        for epoch in (2, 3)
+        for epoch in (1, 4)
     ]
-    assert warned(caught) == [f"the training collapses: {text}" for text in texts]
-    assert trainer.current_epoch == 4
+    assert warned(caught) == [f"The training collapses: {text}" for text in texts]
+    assert trainer.current_epoch == 6
     sound = torch.load(tmp_path / "sound.ckpt", weights_only=True)
-    assert sound["epoch"] == 1
+    assert sound["epoch"] == 3
     kept = torch.cat([value.flatten() for value in sound["state_dict"].values()])
-    assert torch.equal(kept, weights[1])
+    assert torch.equal(kept, weights[3])
     assert trainer.callback_metrics["train/collapse_signs"] == 1
-    assert torch.equal(flat(method), weights[3])  # it only warns
+    assert torch.equal(flat(method), weights[5])  # it only warns
     # It was asked with the best before the epoch in question.
     clean = [metrics["val/clean_acc"] for metrics, *_ in rule.asked]
     loss = [metrics["val/loss"] for metrics, *_ in rule.asked]
-    assert [best for _, best, *_ in rule.asked] == [max([0.0, *clean[:e]]) for e in range(4)]
-    assert [best for *_, best, _ in rule.asked] == [max([0.0, *loss[:e]]) for e in range(4)]
+    assert [best for _, best, *_ in rule.asked] == [max([0.0, *clean[:e]]) for e in range(6)]
+    assert [best for *_, best, _ in rule.asked] == [max([0.0, *loss[:e]]) for e in range(6)]
     assert {monitor for *_, monitor in rule.asked} == {"val/loss"}
+
+
+def test_what_has_diverged_is_not_kept(tmp_path):
+    class Diverging(foreign_module(pl)):
+        def training_step(self, batch, batch_idx):
+            figures = {"train/adv_acc": 0.5, "train/clean_acc": 0.9}
+            figures["train/loss"] = torch.nan if self.current_epoch > 0 else 1.0
+            self.log_dict(figures, on_step=False, on_epoch=True)
+            return super().training_step(batch, batch_idx)
+
+    trainer = make_trainer(pl, callbacks=[CollapseGuard(dirpath=tmp_path)], max_epochs=2)
+    trainer.fit(Diverging(), loader(), loader(seed=1))
+    kept = torch.load(tmp_path / "sound.ckpt", weights_only=True)
+    assert kept["epoch"] == 0
+    assert kept["callbacks"]["CollapseGuard"]["has_sound"]  # who goes on from it can fall back
+
+
+def test_a_smoke_test_is_not_judged(tmp_path):
+    rule = Scripted(collapses=(0,))
+    trainer = make_trainer(
+        pl, callbacks=[CollapseGuard(rule=rule, dirpath=tmp_path)], fast_dev_run=True
+    )
+    method = SparseAT(toy_net(), num_classes=NUM_CLASSES, attack=SigmaZero(num_steps=1), budget=2)
+    trainer.fit(method, loader(), loader(seed=1))
+    assert rule.asked == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_stops():
@@ -210,7 +236,7 @@ class Killer(pl.Callback):
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-@pytest.mark.filterwarnings("ignore:the training collapses")
+@pytest.mark.filterwarnings("ignore:The training collapses")
 def test_a_run_that_fell_back_and_was_killed_goes_on_bit_for_bit(tmp_path):
     def run(name, collapses, *callbacks, ckpt_path=None):
         last = ModelCheckpoint(tmp_path / name, filename="last", enable_version_counter=False)
