@@ -26,7 +26,7 @@ _LEAST_SHARE, _LEAST_SAMPLES = 0.1, 10
 class RobustnessDashboard(Callback):
     """Shows each measurement of the gauge in the loggers of the Trainer.
 
-    Needs a :class:`~sztrain.callbacks.SparseRobustness` before it in the list of callbacks. Logs
+    Needs a :class:`~sztrain.callbacks.SparseRobustness` among the callbacks beside it. Logs
     ``val/gauge_clean_acc``, the clean accuracy on the gauge's own samples, and shows the robustness
     curve of each epoch on one chart, the histogram of l0, the median l0 of each class, where images
     were attacked, and adversarial images; the same under ``test/`` for a verdict. W&B gets all of
@@ -50,7 +50,7 @@ class RobustnessDashboard(Callback):
             those of a sound training on the digits up to 0.83.
 
     Raises:
-        InputError: ``alarm_share`` is out of its range, or there is no gauge before it.
+        InputError: ``alarm_share`` is out of its range, or there is no gauge.
 
     Example:
         >>> gauge = SparseRobustness(num_samples=512, budgets=(10, 50))
@@ -79,10 +79,11 @@ class RobustnessDashboard(Callback):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if _gauge(trainer, before=self) is None:
+        if _gauge(trainer) is None:
             raise InputError(
-                "RobustnessDashboard shows what SparseRobustness measured, and found none before "
-                "it; list SparseRobustness(...) first among the callbacks"
+                "RobustnessDashboard shows what SparseRobustness measured, and found none; add "
+                "SparseRobustness(...) to the callbacks, or leave out the dashboard "
+                "(callbacks.pictures=null)"
             )
         if self._loggers and trainer.loggers == self._loggers:
             return  # the test after a training: its files go on
@@ -185,10 +186,10 @@ class RobustnessDashboard(Callback):
         self._alarmed = self._alarmed and not keys.probe_budgets
 
 
-def _gauge(trainer: pl.Trainer, before: Callback | None = None) -> SparseRobustness | None:
+def _gauge(trainer: pl.Trainer) -> SparseRobustness | None:
+    """The gauge, which puts itself first among the callbacks before anything is measured."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set in __init__
-    end = len(callbacks) if before is None else callbacks.index(before)
-    return next((c for c in callbacks[:end] if isinstance(c, SparseRobustness)), None)
+    return next((c for c in callbacks if isinstance(c, SparseRobustness)), None)
 
 
 def _keys(gauge: SparseRobustness, measurement: Measurement, stage: str) -> GaugeKeys:

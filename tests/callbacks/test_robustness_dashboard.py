@@ -374,11 +374,18 @@ def test_a_resumed_training_keeps_the_curves_of_its_first_part(tmp_path):
     assert [curves[1][epoch] for epoch in (0, 1)] == [curves[0][epoch] for epoch in (0, 1)]
 
 
-@pytest.mark.parametrize("order", [[], [RobustnessDashboard(), make_gauge()]])
-def test_a_gauge_has_to_stand_before_it(lightning, order):
-    trainer = make_trainer(lightning, callbacks=order or [RobustnessDashboard()])
-    with pytest.raises(InputError, match="list SparseRobustness"):
+def test_it_needs_a_gauge(lightning):
+    trainer = make_trainer(lightning, callbacks=[RobustnessDashboard()])
+    with pytest.raises(InputError, match="found none; add SparseRobustness"):
         trainer.test(make_module(lightning), images_of(3)[0], verbose=False)
+
+
+def test_it_may_stand_before_the_gauge(lightning):
+    dashboard = RobustnessDashboard()
+    trainer = make_trainer(lightning, callbacks=[dashboard, make_gauge()])
+    trainer.validate(make_module(lightning), images_of(3)[0], verbose=False)
+    assert list(dashboard._curves["val"]) == [0]
+    assert "val/gauge_clean_acc" in trainer.callback_metrics
 
 
 @pytest.mark.parametrize("share", [0, 1.5, float("nan")])
