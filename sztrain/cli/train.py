@@ -107,6 +107,11 @@ def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, s
     if checkpoint is not None:
         check_optimizer(checkpoint, method.optimizer(net.parameters()), cfg.ckpt_path)
     if isinstance(method, AdversarialTraining):
+        if method.attack.budget is not None:
+            raise InputError(
+                "method.attack.budget has no effect: training sets the budget of its adversary in "
+                f"each step; use method.budget={method.attack.budget}"
+            )
         method.check_budget(data.image_shape)
     return method, run_id
 

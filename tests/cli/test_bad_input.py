@@ -101,6 +101,7 @@ TRAININGS = {
     "seed=5000000000": ("`seed` to be at most 4294967295",),
     "method.budget=0": ("method: expected `budget` to be at least 1, got 0",),
     "method.budget=65": ("`budget` to be at most 64, the features of a sample, got 65",),
+    "method.attack.budget=4": ("method.attack.budget has no effect", "use method.budget=4"),
     "callbacks.gauge.budgets=[0]": ("`budgets` to be at least 1, got 0",),
     "callbacks.gauge.attack.budget=65": ("callbacks.gauge.attack.budget` to be at most 64",),
     "callbacks.gauge.verdict.budget=65": ("callbacks.gauge.verdict.budget` to be at most 64",),

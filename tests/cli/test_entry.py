@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hydra.errors import InstantiationException
+from hydra.errors import InstantiationException, MissingConfigException
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -76,6 +76,11 @@ def test_checkpoints_are_chosen_by_keys_that_the_gauge_logs(unit):
 
 
 # --- one line out of any error ---
+
+
+def test_a_sweeper_that_is_missing_can_be_installed():
+    error = MissingConfigException("missing", "hydra/sweeper/optuna", ["basic"])
+    assert "pip install 'sztrain[sweep]'" in one_line(error)
 
 
 def test_an_input_error_deep_in_the_chain_says_it_best():
