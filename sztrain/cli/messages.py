@@ -41,7 +41,9 @@ def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = 
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if group == "hydra/sweeper":
-            return f"the sweeper {choice} is not installed: pip install 'sztrain[sweep]' brings optuna"
+            return (
+                f"the sweeper {choice} is not installed: pip install 'sztrain[sweep]' brings optuna"
+            )
         listed = f"expected one of {', '.join(error.options)}"
         return f"there is no {group}={choice}; {listed}{_meant(choice, error.options)}"
     misspelt = re.search(r"Could not override '([\w.@/]+)'", str(error))

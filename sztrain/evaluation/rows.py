@@ -100,7 +100,9 @@ def paper_row(
         "attack": name,
         # A budget larger than the sample is no restriction.
         **{
-            f"asr_{k}": _percent(values.get(measure_key("asr", unit, k), values["asr_inf"]), measurement)
+            f"asr_{k}": _percent(
+                values.get(measure_key("asr", unit, k), values["asr_inf"]), measurement
+            )
             for k in PAPER_BUDGETS
         },
         "asr_inf": _percent(values["asr_inf"], measurement),
@@ -200,7 +202,7 @@ def budget_rows(
                 "asr": asr,
                 "time_s": cost.seconds_per_sample,
                 "queries_k": cost.passes_per_sample / 1000,
-                "unit": unit,
+                "unit": measurement.unit,
                 "num_samples": measurement.num_samples,
                 "options": describe_options(attack),
                 "paper_asr": published.asr if published else None,
