@@ -13,6 +13,7 @@ from sztrain.attacks.base import require_attack
 from sztrain.cli.build import build_data, make, plain, quieten
 from sztrain.cli.checks import (
     check_attack,
+    check_judge,
     check_net,
     check_num_samples,
     check_wandb,
@@ -102,6 +103,7 @@ def _net_jobs(cfg: DictConfig, device: torch.device) -> list[Job]:
         require_count("batch_size", cfg.batch_size, 1)
     attack: Attack = make(cfg.attack, "attack")
     require_attack("attack", attack)
+    check_judge("attack", attack)
     data = build_data(cfg.data)
     nets = {name: load_net(name) for name in _names(cfg.net)}
     for name, net in nets.items():

@@ -179,6 +179,7 @@ def test_a_wrong_evaluation_command_is_refused_in_one_line(refused, trained, tmp
     refused(f"{evaluate_it} attack=sigma_one", "there is no attack=sigma_one", "mean sigma_zero?")
     refused(f"{evaluate_it} attak.unit=pixels", "no option attak.unit", "mean attack.unit?")
     refused(f"{evaluate_it} attack.budget=65", "`attack.budget` to be at most 64", "got 65")
+    refused(f"{evaluate_it} attack=attack_mix", "got AttackMix, made to train")
     refused(f"{evaluate_it} data=mnist", "MNIST is not on disk")
     assert not list(tmp_path.rglob("results.csv"))
 
