@@ -111,8 +111,8 @@ def check_judge(name: str, attack: Attack) -> None:
     """
     if isinstance(attack, AttackMix):
         raise InputError(
-            f"expected `{name}` to be one that judges, got AttackMix, made to train: it tries one of "
-            "its members on each batch; the worst case of several is attack=sparse_autoattack"
+            f"expected `{name}` to be one that judges, got AttackMix, made to train: it tries one "
+            "of its members on each batch; the worst case of several is attack=sparse_autoattack"
         )
 
 
