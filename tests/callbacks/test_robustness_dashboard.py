@@ -3,6 +3,7 @@
 import csv
 import json
 import statistics
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,6 +96,7 @@ def logged(tmp_path_factory):
         module, (data, _) = make_module(pl), images_of(3)
         with pytest.warns(UserWarning, match="The gauge says robust, the probe says not"):
             trainer.fit(module, data, data)
+        time.sleep(1)  # tensorboardX names files by the second: this one would be written over
         trainer.test(module, data, verbose=False)
         wandb.finish()
         wandb.teardown()  # finish() alone may return before everything is on disk
