@@ -11,7 +11,7 @@ from itertools import cycle, islice
 import torch
 from scipy.stats import binom
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from sztrain.attacks import SigmaZero
 from sztrain.types import AttackResult
@@ -32,6 +32,19 @@ def toy_data(num_samples=24, seed=0):
 
 def loader(num_samples=24, batch_size=8, seed=0, **options):
     return DataLoader(toy_data(num_samples, seed), batch_size=batch_size, **options)
+
+
+class Indexed(Dataset):
+    """A dataset whose samples say which they are, as soft labels need it."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        return (*self.dataset[index], index)
 
 
 def toy_net(seed=0, extra=()):

@@ -3,7 +3,7 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-from toy_training import NUM_CLASSES, ScriptedAttack, loader, make_trainer, toy_net
+from toy_training import NUM_CLASSES, Indexed, ScriptedAttack, loader, make_trainer, toy_net
 
 from sztrain.data import Digits
 from sztrain.errors import InputError
@@ -27,17 +27,6 @@ def test_targets_follow_the_recurrence_sample_by_sample():
             assert found[row].tolist() == pytest.approx(by_hand[index])
     assert soft.targets[3].tolist() == [0, 0, 0]  # never seen
     torch.testing.assert_close(soft.targets[[0, 1, 2, 4]].sum(dim=1), torch.ones(4))
-
-
-class Indexed(torch.utils.data.Dataset):
-    def __init__(self, dataset):
-        self.dataset = dataset
-
-    def __len__(self):
-        return len(self.dataset)
-
-    def __getitem__(self, index):
-        return (*self.dataset[index], index)
 
 
 def cross_entropy(logits, targets):

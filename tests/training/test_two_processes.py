@@ -11,22 +11,19 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from toy_training import NUM_CLASSES, ScriptedAttack, loader, make_trainer, toy_data, toy_net
+from toy_training import (
+    NUM_CLASSES,
+    Indexed,
+    ScriptedAttack,
+    loader,
+    make_trainer,
+    toy_data,
+    toy_net,
+)
 
 from sztrain.training import SparseAT
 
 EPOCHS, MOMENTUM = 3, 0.8
-
-
-class Indexed(torch.utils.data.Dataset):
-    def __init__(self, dataset):
-        self.dataset = dataset
-
-    def __len__(self):
-        return len(self.dataset)
-
-    def __getitem__(self, index):
-        return (*self.dataset[index], index)
 
 
 class Keeper(pl.Callback):
