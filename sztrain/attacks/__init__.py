@@ -2,6 +2,7 @@
 
 from sztrain.attacks.aslo import ASLO
 from sztrain.attacks.attack_mix import AttackMix
+from sztrain.attacks.budgeted_sigma_zero import BudgetedSigmaZero
 from sztrain.attacks.gse import GSE
 from sztrain.attacks.lin_sparse import LinSparse
 from sztrain.attacks.peers import (
@@ -32,6 +33,7 @@ __all__ = [
     "AdvLibSigmaZero",
     "AttackMix",
     "BBadv",
+    "BudgetedSigmaZero",
     "LinSparse",
     "SigmaZero",
     "SparseAutoAttack",

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sztrain.attacks._climb import Climb
 from sztrain.attacks.base import Found, Logits, is_adversarial
 from sztrain.attacks.fixed_budget import FixedBudgetAttack, largest
-from sztrain.attacks.rows import Outcome, Rows, first_rows, precise, steps_between_looks
+from sztrain.attacks.rows import Outcome, steps_between_looks
 from sztrain.errors import require_count, require_positive
-from sztrain.norms import l0_norm, per_sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +80,9 @@ class SparsePGD(FixedBudgetAttack):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ascent(Rows):
+class Ascent(Climb):
     """State of sparse-PGD."""
 
-    budgets: Tensor
     values: Tensor
     """x + p: what a position shows where the mask is open, ``(N, channels, P)`` in [0, 1]."""
     mask: Tensor
@@ -94,10 +93,6 @@ class Ascent(Rows):
     mask_gradient: Tensor
     num_stale: Tensor
     """Steps since the kept positions changed."""
-    highest: Tensor
-    """Highest loss so far."""
-    reached: Tensor
-    """Where the loss was highest; where the net was fooled."""
 
     @classmethod
     def start(
@@ -112,27 +107,13 @@ class Ascent(Rows):
         noise = torch.empty_like(inputs).uniform_(-1, 1, generator=generator)
         mask = torch.empty_like(inputs[:, 0]).normal_(generator=generator)
         return cls(
-            **first_rows(inputs, labels),
-            budgets=budgets,
+            **cls.first(inputs, labels, budgets),
             values=noise.add_(inputs).clamp_(0, 1),
             mask=mask,
             kept=largest(mask, budgets, most),
             values_gradient=torch.zeros_like(inputs),
             mask_gradient=torch.zeros_like(mask),
             num_stale=torch.zeros_like(labels),
-            highest=inputs.new_full((len(inputs),), -torch.inf, dtype=precise(inputs)),
-            reached=inputs.clone(),
-        )
-
-    def claims(self) -> Found:
-        """The adversarial iterate of every row that has one, else its iterate of highest loss."""
-        l0 = l0_norm(self.reached - self.inputs, "pixels")
-        return Found(
-            best_inputs=self.reached,
-            best_l0=l0.masked_fill(self.open, torch.inf),
-            last_inputs=self.reached,
-            num_forwards=self.num_forwards,
-            num_backwards=self.num_backwards,
         )
 
 
@@ -209,12 +190,8 @@ def _look(
         ascent.num_backwards.add_(ascent.open)
         (gradient,) = torch.autograd.grad(loss.sum(), moved)
         _differentiate(attack, ascent, gradient)
-    moved, loss = moved.detach(), loss.detach()
     adversarial = is_adversarial(logits, ascent.labels, targeted=False)
-    better = ascent.open & (adversarial | (loss > ascent.highest))
-    ascent.highest.copy_(torch.where(better, loss, ascent.highest))
-    ascent.reached.lerp_(moved, per_sample(better.to(moved.dtype), moved))  # copies rows
-    ascent.open.logical_and_(~adversarial)
+    ascent.keep(moved.detach(), loss.detach(), adversarial)
 
 
 def _differentiate(attack: SparsePGD, ascent: Ascent, gradient: Tensor) -> None:

@@ -21,6 +21,7 @@ from sztrain.types import Attack
 # Each attack with a budget of queries that is small, and still enough to break something.
 ATTACKS = {
     "ASLO": {"num_steps": 12, "prune_steps": 5},
+    "BudgetedSigmaZero": {"num_steps": 50},
     "AttackMix": {"num_steps": 50},
     "GSE": {"num_steps": 60, "sigma": 30.0, "mu": 0.0005, "q": 0.5, "switch": 0.5, "patch": 2},
     "LinSparse": {
@@ -57,7 +58,17 @@ FEATURES_ONLY = {"AdvLibSigmaZero", "BB", "BBadv", "EAD", "FMN", "SparseFool", "
 
 # What an algorithm does not keep, and cannot be made to.
 DRAWS = "draws random numbers for the rows of a batch"
-RANDOM = ("AttackMix", "PGDL0", "SparseAutoAttack", "SparsePGD", "SparseRS", "VFGA", "BB", "BBadv")
+RANDOM = (
+    "AttackMix",
+    "BudgetedSigmaZero",
+    "PGDL0",
+    "SparseAutoAttack",
+    "SparsePGD",
+    "SparseRS",
+    "VFGA",
+    "BB",
+    "BBadv",
+)
 EXCEPTIONS = {
     **{(name, "equal samples get equal answers"): DRAWS for name in RANDOM},
     **{(name, "a sample does not see its batch"): DRAWS for name in RANDOM},

@@ -1,0 +1,53 @@
+"""What an ascent within a budget remembers of the samples that it attacks."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sztrain.attacks.base import Found
+from sztrain.attacks.rows import Rows, first_rows, precise
+from sztrain.norms import l0_norm, per_sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Climb(Rows):
+    """State of an ascent that ends at its first adversarial iterate.
+
+    Samples are of shape ``(channels, positions)``, as :class:`FixedBudgetAttack` hands them on.
+    """
+
+    budgets: Tensor
+    highest: Tensor
+    """Highest loss so far."""
+    reached: Tensor
+    """Where the loss was highest; where the net was fooled."""
+
+    @staticmethod
+    def first(inputs: Tensor, labels: Tensor, budgets: Tensor) -> dict[str, Any]:
+        """What every climb starts from, by the names of the attributes."""
+        return {
+            **first_rows(inputs, labels),
+            "budgets": budgets,
+            "highest": inputs.new_full((len(inputs),), -torch.inf, dtype=precise(inputs)),
+            "reached": inputs.clone(),
+        }
+
+    def keep(self, moved: Tensor, loss: Tensor, adversarial: Tensor) -> None:
+        """Take iterates that are adversarial, or of a loss as high as never before."""
+        better = self.open & (adversarial | (loss > self.highest))
+        self.highest.copy_(torch.where(better, loss, self.highest))
+        self.reached.lerp_(moved, per_sample(better.to(moved.dtype), moved))  # copies rows
+        self.open.logical_and_(~adversarial)
+
+    def claims(self) -> Found:
+        """The adversarial iterate of every row that has one, else its iterate of highest loss."""
+        l0 = l0_norm(self.reached - self.inputs, "pixels")
+        return Found(
+            best_inputs=self.reached,
+            best_l0=l0.masked_fill(self.open, torch.inf),
+            last_inputs=self.reached,
+            num_forwards=self.num_forwards,
+            num_backwards=self.num_backwards,
+        )
