@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sztrain.attacks.base import require_attack, validate_attack
+from sztrain.attacks.budgeted_sigma_zero import BudgetedSigmaZero
 from sztrain.attacks.sigma_zero import SigmaZero
 from sztrain.attacks.sparse_pgd import SparsePGD
 from sztrain.errors import InputError, require_at_least, require_count
@@ -17,13 +18,19 @@ from sztrain.types import Attack, AttackResult, Unit
 def _members() -> dict[str, Attack]:
     return {
         "sigma_zero": SigmaZero(),
+        "budgeted_sigma_zero": BudgetedSigmaZero(),
         "sparse_pgd": SparsePGD(),
         "sparse_pgd_projected": SparsePGD(projected=True),
     }
 
 
 def _weights() -> dict[str, float]:
-    return {"sigma_zero": 0.4, "sparse_pgd": 0.3, "sparse_pgd_projected": 0.3}
+    return {
+        "sigma_zero": 0.0,
+        "budgeted_sigma_zero": 0.5,
+        "sparse_pgd": 0.25,
+        "sparse_pgd_projected": 0.25,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +59,7 @@ class AttackMix:
         >>> mix = AttackMix(num_steps=20, budget=1)
         >>> drawn = dict(mix.drawn(seed) for seed in range(20))
         >>> {name: member.num_steps for name, member in sorted(drawn.items())}
-        {'sigma_zero': 20, 'sparse_pgd': 20, 'sparse_pgd_projected': 20}
+        {'budgeted_sigma_zero': 20, 'sparse_pgd': 20, 'sparse_pgd_projected': 20}
     """
 
     members: Mapping[str, Attack] = field(default_factory=_members)

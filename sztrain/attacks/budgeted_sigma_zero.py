@@ -116,13 +116,13 @@ def budgeted_sigma_zero(
 
     .. math::
         \delta \leftarrow \Pi\bigl(clip(x + \delta - \eta_i \, g / \|g\|_\infty) - x\bigr), \qquad
-        s = |\delta| \odot |g| \odot e^{r}, \quad r \sim N(0, jitter^2)
+        s_j = e^{r_j} \sum_{channels} |\delta_j \, g_j|, \quad r_j \sim N(0, jitter^2)
 
-    Π keeps the k positions of the largest scores s, summed over channels, and zeroes all others:
-    to first order, :math:`|\delta| \odot |g|` is what the margin loses by a position. With every
-    step of σ-zero as large as its gradient, what is new comes in by the size of its gradient, and
-    what is old stays by its effect. The random factors keep a net from learning which positions
-    the attack passes over.
+    from a start in k random positions at random corners of the colour cube. Π keeps the k positions
+    of the largest scores s and zeroes all others: to first order, :math:`|\delta_j \, g_j|` is what
+    position j does to the margin. As a plain step is as large as its gradient, what is new comes in
+    by the size of its gradient, and what is old stays by its effect. The random factors keep a net
+    from learning which positions the attack passes over.
 
     Args:
         logits_of: the net.
@@ -173,10 +173,12 @@ def _move(
 ) -> None:
     """One step along the normalised gradient, and the choice of the positions that stay moved."""
     gradient, delta = descent.gradient, descent.delta
-    gradient.div_(gradient.abs().amax(dim=(1, 2), keepdim=True).clamp_(min=1e-12))
+    steepest = gradient.abs().amax(dim=(1, 2), keepdim=True)
+    gradient.div_(steepest.clamp(min=torch.finfo(gradient.dtype).tiny))
     delta.sub_(gradient, alpha=eta).add_(descent.inputs).clamp_(0, 1).sub_(descent.inputs)
     scores = (delta * gradient).abs_().sum(dim=1)
     if jitter > 0:
         factors = torch.empty_like(scores).normal_(std=jitter, generator=generator).exp_()
         scores.mul_(factors)
-    delta.mul_(largest(scores, descent.budgets, most))
+    # Without a gradient there are no scores to choose by: everything stays where it is.
+    delta.mul_(largest(scores, descent.budgets, most).masked_fill_(steepest == 0, 1))

@@ -6,15 +6,35 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sztrain.attacks import PGDL0, SparsePGD, SparseRS, pgd_l0, sparse_pgd, sparse_rs
+from sztrain.attacks import (
+    PGDL0,
+    BudgetedSigmaZero,
+    SparsePGD,
+    SparseRS,
+    budgeted_sigma_zero,
+    pgd_l0,
+    sparse_pgd,
+    sparse_rs,
+)
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 
-ATTACKS = [PGDL0(early_stop=True), SparsePGD(), SparsePGD(projected=True), SparseRS()]
-MODULES = {PGDL0: pgd_l0, SparsePGD: sparse_pgd, SparseRS: sparse_rs}
+ATTACKS = [
+    PGDL0(early_stop=True),
+    SparsePGD(),
+    SparsePGD(projected=True),
+    SparseRS(),
+    BudgetedSigmaZero(),
+]
+MODULES = {
+    PGDL0: pgd_l0,
+    SparsePGD: sparse_pgd,
+    SparseRS: sparse_rs,
+    BudgetedSigmaZero: budgeted_sigma_zero,
+}
 every_attack = pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: type(a).__name__)
 
 

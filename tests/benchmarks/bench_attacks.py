@@ -25,7 +25,7 @@ from sztrain.losses import difference_of_logits
 from sztrain.models import describe_net, load_net
 
 DATA = {"mnist": MNIST, "digits": Digits, "folder": ImageFolders}
-ATTACKS = "sigma_zero:100,gse_mnist:400,lin_sparse_mnist:200,aslo:100"
+ATTACKS = "sigma_zero:100,budgeted_sigma_zero:100,gse_mnist:400,lin_sparse_mnist:200,aslo:100"
 BARE_PASSES = 20
 
 

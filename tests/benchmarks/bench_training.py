@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from sztrain.attacks import AttackMix, SigmaZero, SparsePGD
+from sztrain.attacks import AttackMix, BudgetedSigmaZero, SigmaZero, SparsePGD
 from sztrain.cli.build import quieten
 from sztrain.cli.memory import keep_freed_memory
 from sztrain.models import digits_cnn, preact_resnet18, small_cnn
@@ -35,6 +35,7 @@ NETS: dict[str, tuple[Callable[..., nn.Module], tuple[int, int, int]]] = {
 ATTACKS: dict[str, Callable[..., Any]] = {
     "sigma_zero": SigmaZero,
     "sparse_pgd": SparsePGD,
+    "budgeted_sigma_zero": BudgetedSigmaZero,
     "attack_mix": AttackMix,
 }
 METHODS: dict[str, type[SparseAT | TRADES | MART]] = {
