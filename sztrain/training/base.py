@@ -36,6 +36,8 @@ class RobustClassifier(pl.LightningModule, ABC):
             stepped after each; ``None``: a constant learning rate.
         label_smoothing: probability spread over all classes in the cross-entropy.
         compile: compile the net with ``torch.compile``.
+        channels_last: keep weights of convolutions in ``torch.channels_last``, which is faster for
+            most of them, and in half precision much faster.
         hyper_parameters: plain containers that describe the run; kept in the checkpoint, from
             which :func:`sztrain.models.load_net` rebuilds the net.
 
@@ -52,6 +54,7 @@ class RobustClassifier(pl.LightningModule, ABC):
         scheduler: SchedulerFactory | None = None,
         label_smoothing: float = 0.0,
         compile: bool = False,  # noqa: A002  (torch's own word for it)
+        channels_last: bool = False,
         hyper_parameters: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -64,6 +67,8 @@ class RobustClassifier(pl.LightningModule, ABC):
         self.scheduler = scheduler
         self.label_smoothing = label_smoothing
         self.save_hyperparameters(dict(hyper_parameters or {}))
+        if channels_last:
+            net.to(memory_format=torch.channels_last)
         if compile:
             net.compile()  # in place, so that the state dict keeps its names
         # Left to itself, the metric drops NaN, and a training that diverged would look sound.

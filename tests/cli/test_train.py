@@ -261,7 +261,7 @@ def test_another_seed_gives_another_net(call, tiny, tmp_path):
 # --- variants that a person tries ---
 
 
-@pytest.mark.parametrize("attack", ["gse", "lin_sparse", "aslo"])
+@pytest.mark.parametrize("attack", ["gse", "lin_sparse", "aslo", "budgeted_sigma_zero"])
 def test_the_adversary_is_exchanged_by_one_word(call, monkeypatch, attack):
     seen, trained_net = [], load_net("digits_standard")
 

@@ -162,3 +162,19 @@ def test_compiled_training_saves_the_same_net(backend, monkeypatch, tmp_path):
     untrained = make(StandardTraining).net
     untrained.load_state_dict(start)
     assert (untrained(images) - logits[0]).abs().max() > 1e-2
+
+
+def test_channels_last_is_another_layout_of_the_same_training(tmp_path):
+    weights = []
+    for channels_last in (True, False):
+        pl.seed_everything(3, verbose=False)
+        method = make(
+            SparseAT, attack=SigmaZero(num_steps=3), budget=4, channels_last=channels_last
+        )
+        saved(method, tmp_path / str(channels_last))
+        first = next(
+            m for m in method.net.modules() if isinstance(m, nn.Conv2d) and m.in_channels > 1
+        )
+        assert first.weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+        weights.append(torch.cat([p.detach().reshape(-1) for p in method.net.parameters()]))
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-5)
