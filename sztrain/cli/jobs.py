@@ -87,6 +87,7 @@ class Job:
         batch_size: samples attacked at once.
         budgets: budgets at which success and robust accuracy are wanted.
         output_dir: folder of the evaluation.
+        attack_name: what its suite calls the attack; empty where there is none.
         explained: whether to draw what the changes do.
         keeps_adv_inputs: whether to keep the adversarial examples of all samples.
     """
@@ -100,6 +101,7 @@ class Job:
     batch_size: int
     budgets: list[int]
     output_dir: Path
+    attack_name: str = ""
     explained: bool = False
     keeps_adv_inputs: bool = False
 
@@ -198,7 +200,9 @@ class Finding:
         model: name of the net.
         dataset: name of the data set.
         attack: the attack.
+        attack_name: what its suite calls the attack; empty where there is none.
         steps: N of the table that its row belongs to.
+        l0: of every sample, float ``(N,)``.
         num_samples: samples attacked.
         batch_size: samples attacked at once.
         measurement: robustness of the net.
@@ -212,7 +216,9 @@ class Finding:
     model: str
     dataset: str
     attack: Attack
+    attack_name: str
     steps: int
+    l0: Tensor
     num_samples: int
     batch_size: int
     measurement: Measurement
@@ -230,7 +236,8 @@ def conclude(job: Job) -> Finding:
     """
     tally, cost = job.tally(), total_cost(job.records.cost(span) for span in job.spans)
     rows = [row for span in job.spans for row in job.records.read(span)]
-    tally.count(torch.tensor([row.l0 for row in rows]), cost.seconds)
+    l0 = torch.tensor([row.l0 for row in rows])
+    tally.count(l0, cost.seconds)
     write_csv(common_cells(rows), job.output_dir / "records" / f"{job.label}.csv")
     drawable = job.selection.data.in_channels in (1, 3)
     examples = job.records.read_examples() if drawable else None
@@ -239,7 +246,9 @@ def conclude(job: Job) -> Finding:
         model=job.model,
         dataset=job.selection.data.name,
         attack=job.attack,
+        attack_name=job.attack_name,
         steps=job.steps,
+        l0=l0,
         num_samples=len(rows),
         batch_size=job.batch_size,
         measurement=tally.measurement(),

@@ -8,7 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from sztrain.evaluation.tables import digits, printed_table
+from sztrain.evaluation.html import Printed
+from sztrain.evaluation.tables import digits
 
 _LEGEND = (
     "clean accuracy and ASR in percent, median and mean of ℓ0, "
@@ -55,30 +56,22 @@ def _last_epoch(last: Mapping[str, Any], unit: str) -> str:
     )
 
 
-def print_results(
-    rows: list[dict[str, Any]],
-    headings: Mapping[str, str],
-    title: str,
-    remarks: Sequence[str],
-    report: Path,
-) -> None:
-    """Print rows of results under the given columns.
+def print_results(tables: Mapping[str, Printed], remarks: Sequence[str], report: Path) -> None:
+    """Print tables of results.
 
     Args:
-        rows: one dictionary a row.
-        headings: heading of each column by its key; those that are empty throughout are left out.
-        title: above the table.
-        remarks: lines below the table.
+        tables: headings and cells, the results first; by the title above each.
+        remarks: lines below the tables.
         report: the page that shows more.
     """
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    shown, body = printed_table(rows, headings)
-    for heading in shown:
-        table.add_column(heading, justify="right", overflow="fold")  # whole, however long
-    for row in body:
-        table.add_row(*(cell.ours for cell in row))
     console = Console()
-    console.print(table)
+    for title, (headings, body) in tables.items():
+        table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        for heading in headings:
+            table.add_column(heading, justify="right", overflow="fold")  # whole, however long
+        for row in body:
+            table.add_row(*(cell.ours for cell in row))
+        console.print(table)
     console.print(_LEGEND)  # no caption: a narrow table would squeeze it
     for remark in remarks:
         console.print(remark, soft_wrap=True, highlight=False, markup=False)

@@ -18,6 +18,7 @@ from sztrain.cli.report import print_results
 from sztrain.cli.suites import Suite
 from sztrain.cli.transfer import KeptExamples, transfer_rows
 from sztrain.cli.wandb_run import WandbRun
+from sztrain.cli.worst_case import WorstCases
 from sztrain.evaluation.html import Picture, write_report
 from sztrain.evaluation.rows import attack_label, budget_rows, paper_row
 from sztrain.evaluation.tables import printed_table, write_csv, write_latex, write_markdown
@@ -87,6 +88,7 @@ class Report:
         self.rows: list[dict[str, Any]] = []
         self._budget_rows: list[dict[str, Any]] = []
         self._findings: list[Finding] = []
+        self._worst_case = WorstCases(suite)
         self._pictures: list[Picture] = []
         self._kept: list[KeptExamples] = []
 
@@ -113,7 +115,8 @@ class Report:
             "steps": finding.steps,
         }
         measured = (finding.measurement, finding.cost)
-        if self.suite is not None and finding.attack.unit == "features":
+        if self.suite is not None:
+            self._worst_case.add(finding)
             self._budget_rows += budget_rows(*measured, self.suite.fixed_budgets, **about)
             if finding.attack.budget is not None:
                 return
@@ -146,6 +149,9 @@ class Report:
         transfer = transfer_rows(self._kept)
         if transfer:
             write_csv(transfer, self.output_dir / "transfer.csv")
+        worst_case = self._worst_case.rows()
+        if worst_case:
+            write_csv(worst_case, self.output_dir / "worst_case.csv")
         report = self.output_dir / "report.html"
         write_report(
             report,
@@ -153,6 +159,7 @@ class Report:
             facts=self._facts(),
             tables={
                 "Results": printed_table(self._rows_to_read()),
+                **self._worst_case.printed(whole=True),
                 "Fixed budgets": printed_table(self._budget_rows, _BUDGET_HEADINGS),
                 "Transfer": transfer_table(transfer),
             },
@@ -164,9 +171,12 @@ class Report:
                 "results": self.rows,
                 "results_fixed_budget": self._budget_rows,
                 "transfer": transfer,
+                "worst_case": worst_case,
             }
             self.run.finish(tables, self._findings, pictures, report)
-        print_results(self.rows, self._headings(), self._title(), self._remarks(), report)
+        shown = {self._title(): printed_table(self.rows, self._headings())}
+        shown |= self._worst_case.printed(whole=False)
+        print_results(shown, [*self._worst_case.remarks(), *self._remarks()], report)
 
     def _headings(self) -> dict[str, str]:
         """Columns for the screen: where all rows have the same attack, its name is elsewhere."""
@@ -186,7 +196,9 @@ class Report:
         return [row for row in self.rows if not row["notes"]] + [*missing.values()]
 
     def _title(self) -> str:
-        if self.suite is not None or not self._findings:
+        if self.suite is not None:
+            return f"Counted in {self.suite.unit}" if self.suite.unit else ""
+        if not self._findings:
             return ""
         last = self._findings[-1]
         return f"{judged_by(last.attack)} on {last.num_samples} images of {last.dataset}"

@@ -81,6 +81,7 @@ def suite_jobs(
                 batch_size=suite.batch_size or automatic_batch_size(device, shape),
                 budgets=suite.fixed_budgets,
                 output_dir=output_dir,
+                attack_name=run.name,
                 explained=run.explained,
                 keeps_adv_inputs=suite.transfer and run.attack.budget is None,
             )

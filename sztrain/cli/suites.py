@@ -12,7 +12,7 @@ from sztrain.attacks.base import require_attack
 from sztrain.cli.build import make, plain
 from sztrain.cli.messages import CONFIG_MODULE
 from sztrain.errors import InputError, require_count
-from sztrain.types import Attack
+from sztrain.types import Attack, Unit
 
 # What says what runs where there is no suite.
 _WITHOUT_SUITE = ("attack", "net", "data", "split", "num_samples", "batch_size", "budgets")
@@ -26,12 +26,14 @@ class Run:
         label: part of the names of its files.
         steps: N of the table that it belongs to.
         attack: the attack.
+        name: of the attack in the suite's list.
         explained: whether to draw what its changes do.
     """
 
     label: str
     steps: int
     attack: Attack
+    name: str
     explained: bool = False
 
 
@@ -58,6 +60,8 @@ class Suite:
         explained_attacks: those of ``attacks`` of which to draw what their changes do.
         transfer: whether to keep all adversarial examples, and try them on the suite's other nets
             for the same data.
+        worst_case: whether to tell for each net what all attacks together leave of it.
+        unit: what all attacks count; ``None``: each what its option says.
 
     Raises:
         InputError: an empty list, or a number that is none.
@@ -78,6 +82,8 @@ class Suite:
     variants: dict[str, dict[str, str]]
     explained_attacks: list[str]
     transfer: bool
+    worst_case: bool
+    unit: Unit | None
 
     def __post_init__(self) -> None:
         for name in ("models", "attacks", "num_steps"):
@@ -91,6 +97,8 @@ class Suite:
                 )
         if "num_steps" in self.grid:
             raise InputError("a suite's numbers of steps are suite.num_steps, not part of its grid")
+        if self.unit is not None and "unit" in self.grid:
+            raise InputError("what a suite counts is either suite.unit or part of its grid")
         for name in ("num_steps", "fixed_budgets"):
             for value in getattr(self, name):
                 require_count(f"suite.{name}", value, 1)
@@ -116,6 +124,11 @@ class Suite:
         for mapping in (self.steps_per_n, self.fixed_budget_steps_per_n):
             for attack, steps in mapping.items():
                 require_count(f"suite: steps of {attack} for each of N", steps, 1)
+
+    @property
+    def all_attacks(self) -> list[str]:
+        """Its attacks by name, those at a fixed budget alone at the end."""
+        return list(dict.fromkeys([*self.attacks, *self.fixed_budget_attacks]))
 
     @property
     def num_runs(self) -> int:
@@ -145,7 +158,8 @@ class Suite:
             yield Run(
                 label=f"{option}-{steps}{place}",
                 steps=steps,
-                attack=build_attack(option, {**point, "num_steps": num_steps}),
+                attack=build_attack(option, {**self._unit, **point, "num_steps": num_steps}),
+                name=name,
                 explained=name in self.explained_attacks,
             )
 
@@ -155,8 +169,17 @@ class Suite:
         ):
             num_steps = steps * self.fixed_budget_steps_per_n.get(name, 1)
             option = variants.get(name, name)
-            attack = build_attack(option, {"num_steps": num_steps, "budget": budget})
-            yield Run(label=f"{option}-{steps}-budget={budget}", steps=steps, attack=attack)
+            options = {**self._unit, "num_steps": num_steps, "budget": budget}
+            yield Run(
+                label=f"{option}-{steps}-budget={budget}",
+                steps=steps,
+                attack=build_attack(option, options),
+                name=name,
+            )
+
+    @property
+    def _unit(self) -> dict[str, Unit]:
+        return {} if self.unit is None else {"unit": self.unit}
 
 
 def read_suite(cfg: DictConfig, overrides: list[str]) -> Suite:

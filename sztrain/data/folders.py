@@ -67,7 +67,9 @@ class ImageFolders(ImageDataModule):
     """Images in ``root/train/<class>/*`` and ``root/test/<class>/*``, or in ``root/<class>/*``.
 
     Classes are numbered in the order of their names. Without a ``train`` folder, the test part is
-    cut from ``root/<class>/*`` with ``split_seed``. Images are decoded when they are needed.
+    cut from ``root/<class>/*`` with ``split_seed``. The test images are in a random order that
+    ``split_seed`` alone decides, so that the first of them are a fair sample. Images are decoded
+    when they are needed.
 
     Args:
         image_size: side that images are brought to, by resizing the shorter side and cropping the
@@ -139,11 +141,16 @@ class ImageFolders(ImageDataModule):
         if not has_parts:
             samples = self._samples(names, labels, self._shape(names))
             train, test = stratified_split(labels, self.test_fraction, self.split_seed)
-            return samples.subset(train), samples.subset(test)
+            return samples.subset(train), self._mixed(samples.subset(test))
         test_names, test_labels = list_images(self.root, self.test_folder, classes)
         shape = self._shape(names + test_names)
         train_samples = self._samples(names, labels, shape)
-        return train_samples, self._samples(test_names, test_labels, shape)
+        return train_samples, self._mixed(self._samples(test_names, test_labels, shape))
+
+    def _mixed(self, samples: ImageFileSamples) -> ImageFileSamples:
+        """In a random order, always the same, so that the first of them are of all classes."""
+        generator = torch.Generator().manual_seed(self.split_seed)
+        return samples.subset(torch.randperm(len(samples.names), generator=generator))
 
     def _shape(self, names: list[str]) -> tuple[int, int, int]:
         if self.image_size is not None:

@@ -90,7 +90,7 @@ def paper_row(
         changes: means as :func:`sztrain.evaluation.changes.mean_changes` gives them.
     """
     name = paper_name(attack)
-    values, unit = measurement.values, measurement.unit
+    values, unit, num_samples = measurement.values, measurement.unit, measurement.num_samples
     published = find_row(model, name, steps) if _as_in_paper(attack) else None
     row: dict[str, Any] = {
         "table": published.table if published else "",
@@ -100,22 +100,22 @@ def paper_row(
         "attack": name,
         # A budget larger than the sample is no restriction.
         **{
-            f"asr_{k}": _percent(
-                values.get(measure_key("asr", unit, k), values["asr_inf"]), measurement
+            f"asr_{k}": percent(
+                values.get(measure_key("asr", unit, k), values["asr_inf"]), num_samples
             )
             for k in PAPER_BUDGETS
         },
-        "asr_inf": _percent(values["asr_inf"], measurement),
+        "asr_inf": percent(values["asr_inf"], num_samples),
         "median_l0": values[measure_key("median_l0", unit)],
         "time_s": cost.seconds_per_sample,
         "queries_k": cost.passes_per_sample / 1000,
         "vram_gb": None if "cpu" in cost.device else cost.peak_memory / 2**30,
         "notes": "",
-        "num_samples": measurement.num_samples,
+        "num_samples": num_samples,
         "unit": unit,
         "device": cost.device,
         "batch_size": batch_size,
-        "clean_acc": _percent(float(measurement.curve[0]), measurement),
+        "clean_acc": percent(float(measurement.curve[0]), num_samples),
         "mean_l0": values[measure_key("mean_l0", unit)],
         "resident_gb": cost.peak_memory / 2**30 if cost.device == "cpu" else None,
         "options": describe_options(attack),
@@ -128,8 +128,8 @@ def paper_row(
         beside[f"paper_{column}"] = printed
         beside[f"delta_{column}"] = difference(row[column], printed)
     found = verdict(beside)
-    if found and measurement.num_samples < FEW_SAMPLES:
-        found += f" (on {measurement.num_samples} samples)"
+    if found and num_samples < FEW_SAMPLES:
+        found += f" (on {num_samples} samples)"
     return row | {"verdict": found} | beside
 
 
@@ -190,7 +190,7 @@ def budget_rows(
     for budget in budgets:
         published = printed.get((model, name, steps, budget)) if comparable else None
         robust = float(measurement.curve[min(budget, len(measurement.curve) - 1)])
-        asr = _percent(1 - robust, measurement)
+        asr = percent(1 - robust, measurement.num_samples)
         rows.append(
             {
                 "table": published.table if published else "",
@@ -283,9 +283,16 @@ def paper_name(attack: Attack) -> str:
     return PAPER_NAMES.get(name, name)
 
 
-def _percent(share: float, measurement: Measurement) -> float:
-    """Percent of the samples, without the rounding of metrics in single precision."""
-    return 100 * round(share * measurement.num_samples) / measurement.num_samples
+def percent(share: float, num_samples: int) -> float:
+    """Percent of the samples, without the rounding of metrics in single precision.
+
+    Example:
+        >>> import torch
+        >>> share = float(torch.tensor(0.7))
+        >>> 100 * share == 70, percent(share, 10)
+        (False, 70.0)
+    """
+    return 100 * round(share * num_samples) / num_samples
 
 
 def difference(ours: float | None, printed: float | None) -> float | None:

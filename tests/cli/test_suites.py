@@ -304,7 +304,8 @@ def test_the_report_is_one_page_that_needs_nothing_beside_it(call, paper_nets, t
 def test_an_evaluation_in_wandb(call, table, tmp_path, monkeypatch):
     for name in ("DATA", "CACHE", "CONFIG"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name))
-    assert call(f"{SUITE} suite.num_steps=[4] logger=wandb").status == 0
+    command = f"{SUITE} suite.num_steps=[4] suite.worst_case=true logger=wandb"
+    assert call(command).status == 0
     wandb.teardown()
     (run_file,) = tmp_path.glob("out/wandb/offline-run-*/*.wandb")
     items = logged_items(run_file)
@@ -313,11 +314,12 @@ def test_an_evaluation_in_wandb(call, table, tmp_path, monkeypatch):
     def logged_table(key):
         return json.loads((files / items[f"{key}/path"]).read_text())
 
-    for key in ("results", "results_fixed_budget"):
+    shown = {"results": "asr_10", "results_fixed_budget": "asr", "worst_case": "robust_acc_4"}
+    for key, name in shown.items():
         found, rows = logged_table(key), table(f"out/{key}.csv")
         assert found["columns"] == list(rows[0])
-        column = found["columns"].index("asr_10" if key == "results" else "asr")
-        expected = floats(rows, found["columns"][column])
+        column = found["columns"].index(name)
+        expected = floats(rows, name)
         assert [values[column] for values in found["data"]] == pytest.approx(expected)
     chart = "curves/digits-N=4-features"
     assert chart in charts(run_file)
@@ -333,7 +335,7 @@ def test_an_evaluation_in_wandb(call, table, tmp_path, monkeypatch):
     artifacts = [record.artifact for record in run_records(run_file)]
     (artifact,) = [artifact for artifact in artifacts if artifact.type == "records"]
     kept = {entry.path for entry in artifact.manifest.contents}
-    assert {"results.csv", "config.yaml", "records/digits_standard-sigma_zero-4.csv"} <= kept
+    assert {"worst_case.csv", "config.yaml", "records/digits_standard-sigma_zero-4.csv"} <= kept
 
 
 def test_a_logger_that_would_do_nothing_is_refused(call):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -30,10 +32,11 @@ def test_images_and_labels_come_from_the_folders(parts):
     data = ImageFolders(root=str(parts), val_fraction=1 / 3, batch_size=4)
     inputs, labels = zip(*data.test_dataloader(), strict=True)
     inputs, labels = torch.cat(inputs), torch.cat(labels)
-    assert labels.tolist() == [0, 0, 1, 1, 2, 2]  # ant, bee, cat
-    files = [parts / "test" / name / f"{i}.png" for name in ("ant", "bee", "cat") for i in (0, 1)]
-    for image, file in zip(inputs, files, strict=True):
-        pixels = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
+    files = data.part("test").samples.names
+    assert set(files) == {f"test/{name}/{i}.png" for name in ("ant", "bee", "cat") for i in (0, 1)}
+    for image, label, file in zip(inputs, labels.tolist(), files, strict=True):
+        assert ("ant", "bee", "cat")[label] == Path(file).parent.name
+        pixels = torch.from_numpy(np.array(Image.open(parts / file))).permute(2, 0, 1)
         assert torch.equal(image, pixels / 255)
     assert (data.num_classes, data.image_shape) == (3, (3, 7, 9))
     names = [data.part(split).samples.names for split in ("train", "val")]
@@ -55,6 +58,27 @@ def test_without_parts_the_test_is_cut_by_the_split_seed(tmp_path):
     assert names(split_seed=5)[2] != test
 
 
+@pytest.mark.parametrize("has_parts", [True, False])
+def test_the_first_test_images_are_of_all_classes(tmp_path, has_parts):
+    folders = [tmp_path / "train", tmp_path / "test"] if has_parts else [tmp_path]
+    for folder in folders:
+        write_images(folder, num_images=40, size=(2, 2))
+
+    def labels(**options):
+        data = ImageFolders(root=str(tmp_path), test_fraction=0.5, **options)
+        return data.part("test").samples.labels
+
+    assert torch.bincount(labels()[:24], minlength=3).min() >= 3
+    assert torch.equal(labels(seed=1), labels())
+    assert not torch.equal(labels(split_seed=1), labels())
+
+
+def image_of(data, name):
+    """The test image of a file, whatever its place in the order."""
+    inputs, _ = next(iter(data.test_dataloader()))
+    return inputs[[Path(file).as_posix() for file in data.part("test").samples.names].index(name)]
+
+
 def test_grey_images_and_resizing(parts):
     data = ImageFolders(root=str(parts), image_size=5, in_channels=1)
     assert data.image_shape == (1, 5, 5)
@@ -64,7 +88,8 @@ def test_grey_images_and_resizing(parts):
     with Image.open(parts / "test" / "ant" / "0.png") as image:
         expected = image.convert("L").resize((6, 5), Image.Resampling.BILINEAR)
     wide = torch.from_numpy(np.array(expected)) / 255
-    assert any(torch.equal(inputs[0, 0], wide[:, left : left + 5]) for left in (0, 1))
+    found = image_of(data, "test/ant/0.png")[0]
+    assert any(torch.equal(found, wide[:, left : left + 5]) for left in (0, 1))
 
 
 @pytest.mark.parametrize("augment", ["none", "cifar", "imagenet"])
@@ -102,11 +127,10 @@ def test_imagenet_layout_and_evaluation_crop(tmp_path):
     write_images(tmp_path / "val", num_images=1, size=(40, 32))
     data = ImageNet(root=str(tmp_path), image_size=28, num_classes=3)
     assert data.image_shape == (3, 28, 28)
-    inputs, _ = next(iter(data.test_dataloader()))
     # 8/7 of 28 is 32: nothing is resized, the middle 28x28 of 40x32 are cropped.
     with Image.open(tmp_path / "val" / "ant" / "0.png") as image:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
-    assert torch.equal(inputs[0], pixels[:, 2:30, 6:34])
+    assert torch.equal(image_of(data, "val/ant/0.png"), pixels[:, 2:30, 6:34])
     inputs, _ = next(iter(data.train_dataloader()))
     assert inputs.shape[1:] == (3, 28, 28)
 
