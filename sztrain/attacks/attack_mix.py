@@ -26,10 +26,10 @@ def _members() -> dict[str, Attack]:
 
 def _weights() -> dict[str, float]:
     return {
-        "sigma_zero": 0.0,
-        "budgeted_sigma_zero": 0.5,
-        "sparse_pgd": 0.25,
-        "sparse_pgd_projected": 0.25,
+        "sigma_zero": 0.25,
+        "budgeted_sigma_zero": 0.0,
+        "sparse_pgd": 0.375,
+        "sparse_pgd_projected": 0.375,
     }
 
 
@@ -59,7 +59,7 @@ class AttackMix:
         >>> mix = AttackMix(num_steps=20, budget=1)
         >>> drawn = dict(mix.drawn(seed) for seed in range(20))
         >>> {name: member.num_steps for name, member in sorted(drawn.items())}
-        {'budgeted_sigma_zero': 20, 'sparse_pgd': 20, 'sparse_pgd_projected': 20}
+        {'sigma_zero': 20, 'sparse_pgd': 20, 'sparse_pgd_projected': 20}
     """
 
     members: Mapping[str, Attack] = field(default_factory=_members)

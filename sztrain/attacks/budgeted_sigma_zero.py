@@ -1,8 +1,9 @@
 r"""σ-zero within a budget: an adversary whose examples make nets that hold against other attacks.
 
-Its loss, its step and its step size are those of Cinà, Villani, Pintor, Schönherr, Biggio, Pelillo:
-"σ-zero: Gradient-based Optimization of l0-norm Adversarial Examples", `arXiv:2402.01879
-<https://arxiv.org/abs/2402.01879>`_, Algorithm 1; the choice of positions is this project's.
+The margin, the step along the normalised gradient and the step size are those of Cinà, Villani,
+Pintor, Schönherr, Biggio, Pelillo: "σ-zero: Gradient-based Optimization of l0-norm Adversarial
+Examples", `arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_, Algorithm 1; the random start and
+the choice of positions are this project's.
 """
 
 from dataclasses import dataclass
@@ -28,9 +29,10 @@ class BudgetedSigmaZero(FixedBudgetAttack):
     sample leaves the batch once it is broken; ``last_inputs`` of one that is not is its iterate of
     smallest margin. Made for training: nets that learn from the smallest changes of
     :class:`~sztrain.attacks.SigmaZero` resist that attack and little else (``docs/training.md``
-    has the figures). Two things of the released σ-zero are missing on purpose: Adam's step, whose
-    first entries are all of one size, so that hardly anything tells the positions apart; and the
-    threshold τ, in whose place stands a choice of k positions.
+    has the figures). Of σ-zero it has the margin, the normalised gradient, the plain step of
+    Algorithm 1 and the annealing. It has neither the smooth l0 nor the threshold τ, in whose place
+    stands the choice of k positions, nor Adam, whose first step makes all entries of one size, so
+    that hardly anything tells the positions apart; and it starts at random.
 
     Args:
         num_steps: N, steps of one run; where the budget is searched for, of all its rounds

@@ -103,13 +103,13 @@ def check_attack(name: str, attack: Attack, shape: tuple[int, ...]) -> None:
         attack.load()
 
 
-def check_judge(name: str, attack: Attack) -> None:
+def check_judge(name: str, attack_class: type) -> None:
     """Refuse an attack by whose figures no net can be judged.
 
     Raises:
         InputError: it tries one of its members alone on each batch.
     """
-    if isinstance(attack, AttackMix):
+    if issubclass(attack_class, AttackMix):
         raise InputError(
             f"expected `{name}` to be one that judges, got AttackMix, made to train: it tries one "
             "of its members on each batch; the worst case of several is attack=sparse_autoattack"

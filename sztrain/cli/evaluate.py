@@ -103,7 +103,7 @@ def _net_jobs(cfg: DictConfig, device: torch.device) -> list[Job]:
         require_count("batch_size", cfg.batch_size, 1)
     attack: Attack = make(cfg.attack, "attack")
     require_attack("attack", attack)
-    check_judge("attack", attack)
+    check_judge("attack", type(attack))
     data = build_data(cfg.data)
     nets = {name: load_net(name) for name in _names(cfg.net)}
     for name, net in nets.items():

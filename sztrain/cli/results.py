@@ -31,6 +31,7 @@ _SCREEN = {
     "attack": "attack",
     "options": "options",
     "steps": "N",
+    "unit": "unit",
     "clean_acc": "clean",
     "asr_10": "ASR10",
     "asr_50": "ASR50",
@@ -47,11 +48,16 @@ _BUDGET_HEADINGS = {
     "attack": "attack",
     "options": "options",
     "steps": "N",
+    "unit": "unit",
     "budget": "k",
     "asr": "ASR",
     "time_s": "t",
     "queries_k": "q",
 }
+
+
+# Of an earlier run in the same folder they would tell of other jobs than the tables beside them.
+_WRITTEN_LAST = ("transfer.csv", "worst_case.csv")
 
 
 class _About(TypedDict):
@@ -100,6 +106,8 @@ class Report:
             self._add_found(job)
         # Not before: in the folder of another evaluation the job was refused.
         write_whole(self.output_dir / "config.yaml", self.config)
+        for name in _WRITTEN_LAST:
+            (self.output_dir / name).unlink(missing_ok=True)
         write_csv(self.rows, self.output_dir / "results.csv")
         write_markdown(self.rows, self.output_dir / "results.md")
         write_latex(self.rows, self.output_dir / "results.tex")
@@ -159,7 +167,7 @@ class Report:
             facts=self._facts(),
             tables={
                 "Results": printed_table(self._rows_to_read()),
-                **self._worst_case.printed(whole=True),
+                **self._worst_case.printed(worst_case, whole=True),
                 "Fixed budgets": printed_table(self._budget_rows, _BUDGET_HEADINGS),
                 "Transfer": transfer_table(transfer),
             },
@@ -175,12 +183,14 @@ class Report:
             }
             self.run.finish(tables, self._findings, pictures, report)
         shown = {self._title(): printed_table(self.rows, self._headings())}
-        shown |= self._worst_case.printed(whole=False)
+        shown |= self._worst_case.printed(worst_case, whole=False)
         print_results(shown, [*self._worst_case.remarks(), *self._remarks()], report)
 
     def _headings(self) -> dict[str, str]:
-        """Columns for the screen: where all rows have the same attack, its name is elsewhere."""
-        left_out = set() if self.suite is not None else {"steps", "options"}
+        """Columns for the screen, without what is the same in all rows and told elsewhere."""
+        left_out = set() if self.suite is not None else {"steps", "options", "unit"}
+        if self.suite is not None and self.suite.unit is not None:
+            left_out.add("unit")
         if len({row["attack"] for row in self.rows}) == 1:
             left_out.add("attack")
         return {key: heading for key, heading in _SCREEN.items() if key not in left_out}

@@ -6,10 +6,12 @@ from importlib.resources import files
 from itertools import product
 from typing import Any
 
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from sztrain.attacks.base import require_attack
 from sztrain.cli.build import make, plain
+from sztrain.cli.checks import check_judge
 from sztrain.cli.messages import CONFIG_MODULE
 from sztrain.errors import InputError, require_count
 from sztrain.types import Attack, Unit
@@ -64,7 +66,8 @@ class Suite:
         unit: what all attacks count; ``None``: each what its option says.
 
     Raises:
-        InputError: an empty list, or a number that is none.
+        InputError: an empty list, an entry twice, a number that is none, or a grid over what the
+            suite itself says: its numbers of steps, or its unit.
     """
 
     models: list[str]
@@ -82,8 +85,9 @@ class Suite:
     variants: dict[str, dict[str, str]]
     explained_attacks: list[str]
     transfer: bool
-    worst_case: bool
-    unit: Unit | None
+    # A suite of one's own may be older than these.
+    worst_case: bool = False
+    unit: Unit | None = None
 
     def __post_init__(self) -> None:
         for name in ("models", "attacks", "num_steps"):
@@ -212,9 +216,10 @@ def build_attack(name: str, options: Mapping[str, Any]) -> Attack:
     """An option of the config group ``attack``, some of its own options replaced.
 
     Raises:
-        InputError: there is no such option, or none of its own.
+        InputError: there is no such option, or none of its own; or no net can be judged by it.
     """
     node = config_option("attack", name)
+    check_judge(f"attack={name}", get_class(node["_target_"]))
     for key in options:
         if key not in node:
             known = ", ".join(str(option) for option in node if option != "_target_")

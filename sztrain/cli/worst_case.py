@@ -1,5 +1,6 @@
 """The worst case of all attacks of a suite, from what its jobs found."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sztrain.cli.jobs import Finding
@@ -36,7 +37,7 @@ class WorstCases:
                 unit=finding.attack.unit,
                 attack=finding.attack_name,
                 budget=finding.attack.budget,
-                size=len(finding.measurement.curve) - 1,
+                num_units=len(finding.measurement.curve) - 1,
                 l0=finding.l0,
             )
         )
@@ -47,18 +48,18 @@ class WorstCases:
             return []
         return worst_case_rows(self._runs, self._suite.all_attacks, self._suite.fixed_budgets)
 
-    def printed(self, *, whole: bool) -> dict[str, Printed]:
+    def printed(self, rows: Sequence[dict[str, Any]], *, whole: bool) -> dict[str, Printed]:
         """The table to read, by its heading; none where it is not wanted.
 
         Args:
+            rows: as :meth:`rows` gave them.
             whole: with a column for each attack alone, for which a screen seldom has room.
         """
-        rows = self.rows()
         if self._suite is None or not rows:
             return {}
         attacks = self._suite.all_attacks
         headings = worst_case_headings(self._suite.fixed_budgets, attacks if whole else ())
-        return {"Worst case": printed_table(rows, headings)}
+        return {"Worst case": printed_table(rows, headings, keep_unit=True)}
 
     def remarks(self) -> list[str]:
         """What the table on the screen rests on, in one line."""

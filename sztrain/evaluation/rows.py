@@ -37,6 +37,7 @@ HEADINGS = {
     "attack": "attack",
     "options": "options",
     "steps": "N",
+    "unit": "unit",
     "asr_10": "ASR10",
     "asr_50": "ASR50",
     "asr_inf": "ASR∞",

@@ -95,13 +95,17 @@ class Cell(NamedTuple):
 
 
 def printed_table(
-    rows: Sequence[dict[str, Any]], headings: Mapping[str, str] = HEADINGS
+    rows: Sequence[dict[str, Any]],
+    headings: Mapping[str, str] = HEADINGS,
+    *,
+    keep_unit: bool = False,
 ) -> tuple[list[str], list[list[Cell]]]:
     """Headings and cells to print; columns that are empty throughout are left out.
 
     Args:
         rows: as :func:`sztrain.evaluation.rows.paper_row` makes them.
         headings: heading of each column to print, by its key.
+        keep_unit: whether to name the unit where it is features throughout, too.
 
     Example:
         >>> headings, ((_, median),) = printed_table(
@@ -111,7 +115,12 @@ def printed_table(
         (['net', 'median'], Cell(ours='15', paper='16', difference='-1'))
     """
     rows = [row | {"verdict": row.get("notes") or row.get("verdict")} for row in rows]
-    keys = [key for key in headings if any(row.get(key) not in (None, "") for row in rows)]
+    untold = {"unit": (None, "", "features")} if not keep_unit else {}
+    keys = [
+        key
+        for key in headings
+        if any(row.get(key) not in untold.get(key, (None, "")) for row in rows)
+    ]
     return [headings[key] for key in keys], [
         [_cell(row.get(key), row.get(f"paper_{key}")) for key in keys] for row in rows
     ]

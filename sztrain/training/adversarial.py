@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from sztrain.attacks import SigmaZero
+from sztrain.attacks import AttackMix
 from sztrain.attacks.base import require_attack
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError, require_at_least, require_in
@@ -33,7 +33,8 @@ class AdversarialTraining(RobustClassifier):
 
     Args:
         net: see :class:`~sztrain.training.base.RobustClassifier`, as all other keywords.
-        attack: the adversary, any attack of :mod:`sztrain.attacks`; ``None``: σ-zero, 20 steps.
+        attack: the adversary, any attack of :mod:`sztrain.attacks`; ``None``:
+            :class:`~sztrain.attacks.AttackMix` with 20 steps.
         budget: largest l0 of a training example in the attack's unit; ``None``: any.
         budget_multiplier: the full training budget is so many times ``budget``, at least 1;
             published recipes take 6.
@@ -84,7 +85,7 @@ class AdversarialTraining(RobustClassifier):
         if noise > 0 and budget is None:
             raise InputError("expected `budget` to be a number, by which `noise` goes, got None")
         self.attack: Attack = (
-            attack if attack is not None else SigmaZero(num_steps=20, recheck=False)
+            attack if attack is not None else AttackMix(num_steps=20, recheck=False)
         )
         require_attack("attack", self.attack)
         if "budget" not in self.attack.__dataclass_fields__:

@@ -1,4 +1,4 @@
-"""Adversarial training against sparse attacks, with σ-zero as the default adversary."""
+"""Adversarial training against sparse attacks: cross-entropy on examples and on clean images."""
 
 from typing import Any
 

@@ -1,14 +1,20 @@
 """Nets side by side under the worst case of several attacks."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from sztrain.cli import results
+from sztrain.errors import UnavailableError
+from sztrain.evaluation import recording
 from sztrain.models import digits_cnn, save_net
 
+ROOT = Path(__file__).parents[2]
 NETS = ["digits_standard", "digits_sparse_at"]
 ATTACKS = ["sigma_zero", "sparse_pgd", "sparse_pgd_projected", "sparse_rs"]
 SHORT = "evaluate suite=defence suite.num_steps=[10] suite.num_samples=20 suite.batch_size=12"
@@ -22,17 +28,57 @@ def without_pictures(monkeypatch):
         monkeypatch.setattr(f"sztrain.cli.results.{name}", lambda *arguments: [])
 
 
-def l0_of(table, net, attack, *, at=()):
+@pytest.fixture
+def shown(monkeypatch):
+    """The tables that the screen shows, as they are: it may have no room for long headings."""
+    tables = {}
+    print_results = results.print_results
+
+    def kept(shown, remarks, report):
+        tables.clear()
+        tables.update(shown)
+        print_results(shown, remarks, report)
+
+    monkeypatch.setattr(results, "print_results", kept)
+    return tables
+
+
+def without_peers(monkeypatch):
+    """As on a machine without the library of most other attacks."""
+
+    def missing(name):
+        raise UnavailableError(f"{name} cannot be imported")
+
+    monkeypatch.setattr("sztrain.attacks.peers.via_adv_lib.import_peer", missing)
+
+
+def page_table(report, heading):
+    """Cells of a table of the report, the headings first."""
+    (section,) = re.findall(rf'<section id="{heading}">(.*?)</section>', report, re.DOTALL)
+    rows = re.findall("<tr>(.*?)</tr>", section, re.DOTALL)
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
+
+
+def columns(cells, heading):
+    """What stands below a heading, in every row."""
+    headings, *body = cells
+    return [row[headings.index(heading)] for row in body]
+
+
+def l0_of(table, net, attack, *, at=(), steps=10):
     """The l0 that every run of an attack left in its records, and those at a budget."""
-    names = [f"{net}-{attack}-10", *(f"{net}-{attack}-10-budget={k}" for k in at)]
+    names = [f"{net}-{attack}-{steps}", *(f"{net}-{attack}-{steps}-budget={k}" for k in at)]
     found = [table(f"out/records/{name}.csv") for name in names]
     return np.array([[float(record["l0"]) for record in records] for records in found])
 
 
 def check_row(row, table, budgets):
     """Every figure of a row against the records."""
-    net = row["model"]
-    runs = {a: l0_of(table, net, a, at=() if a == "sigma_zero" else budgets) for a in ATTACKS}
+    net, steps = row["model"], row["steps"]
+    runs = {
+        a: l0_of(table, net, a, at=() if a == "sigma_zero" else budgets, steps=steps)
+        for a in ATTACKS
+    }
     fewest = np.concatenate([*runs.values()]).min(axis=0)
     assert float(row["clean_acc"]) == pytest.approx(100 * (fewest > 0).mean())
     assert float(row["median_l0"]) == np.median(fewest)
@@ -46,7 +92,7 @@ def check_row(row, table, budgets):
             assert float(row[f"robust_acc_{k}_{attack}"]) == expected
 
 
-def test_nets_side_by_side_under_the_worst_case(call, table, tmp_path, without_pictures):
+def test_nets_side_by_side_under_the_worst_case(call, table, tmp_path, without_pictures, shown):
     outcome = call(DEFENCE)
     assert outcome.status == 0, outcome.err
     rows = table("out/worst_case.csv")
@@ -75,10 +121,17 @@ def test_nets_side_by_side_under_the_worst_case(call, table, tmp_path, without_p
 
     remark = f"Worst case of {', '.join(ATTACKS)}; RA: robust accuracy in percent"
     assert remark in outcome.out.splitlines()
-    assert "RA4" in outcome.out
+    about = ["net", "data", "N", "images", "unit", "clean", "median", "mean", "RA2", "RA4"]
+    headings, body = shown["Worst case"]  # a column for each attack has no room on a screen
+    assert headings == about
+    assert [row[1].ours for row in body] == ["digits"] * 2
+    assert [row[3].ours for row in body] == ["20"] * 2
     report = (tmp_path / "out" / "report.html").read_text()
-    assert 'id="Worst-case"' in report
-    assert '<th scope="col">RA4 sparse_pgd_projected</th>' in report
+    alone = [f"RA{k} {attack}" for k in (2, 4) for attack in ATTACKS]
+    assert page_table(report, "Worst-case")[0] == [*about, *alone]
+    # Features are what is counted where nothing else is said.
+    for heading in ("Results", "Fixed-budgets"):
+        assert "unit" not in page_table(report, heading)[0]
 
     _check_resumed(call, tmp_path / "out")
 
@@ -115,7 +168,9 @@ def colour_net(tmp_path):
     return "net.safetensors"
 
 
-def test_colour_images_may_be_judged_in_pixels(call, table, colour_net, without_pictures):
+def test_colour_images_may_be_judged_in_pixels(
+    call, table, tmp_path, colour_net, without_pictures, shown
+):
     command = f"{SHORT} suite.models=[{colour_net}] suite.fixed_budgets=[1,3]"
     outcome = call(f"{command} suite.unit=pixels hydra.run.dir=out")
     assert outcome.status == 0, outcome.err
@@ -132,6 +187,135 @@ def test_colour_images_may_be_judged_in_pixels(call, table, colour_net, without_
     assert {(row["budget"], row["unit"]) for row in budgets} == {("1", "pixels"), ("3", "pixels")}
     assert len(budgets) == 2 * (4 + 3)
     assert "Counted in pixels" in outcome.out
+    report = (tmp_path / "out" / "report.html").read_text()
+    for heading, size in {"Results": 4, "Worst-case": 1, "Fixed-budgets": 2 * (4 + 3)}.items():
+        assert columns(page_table(report, heading), "unit") == ["pixels"] * size
+    (screen, _) = shown["Counted in pixels"]
+    assert "unit" not in screen  # it is in the title
+    head, _, *lines = (tmp_path / "out" / "results.md").read_text().splitlines()
+    assert "| unit |" in head
+    assert all("| pixels |" in line for line in lines)
+
+
+def test_a_grid_over_the_unit_names_it_in_every_row(
+    call, table, tmp_path, colour_net, without_pictures, shown
+):
+    command = f"{SHORT} suite.models=[{colour_net}] suite.fixed_budgets=[3] hydra.run.dir=out"
+    command += " suite.attacks=[sigma_zero] suite.fixed_budget_attacks=[sparse_rs]"
+    assert call(f"{command} +suite.grid.unit=[features,pixels]").status == 0
+    report = (tmp_path / "out" / "report.html").read_text()
+    both = ["features", "pixels"]
+    assert columns(page_table(report, "Results"), "unit") == both
+    assert columns(page_table(report, "Worst-case"), "unit") == both
+    assert columns(page_table(report, "Fixed-budgets"), "unit") == [*both, "features"]
+    headings, body = shown[""]
+    assert [row[headings.index("unit")].ours for row in body] == both
+    notes = [row["notes"] for row in table("out/worst_case.csv")]
+    assert notes == ["", "without sparse_rs"]  # which the grid does not reach
+
+
+def test_every_number_of_steps_has_a_row(call, table, without_pictures):
+    command = f"{DEFENCE} suite.models=[digits_standard] suite.num_steps=[10,40]"
+    assert call(command).status == 0
+    rows = table("out/worst_case.csv")
+    assert [row["steps"] for row in rows] == ["10", "40"]
+    for row in rows:
+        check_row(row, table, [2, 4])
+    assert rows[0]["mean_l0"] != rows[1]["mean_l0"]
+
+
+def test_a_variant_counts_as_the_attack_that_it_stands_for(call, table, without_pictures):
+    # One of either kind of run, each with one of its own.
+    variants = "{sparse_pgd:sparse_pgd_projected,sparse_rs:budgeted_sigma_zero}"
+    command = f"{DEFENCE} suite.models=[digits_standard] +suite.variants.digits={variants}"
+    command += " suite.attacks=[sigma_zero,sparse_pgd] suite.fixed_budget_attacks=[sparse_rs]"
+    outcome = call(command)
+    assert outcome.status == 0, outcome.err
+    (row,) = table("out/worst_case.csv")
+    assert (row["attacks"], row["notes"]) == ("sigma_zero, sparse_pgd, sparse_rs", "")
+    (projected,) = l0_of(table, "digits_standard", "sparse_pgd_projected")
+    budgeted = np.concatenate(
+        [
+            l0_of(table, "digits_standard", "budgeted_sigma_zero", steps=f"10-budget={k}")
+            for k in (2, 4)
+        ]
+    )
+    for k in (2, 4):
+        expected = 100 * (projected > k).mean()
+        assert float(row[f"robust_acc_{k}_sparse_pgd"]) == pytest.approx(expected)
+        expected = 100 * (budgeted > k).all(axis=0).mean()
+        assert float(row[f"robust_acc_{k}_sparse_rs"]) == pytest.approx(expected)
+
+
+def test_runs_at_a_budget_say_nothing_about_larger_ones(call, table, shown, without_pictures):
+    command = f"{DEFENCE} suite.models=[digits_standard] suite.fixed_budgets=[2,4,8]"
+    command += " suite.attacks=[sigma_zero] suite.fixed_budget_attacks=[]"
+    outcome = call(f"{command} +suite.grid.budget=[4]")
+    assert outcome.status == 0, outcome.err
+    (row,) = table("out/worst_case.csv")
+    (records,) = l0_of(table, "digits_standard", "sigma_zero", steps="10-budget=4")
+    for k in (2, 4):
+        for column in (f"robust_acc_{k}", f"robust_acc_{k}_sigma_zero"):
+            assert float(row[column]) == pytest.approx(100 * (records > k).mean())
+    empty = ("median_l0", "mean_l0", "robust_acc_8", "robust_acc_8_sigma_zero")
+    assert [row[column] for column in empty] == [""] * 4
+    assert row["notes"] == "sigma_zero only up to k=4"
+    headings, _ = shown["Worst case"]
+    assert headings[-3:] == ["RA2", "RA4", "notes"]
+
+
+def test_an_attack_whose_library_is_missing_is_told_of(
+    call, table, monkeypatch, shown, without_pictures
+):
+    without_peers(monkeypatch)
+    command = f"{DEFENCE} suite.models=[digits_standard] suite.attacks=[vfga,sigma_zero]"
+    outcome = call(f"{command} suite.fixed_budget_attacks=[]")
+    assert outcome.status == 0, outcome.err
+    (row,) = table("out/worst_case.csv")
+    assert (row["attacks"], row["notes"]) == ("sigma_zero", "without vfga")
+    assert row["robust_acc_2_vfga"] == ""
+    assert row["robust_acc_2_sigma_zero"] == row["robust_acc_2"] != ""
+    headings, ((*_, note),) = shown["Worst case"]
+    assert (headings[-1], note.ours) == ("notes", "without vfga")
+
+
+def test_no_table_of_an_earlier_run_is_left(call, tmp_path, monkeypatch, without_pictures):
+    found = tmp_path / "out" / "worst_case.csv"
+    command = f"{DEFENCE} suite.models=[digits_standard] suite.fixed_budget_attacks=[]"
+    assert call(f"{command} suite.attacks=[sigma_zero]").status == 0
+    before = found.read_bytes()
+
+    # A run that does not belong into this folder leaves it as it is.
+    assert call(f"{command} suite.attacks=[sigma_zero] suite.num_samples=10").status == 2
+    assert found.read_bytes() == before
+
+    # One that ends too early leaves none: the old one knows nothing of the attack that is new.
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+        yield  # at the first batch that has no records yet
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recording, "attack_batches", interrupted)
+        assert call(f"{command} suite.attacks=[sigma_zero,sparse_rs]").status == 130
+    assert not found.exists()
+
+    assert call(f"{command} suite.attacks=[sigma_zero]").status == 0
+    assert found.read_bytes() == before
+    assert call(f"{command} suite.attacks=[sigma_zero] suite.worst_case=false").status == 0
+    assert not found.exists()
+
+
+def test_a_suite_of_ones_own_needs_no_word_of_it(call, tmp_path):
+    (tmp_path / "mine" / "suite").mkdir(parents=True)
+    lines = (ROOT / "configs" / "suite" / "quick.yaml").read_text().splitlines()
+    old = [line for line in lines if not line.startswith(("worst_case:", "unit:"))]
+    assert len(old) == len(lines) - 2
+    (tmp_path / "mine" / "suite" / "own.yaml").write_text("\n".join(old))
+    command = "evaluate --config-dir=mine suite=own suite.num_steps=[2] suite.num_samples=4"
+    outcome = call(f"{command} suite.loss_terms=false hydra.run.dir=out")
+    assert outcome.status == 0, outcome.err
+    assert (tmp_path / "out" / "results.csv").exists()
+    assert not (tmp_path / "out" / "worst_case.csv").exists()
 
 
 def test_a_net_that_cannot_be_had_has_no_row(call, table, tmp_path, monkeypatch, without_pictures):

@@ -77,7 +77,12 @@ def test_results_are_those_of_the_records(call, trained, table):
 
 
 def test_pictures_and_the_whole_config_are_there(call, trained, tmp_path):
-    assert call(f"evaluate net={trained.best} {QUICK} attack.unit=pixels").status == 0
+    outcome = call(f"evaluate net={trained.best} {QUICK} attack.unit=pixels")
+    assert outcome.status == 0
+    # The unit is a column of the tables that may be read alone; on the screen it is in the title.
+    assert "| unit |" in (tmp_path / "out" / "results.md").read_text()
+    assert '<th scope="col">unit</th>' in (tmp_path / "out" / "report.html").read_text()
+    assert "unit" not in outcome.out.split()
     for picture in ("curves/pixels.png", "examples/best.png"):
         assert np.ptp(np.asarray(Image.open(tmp_path / "out" / picture).convert("L"))) > 100
     text = (tmp_path / "out" / "config.yaml").read_text()
@@ -292,7 +297,10 @@ def test_several_nets_have_one_row_and_one_record_each(call, trained, table, tmp
 def test_nets_with_the_same_file_name_do_not_overwrite_each_other(call, trained, table, tmp_path):
     other = tmp_path / "other" / "best.ckpt"
     other.parent.mkdir()
-    shutil.copy(trained.last, other)
+    checkpoint = torch.load(trained.last, weights_only=True)
+    for weights in checkpoint["state_dict"].values():
+        weights.neg_()
+    torch.save(checkpoint, other)
     assert call(f"evaluate net=[{trained.best},other/best.ckpt] {QUICK}").status == 0
     assert len(table("out/results.csv")) == 2
     for folder in ("records", "examples"):

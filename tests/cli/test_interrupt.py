@@ -80,7 +80,8 @@ def test_an_interrupted_training_goes_on_to_the_very_same_weights(
 
 
 def test_pressing_ctrl_c_twice_before_the_first_epoch_is_over_leaves_cleanly(start, tmp_path):
-    endless = "data.limit_train=null method.attack.num_steps=500 method.attack.tau_factor=0"
+    attack = "attack@method.attack=sigma_zero method.attack.tau_factor=0"
+    endless = f"data.limit_train=null {attack} method.attack.num_steps=500"
     process = start(f"train {RUN} {endless} logger=default hydra.run.dir=run")
     wait_for(tmp_path / "run" / "wandb", process)
     time.sleep(0.5)  # into the first epoch

@@ -263,15 +263,17 @@ def test_members_of_a_mix_are_set_one_by_one():
         "attack@method.attack=attack_mix",
         "+attack@method.attack.members.sparse_rs=sparse_rs",
         "+method.attack.weights.sparse_rs=0.5",
+        "method.attack.weights.budgeted_sigma_zero=0.4",
         "method.attack.members.sigma_zero.num_steps=10",
         "method.attack.unit=pixels",
     )
     mix = make(cfg.method.attack, "method.attack")
-    assert list(mix.weights.values()) == [0.4, 0.3, 0.3, 0.5]
+    assert list(mix.weights.values()) == [0.25, 0.4, 0.375, 0.375, 0.5]
     drawn = dict(mix.drawn(seed) for seed in range(30))
     steps = {name: member.num_steps for name, member in drawn.items()}
     assert steps.pop("sigma_zero") == 10
-    assert steps == dict.fromkeys(["sparse_pgd", "sparse_pgd_projected", "sparse_rs"], 20)
+    others = ["budgeted_sigma_zero", "sparse_pgd", "sparse_pgd_projected", "sparse_rs"]
+    assert steps == dict.fromkeys(others, 20)
     assert {(member.unit, member.recheck) for member in drawn.values()} == {("pixels", False)}
 
 

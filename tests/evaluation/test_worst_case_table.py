@@ -13,7 +13,7 @@ from sztrain.evaluation.worst_case_table import (
 )
 
 
-def judged(attack, l0, budget=None, model="M1", steps=10, unit="features", size=64):
+def judged(attack, l0, budget=None, model="M1", steps=10, unit="features", num_units=64):
     return JudgedRun(
         model=model,
         dataset="mnist",
@@ -21,7 +21,7 @@ def judged(attack, l0, budget=None, model="M1", steps=10, unit="features", size=
         unit=unit,
         attack=attack,
         budget=budget,
-        size=size,
+        num_units=num_units,
         l0=torch.tensor(l0, dtype=torch.float),
     )
 
@@ -47,6 +47,32 @@ def test_a_run_at_a_budget_counts_beside_one_without():
     for suffix in ("", "_a"):
         found = [row[f"robust_acc_{k}{suffix}"] for k in (2, 4, 6)]
         assert found == [75.0, 50.0, 25.0]
+
+
+@pytest.mark.parametrize(("k", "told"), [(3, True), (4, True), (5, False)])
+def test_a_run_at_a_budget_says_nothing_about_larger_ones(k, told):
+    def found(*runs):
+        row = worst_case_row(runs, ["a", "b"], [k])
+        names = (f"robust_acc_{k}", f"robust_acc_{k}_a", f"robust_acc_{k}_b")
+        return [row[name] for name in names], row["notes"]
+
+    low, high = judged("a", [2, INF], budget=4), judged("b", [INF, 6], budget=9)
+    note = "" if told else "a only up to k=4"
+    alone = [50.0, 50.0, None] if told else [None, None, None]
+    assert found(low) == (alone, "; ".join(filter(None, ["without b", note])))
+    # What it broke within its budget is broken at any larger one, and so counts beside others.
+    assert found(low, high) == ([50.0, 50.0 if told else None, 100.0], note)
+    assert found(low, judged("a", [INF, INF], budget=5)) == ([50.0, 50.0, None], "without b")
+    assert found(low, judged("a", [INF, INF])) == ([50.0, 50.0, None], "without b")
+
+
+def test_every_attack_that_stays_below_a_budget_is_told_of():
+    runs = [judged("b", [1.0], budget=2), judged("b", [1.0], budget=3), judged("c", [1.0], 2)]
+    row = worst_case_row([*runs, judged("d", [1.0])], ["a", "b", "c", "d"], [1, 50, 2])
+    assert row["notes"] == "without a; b only up to k=3; c only up to k=2"
+    assert row["attacks"] == "b, c, d"
+    assert row["clean_acc"] == 100.0
+    assert worst_case_row(runs, ["b", "c"], [])["notes"] == ""
 
 
 def test_only_runs_at_a_budget_give_no_median():
@@ -87,8 +113,10 @@ def test_the_figures_are_those_of_numpy(seed):
     for k in (3, 5, 20):
         assert row[f"robust_acc_{k}"] == pytest.approx(100 * (l0.min(axis=0) > k).mean())
         for name, own in {"a": l0[:1], "b": l0[1:3], "c": l0[3:]}.items():
-            expected = 100 * (own.min(axis=0) > k).mean()
-            assert row[f"robust_acc_{k}_{name}"] == pytest.approx(expected)
+            expected = pytest.approx(100 * (own.min(axis=0) > k).mean())
+            told = name != "c" or k <= 5
+            assert row[f"robust_acc_{k}_{name}"] == (expected if told else None)
+    assert row["notes"] == "c only up to k=5"
 
 
 def test_nets_numbers_of_steps_and_units_stay_apart():
@@ -116,4 +144,6 @@ def test_answers_for_other_samples_are_a_mistake():
 
 def test_every_column_that_is_printed_is_one_of_the_row():
     headings = worst_case_headings([1, 2], ["a"])
+    about = ["net", "data", "N", "images", "unit", "clean", "median", "mean"]
+    assert [*headings.values()] == [*about, "RA1", "RA2", "RA1 a", "RA2 a", "notes"]
     assert set(headings) <= set(worst_case_row([judged("a", [1.0])], ["a"], [1, 2]))
