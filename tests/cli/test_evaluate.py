@@ -2,7 +2,6 @@ import csv
 import errno
 import os
 import random
-import shutil
 import socket
 import time
 from importlib.resources import files
