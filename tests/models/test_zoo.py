@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from published import mnist_test_images, published_net
 from torch import nn
 
+from sztrain.attacks import SigmaZero, SparsePGD
 from sztrain.errors import InputError
 from sztrain.models import (
     CARDS,
@@ -60,6 +62,18 @@ def test_published_net_has_its_clean_accuracy(name, clean_accuracy):
     with torch.no_grad():
         correct = net(inputs).argmax(dim=1) == data.targets[:1000]
     assert correct.double().mean().item() == pytest.approx(clean_accuracy, abs=1e-9)
+
+
+def test_the_shipped_mnist_net_withstands_what_breaks_m1():
+    """Measured on 500 images, all four attacks, N=100: 63.4 % and 23.0 %."""
+    inputs, labels = mnist_test_images(64)
+
+    def left(net):
+        attacks = (SigmaZero(num_steps=100, budget=24), SparsePGD(num_steps=100, budget=24))
+        broken = [attack(net, inputs, labels).success for attack in attacks]
+        return 1 - torch.stack(broken).any(dim=0).float().mean().item()
+
+    assert left(published_net("M1")) < 0.4 < 0.6 < left(load_net("mnist_sparse_at"))
 
 
 @pytest.mark.parametrize("name", ["M1", "M2"])
