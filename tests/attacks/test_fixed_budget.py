@@ -4,37 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fixed_budget_attacks import ATTACKS, MODULES
 from host_reads import HostReads
 from linear_optimum import fewest_changes
 from published import mnist_test_images, published_net
 from torch import nn
 
-from sztrain.attacks import (
-    PGDL0,
-    BudgetedSigmaZero,
-    SparsePGD,
-    SparseRS,
-    budgeted_sigma_zero,
-    pgd_l0,
-    sparse_pgd,
-    sparse_rs,
-)
+from sztrain.attacks import PGDL0, BudgetedSigmaZero, SparsePGD, SparseRS
 from sztrain.errors import InputError
-
-ATTACKS = [
-    PGDL0(),
-    PGDL0(early_stop=True),
-    SparsePGD(),
-    SparsePGD(projected=True),
-    SparseRS(),
-    BudgetedSigmaZero(),
-]
-MODULES = {
-    PGDL0: pgd_l0,
-    SparsePGD: sparse_pgd,
-    SparseRS: sparse_rs,
-    BudgetedSigmaZero: budgeted_sigma_zero,
-}
 
 every_attack = pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: type(a).__name__)
 

@@ -15,7 +15,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 from torch import nn
 
-from sztrain.attacks import SigmaZero
+from sztrain.attacks import AttackMix, SigmaZero
 from sztrain.cli.arguments import check_arguments
 from sztrain.cli.build import (
     build_callbacks,
@@ -255,6 +255,14 @@ def test_defaults_of_the_configs_are_those_of_the_constructors(option):
     """A person who leaves the command line for Python finds the same behaviour."""
     attack = make(composed("evaluate", f"attack={option.stem}").attack, "attack")
     assert attack == type(attack)(**VARIANTS.get(option.stem, {}))
+
+
+@pytest.mark.parametrize("method", ["sparse_at", "trades", "mart"])
+def test_the_adversary_is_the_mix_where_nobody_names_another(method):
+    attack = make(composed("train", f"method={method}").method.attack, "method.attack")
+    assert attack == AttackMix(num_steps=20, recheck=False)
+    # Nets that meet the smallest changes alone withstand little else.
+    assert 0 < attack.weights["sigma_zero"] < sum(attack.weights.values())
 
 
 def test_members_of_a_mix_are_set_one_by_one():

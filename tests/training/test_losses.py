@@ -7,6 +7,7 @@ import pytest
 import torch
 from toy_training import toy_data, toy_net
 
+from sztrain.attacks import AttackMix
 from sztrain.errors import InputError
 from sztrain.training import MART, TRADES, SparseAT, StandardTraining
 
@@ -88,7 +89,7 @@ def test_batch_loss_and_its_gradient_are_those_of_the_formula(method_class, opti
 def test_defaults_are_those_of_the_documentation():
     method = SparseAT(toy_net(), num_classes=3)
     assert method.clean_share == 0.5
-    assert (method.attack.num_steps, method.attack.recheck) == (20, False)
+    assert method.attack == AttackMix(num_steps=20, recheck=False)
     assert method.training_budget.full is None
     assert method.unbroken == "last"
     assert TRADES(toy_net(), num_classes=3).beta == 6
