@@ -66,22 +66,24 @@ class PreActResNet(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         last_activation: Activation | None = None,
+        width: int = 64,
     ) -> None:
         super().__init__()
         require_count("num_classes", num_classes, minimum=2)
         require_count("in_channels", in_channels)
+        require_count("width", width)
         last_activation = last_activation or activation
         require_in("activation", activation, tuple(ACTIVATIONS))
         require_in("last_activation", last_activation, tuple(ACTIVATIONS))
         self.activation = ACTIVATIONS[last_activation]
         self.normalize = normalization(mean, std, in_channels)
-        self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
-        self.layer1 = _stage(64, 64, 1, activation)
-        self.layer2 = _stage(64, 128, 2, activation)
-        self.layer3 = _stage(128, 256, 2, activation)
-        self.layer4 = _stage(256, 512, 2, activation)
-        self.bn = nn.BatchNorm2d(512)
-        self.linear = nn.Linear(512, num_classes)
+        self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+        self.layer1 = _stage(width, width, 1, activation)
+        self.layer2 = _stage(width, 2 * width, 2, activation)
+        self.layer3 = _stage(2 * width, 4 * width, 2, activation)
+        self.layer4 = _stage(4 * width, 8 * width, 2, activation)
+        self.bn = nn.BatchNorm2d(8 * width)
+        self.linear = nn.Linear(8 * width, num_classes)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits ``(N, num_classes)`` of ``inputs`` ``(N, in_channels, H, W)`` in [0, 1]."""
@@ -108,6 +110,7 @@ def preact_resnet18(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     last_activation: Activation | None = None,
+    width: int = 64,
 ) -> PreActResNet:
     """Pre-activation ResNet-18, CIFAR style: 11,172,170 parameters for CIFAR-10.
 
@@ -121,6 +124,8 @@ def preact_resnet18(
         std: one positive number a channel; given together with ``mean``.
         last_activation: what follows the last BatchNorm; ``None``: the same as everywhere. In
             published nets with softplus it is ReLU.
+        width: channels of the first stage, which double from stage to stage; below 64, the
+            paper's, a net for small machines.
 
     Shape:
         Images ``(N, C, H, W)`` in [0, 1], usually 32x32; logits ``(N, K)``.
@@ -137,4 +142,4 @@ def preact_resnet18(
         >>> preact_resnet18(10, activation="softplus")(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """
-    return PreActResNet(num_classes, in_channels, activation, mean, std, last_activation)
+    return PreActResNet(num_classes, in_channels, activation, mean, std, last_activation, width)

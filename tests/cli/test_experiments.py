@@ -23,11 +23,12 @@ EXTRA = {
 }
 
 # The others are the same recipe on another net.
-QUICK = {"cifar100_prn18_10px"}
+QUICK = {"cifar100_prn18_10px", "cifar10_narrow_20px"}
 EXPERIMENTS = [
     "digits",
     "cifar10_wrn28_20px",
     "cifar10_prn18_20px",
+    "cifar10_narrow_20px",
     "cifar100_prn18_10px",
     "imagenet100_resnet34_200px",
 ]

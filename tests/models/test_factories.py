@@ -184,6 +184,21 @@ def test_wrn_is_robustbenchs(depth, width):
     torch.testing.assert_close(net(inputs), reference(inputs), rtol=1e-4, atol=1e-4)
 
 
+def test_a_narrow_preact_resnet18_is_robustbenchs_with_fewer_channels():
+    module = _import_robustbench().model_zoo.architectures.resnet
+    reference = module.PreActResNet(
+        module.PreActBlock, [2, 2, 2, 2], bn_before_fc=True, out_shortcut=True
+    )
+    shapes = {name: tensor.shape for name, tensor in reference.state_dict().items()}
+    eighth = {  # of all channels but those of the images and of the classes
+        name: torch.Size(size // 8 if size >= 64 else size for size in shape)
+        for name, shape in shapes.items()
+    }
+    narrow = preact_resnet18(10, width=8)
+    assert {name: tensor.shape for name, tensor in narrow.state_dict().items()} == eighth
+    assert narrow(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
 def test_activation_is_the_one_that_was_asked_for():
     relu = preact_resnet18(3)
     softplus = preact_resnet18(3, activation="softplus")
