@@ -49,6 +49,12 @@ def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = 
     misspelt = re.search(r"Could not override '([\w.@/]+)'", str(error))
     if misspelt is not None:
         key = misspelt.group(1)
+        # Of a mapping, such as a={b: 1}, it is a key inside that does not exist.
+        inner = [str(getattr(link, "full_key", "") or "") for link in links]
+        within = next((name for name in inner if name.startswith(f"{key}.")), None)
+        if within is not None:
+            known = _meant_key(within, config_name, args)
+            return f"there is no option {within}{known}; +{within}=... adds one"
         return f"there is no option {key}{_meant_key(key, config_name, args)}"
     if type(error) is ValueError:
         return "a group cannot be null; take it out with ~group, such as ~scheduler"

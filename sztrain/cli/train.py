@@ -60,6 +60,11 @@ def train(cfg: DictConfig) -> float | None:
     keep_freed_memory()
     check_seed(cfg.seed)
     check_monitor(cfg.monitor)
+    if cfg.verdict is None:
+        raise InputError(
+            "expected `verdict` to have options, got null; callbacks.gauge.verdict=null trains "
+            "without a verdict"
+        )
     if cfg.verdict.last_samples is not None:
         require_count("verdict.last_samples", cfg.verdict.last_samples, 0)
     set_num_threads(cfg.num_threads)
