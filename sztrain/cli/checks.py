@@ -70,21 +70,34 @@ def set_num_threads(num_threads: Any) -> None:
         torch.set_num_threads(num_threads)
 
 
-def check_num_samples(name: str, num_samples: Any, part: Part, split: str) -> int:
-    """How many samples of a part are wanted; ``None``: all of them.
+def check_samples(first_sample: Any, num_samples: Any, part: Part, split: str) -> range:
+    """Which samples of a part are wanted.
+
+    Args:
+        first_sample: the first of them.
+        num_samples: how many; ``None``: all from there on.
+        part: what they are taken from.
+        split: its name.
 
     Raises:
-        InputError: no whole number from 1 to the size of the part.
+        InputError: no whole numbers, or samples that the part does not have.
     """
-    if num_samples is None:
-        return len(part)
-    require_count(name, num_samples, 1)
-    if num_samples > len(part):
+    require_count("first_sample", first_sample, 0)
+    if first_sample >= len(part):
         raise InputError(
-            f"expected `{name}` to be at most {len(part)}, the size of the {split} split, "
-            f"got {num_samples}"
+            f"expected `first_sample` to be below {len(part)}, the size of the {split} split, "
+            f"got {first_sample}"
         )
-    return int(num_samples)
+    if num_samples is None:
+        return range(first_sample, len(part))
+    require_count("num_samples", num_samples, 1)
+    if first_sample + num_samples > len(part):
+        start = f" from sample {first_sample} on" if first_sample else ""
+        raise InputError(
+            f"expected `num_samples` to be at most {len(part) - first_sample}, the size of the "
+            f"{split} split{start}, got {num_samples}"
+        )
+    return range(first_sample, first_sample + num_samples)
 
 
 def check_attack(name: str, attack: Attack, shape: tuple[int, ...]) -> None:

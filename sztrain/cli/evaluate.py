@@ -15,7 +15,7 @@ from sztrain.cli.checks import (
     check_attack,
     check_judge,
     check_net,
-    check_num_samples,
+    check_samples,
     check_wandb,
     set_num_threads,
 )
@@ -68,7 +68,13 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
     jobs: Iterable[Job | dict[str, Any]] = (
         _net_jobs(cfg, device)
         if suite is None
-        else suite_jobs(suite, device=device, seed=cfg.seed, output_dir=output_dir)
+        else suite_jobs(
+            suite,
+            device=device,
+            channels_last=cfg.channels_last,
+            seed=cfg.seed,
+            output_dir=output_dir,
+        )
     )
     num_jobs = len(_names(cfg.net)) if suite is None else len(suite.models) * suite.num_runs
     team = gather_team(device, cfg.devices, cfg.num_nodes)
@@ -106,14 +112,17 @@ def _net_jobs(cfg: DictConfig, device: torch.device) -> list[Job]:
     check_judge("attack", type(attack))
     data = build_data(cfg.data)
     nets = {name: load_net(name) for name in _names(cfg.net)}
+    if cfg.channels_last:
+        for net in nets.values():
+            net.to(memory_format=torch.channels_last)
     for name, net in nets.items():
         check_net(net, data, name)
     labels = file_labels(nets)
     part = data.part(cfg.split)
-    num_samples = check_num_samples("num_samples", cfg.num_samples, part, cfg.split)
+    chosen = check_samples(cfg.first_sample, cfg.num_samples, part, cfg.split)
     check_attack("attack", attack, data.image_shape)
     check_budgets("budgets", plain(cfg.budgets), data.image_shape, attack.unit)
-    selection = Selection(data, Subset(part, range(num_samples)))
+    selection = Selection(data, Subset(part, chosen))
     return [
         Job(
             label=labels[name],

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -203,6 +203,7 @@ class Finding:
         attack_name: what its suite calls the attack; empty where there is none.
         steps: N of the table that its row belongs to.
         l0: of every sample, float ``(N,)``.
+        first_sample: where in their split the samples begin.
         num_samples: samples attacked.
         batch_size: samples attacked at once.
         measurement: robustness of the net.
@@ -219,6 +220,7 @@ class Finding:
     attack_name: str
     steps: int
     l0: Tensor
+    first_sample: int
     num_samples: int
     batch_size: int
     measurement: Measurement
@@ -226,6 +228,12 @@ class Finding:
     broken_by: dict[str, int]
     changes: dict[str, float | None]
     examples: Examples | None
+
+    @property
+    def source(self) -> str:
+        """Which data its samples are of, and where they begin unless it is at the first."""
+        start = f" from {self.first_sample} on" if self.first_sample else ""
+        return f"{self.dataset}{start}"
 
 
 def conclude(job: Job) -> Finding:
@@ -238,7 +246,9 @@ def conclude(job: Job) -> Finding:
     rows = [row for span in job.spans for row in job.records.read(span)]
     l0 = torch.tensor([row.l0 for row in rows])
     tally.count(l0, cost.seconds)
-    write_csv(common_cells(rows), job.output_dir / "records" / f"{job.label}.csv")
+    first = job.selection.samples.indices[0]
+    in_split = [replace(row, index=first + row.index) for row in rows]
+    write_csv(common_cells(in_split), job.output_dir / "records" / f"{job.label}.csv")
     drawable = job.selection.data.in_channels in (1, 3)
     examples = job.records.read_examples() if drawable else None
     return Finding(
@@ -249,6 +259,7 @@ def conclude(job: Job) -> Finding:
         attack_name=job.attack_name,
         steps=job.steps,
         l0=l0,
+        first_sample=first,
         num_samples=len(rows),
         batch_size=job.batch_size,
         measurement=tally.measurement(),

@@ -211,7 +211,7 @@ class Report:
         if not self._findings:
             return ""
         last = self._findings[-1]
-        return f"{judged_by(last.attack)} on {last.num_samples} images of {last.dataset}"
+        return f"{judged_by(last.attack)} on {last.num_samples} images of {last.source}"
 
     def _remarks(self) -> list[str]:
         return [
@@ -234,7 +234,7 @@ class Report:
             "Judged by": _listed(judged_by(finding.attack) for finding in found)
             if self.suite is None or not self.suite.grid
             else f"a grid of {' and '.join(self.suite.grid)}",
-            "Images": _listed(f"{finding.num_samples} of {finding.dataset}" for finding in found),
+            "Images": _listed(f"{finding.num_samples} of {finding.source}" for finding in found),
             "Device": _listed(row["device"] for row in self.rows if not row["notes"]),
             "Versions": f"sztrain {version('sztrain')}, torch {version('torch')}",
             "Beside the paper": ", ".join(

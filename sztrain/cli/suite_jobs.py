@@ -17,19 +17,20 @@ from sztrain.cli.entry import CARRIED
 from sztrain.cli.jobs import Job, Selection, file_labels
 from sztrain.cli.suites import Suite, config_option
 from sztrain.cli.team import automatic_batch_size
-from sztrain.errors import UnavailableError
+from sztrain.errors import InputError, UnavailableError
 from sztrain.evaluation.rows import missing_row
 from sztrain.models import describe_net, load_net
 
 
 def suite_jobs(
-    suite: Suite, *, device: torch.device, seed: int, output_dir: Path
+    suite: Suite, *, device: torch.device, channels_last: bool, seed: int, output_dir: Path
 ) -> Iterator[Job | dict[str, Any]]:
     """The jobs of a suite, one net in memory at a time; a row where a net cannot be had.
 
     Args:
         suite: what runs.
         device: where it runs, for batch sizes that are left open.
+        channels_last: whether to attack the nets in ``torch.channels_last``.
         seed: of the data.
         output_dir: folder of the evaluation.
 
@@ -55,6 +56,8 @@ def suite_jobs(
         try:
             selection = selection_of(name, json.dumps(options))
             net = load_net(model)
+            if channels_last:
+                net.to(memory_format=torch.channels_last)
         except UnavailableError as error:
             yield from (
                 missing_row(model, run.attack, run.steps, str(error))
@@ -101,5 +104,10 @@ def _selection(name: str, options: Mapping[str, Any], suite: Suite, seed: int) -
     chosen = {"data": {**options, "download": suite.download}}
     data = build_data(OmegaConf.merge(node, chosen).data)
     part = data.part("test")
-    wanted = len(part) if suite.num_samples is None else min(suite.num_samples, len(part))
-    return Selection(data, Subset(part, range(wanted)))
+    if suite.first_sample >= len(part):
+        raise InputError(
+            f"expected `suite.first_sample` to be below {len(part)}, the size of the test split "
+            f"of {name}, got {suite.first_sample}"
+        )
+    samples = range(len(part))[suite.first_sample :][: suite.num_samples]
+    return Selection(data, Subset(part, samples))

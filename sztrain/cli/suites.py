@@ -13,11 +13,20 @@ from sztrain.attacks.base import require_attack
 from sztrain.cli.build import make, plain
 from sztrain.cli.checks import check_judge
 from sztrain.cli.messages import CONFIG_MODULE
-from sztrain.errors import InputError, require_count
+from sztrain.errors import InputError, require_count, require_positive
 from sztrain.types import Attack, Unit
 
 # What says what runs where there is no suite.
-_WITHOUT_SUITE = ("attack", "net", "data", "split", "num_samples", "batch_size", "budgets")
+_WITHOUT_SUITE = (
+    "attack",
+    "net",
+    "data",
+    "split",
+    "first_sample",
+    "num_samples",
+    "batch_size",
+    "budgets",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +56,11 @@ class Suite:
         models: names of nets, as :func:`sztrain.models.load_net` takes them.
         attacks: options of the config group ``attack``.
         num_steps: numbers of steps N.
-        num_samples: the first samples of each test split; ``None``: all.
+        num_samples: how many samples of each test split, or as many as there are; ``None``: all.
         batch_size: samples attacked at once; ``None``: what suits the device and the images.
         fixed_budgets: budgets of the table of fixed budgets.
         download: whether data that is missing may be fetched.
-        steps_per_n: steps that an attack takes for each of N, where that is not 1.
+        steps_per_n: steps that an attack takes for each of N, where that is not 1; rounded.
         fixed_budget_attacks: attacks to run at each of the fixed budgets, beside what is read off
             the others.
         fixed_budget_steps_per_n: as ``steps_per_n``, at a fixed budget.
@@ -64,6 +73,7 @@ class Suite:
             for the same data.
         worst_case: whether to tell for each net what all attacks together leave of it.
         unit: what all attacks count; ``None``: each what its option says.
+        first_sample: where in each test split the samples begin.
 
     Raises:
         InputError: an empty list, an entry twice, a number that is none, or a grid over what the
@@ -77,9 +87,9 @@ class Suite:
     batch_size: int | None
     fixed_budgets: list[int]
     download: bool
-    steps_per_n: dict[str, int]
+    steps_per_n: dict[str, float]
     fixed_budget_attacks: list[str]
-    fixed_budget_steps_per_n: dict[str, int]
+    fixed_budget_steps_per_n: dict[str, float]
     grid: dict[str, list[Any]]
     loss_terms: bool
     variants: dict[str, dict[str, str]]
@@ -88,6 +98,7 @@ class Suite:
     # A suite of one's own may be older than these.
     worst_case: bool = False
     unit: Unit | None = None
+    first_sample: int = 0
 
     def __post_init__(self) -> None:
         for name in ("models", "attacks", "num_steps"):
@@ -117,6 +128,7 @@ class Suite:
         for name in ("batch_size", "num_samples"):
             if getattr(self, name) is not None:
                 require_count(f"suite.{name}", getattr(self, name), 1)
+        require_count("suite.first_sample", self.first_sample, 0)
         for dataset, variants in self.variants.items():
             if not isinstance(variants, dict) or not all(
                 isinstance(option, str) for option in variants.values()
@@ -127,7 +139,7 @@ class Suite:
                 )
         for mapping in (self.steps_per_n, self.fixed_budget_steps_per_n):
             for attack, steps in mapping.items():
-                require_count(f"suite: steps of {attack} for each of N", steps, 1)
+                require_positive(f"suite: steps of {attack} for each of N", steps)
 
     @property
     def all_attacks(self) -> list[str]:
@@ -157,7 +169,7 @@ class Suite:
         ]
         for steps, name, point in product(self.num_steps, self.attacks, points):
             place = "".join(f"-{key}={value}" for key, value in point.items())
-            num_steps = steps * self.steps_per_n.get(name, 1)
+            num_steps = _of_steps(self.steps_per_n.get(name, 1), steps)
             option = variants.get(name, name)
             yield Run(
                 label=f"{option}-{steps}{place}",
@@ -171,7 +183,7 @@ class Suite:
         for steps, name, budget in product(
             self.num_steps, self.fixed_budget_attacks, self.fixed_budgets
         ):
-            num_steps = steps * self.fixed_budget_steps_per_n.get(name, 1)
+            num_steps = _of_steps(self.fixed_budget_steps_per_n.get(name, 1), steps)
             option = variants.get(name, name)
             options = {**self._unit, "num_steps": num_steps, "budget": budget}
             yield Run(
@@ -184,6 +196,11 @@ class Suite:
     @property
     def _unit(self) -> dict[str, Unit]:
         return {} if self.unit is None else {"unit": self.unit}
+
+
+def _of_steps(share: float, num_steps: int) -> int:
+    """A multiple or a share of the steps; what an attack needs at least it says itself."""
+    return max(1, round(share * num_steps))
 
 
 def read_suite(cfg: DictConfig, overrides: list[str]) -> Suite:

@@ -27,7 +27,7 @@ class Record:
     """What an attack did to one sample: a row of ``records/<net>.csv``.
 
     Attributes:
-        index: of the sample in its split.
+        index: of the sample among those attacked; in the file of all of them, in its split.
         label: true class.
         clean_prediction: class predicted for the clean sample.
         l0: changes of the sparsest adversarial example; inf where there was none.

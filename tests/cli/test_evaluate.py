@@ -17,6 +17,7 @@ from sztrain.cli import jobs
 from sztrain.cli.entry import with_data_of_net
 from sztrain.data import Digits
 from sztrain.errors import InputError
+from sztrain.evaluation import recording
 from sztrain.evaluation.published import find_row
 from sztrain.evaluation.recording import record_attack
 
@@ -51,6 +52,53 @@ def test_results_have_the_columns_of_the_paper_then_ours(call, trained, table):
     assert (row["dataset"], row["attack"], row["steps"]) == ("digits", "sigma-zero", "4")
     assert (row["model"], row["table"]) == (trained.best, "")
     assert [row[name] for name in beside] == [""] * len(beside)
+
+
+def test_samples_begin_where_they_are_asked_to(call, trained, table, tmp_path):
+    quick = "attack.num_steps=4 batch_size=8"
+    later = "first_sample=25 num_samples=15 channels_last=true hydra.run.dir=later"
+    assert call(f"evaluate net={trained.best} {quick} {later}").status == 0
+    assert call(f"evaluate net={trained.best} {quick} num_samples=40 hydra.run.dir=all").status == 0
+    parts = table("later/records/best.csv"), table("all/records/best.csv")[25:]
+    for key in ("index", "label", "clean_prediction", "l0", "success"):
+        assert [row[key] for row in parts[0]] == [row[key] for row in parts[1]]
+    assert "15 of digits from 25 on" in (tmp_path / "later/report.html").read_text()
+    assert "from 0 on" not in (tmp_path / "all/report.html").read_text()
+
+
+def test_a_suite_takes_samples_from_where_it_is_told(call, table):
+    suite = "evaluate suite=quick suite.models=[digits_standard] suite.num_steps=[4]"
+    options = "suite.first_sample=350 suite.num_samples=100 channels_last=true"
+    assert call(f"{suite} {options} hydra.run.dir=out").status == 0
+    (row,) = table("out/results.csv")
+    assert row["num_samples"] == "9"  # as many as there are
+    records = table("out/records/digits_standard-sigma_zero-4.csv")
+    test = Digits().part("test")
+    assert [int(record["index"]) for record in records] == list(range(350, 359))
+    assert [int(record["label"]) for record in records] == [
+        int(test[i][1]) for i in range(350, 359)
+    ]
+
+
+def test_the_nets_are_attacked_in_the_layout_that_was_asked_for(call, trained, monkeypatch):
+    seen = []
+    attack_batches = recording.attack_batches
+
+    def watched(net, *arguments):
+        convs = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d) and m.in_channels > 1]
+        seen.append(convs[0].weight.is_contiguous(memory_format=torch.channels_last))
+        return attack_batches(net, *arguments)
+
+    monkeypatch.setattr(recording, "attack_batches", watched)
+    for options in (
+        f"net={trained.best} {QUICK}",
+        "suite=quick suite.models=[digits_standard] suite.num_steps=[2] suite.num_samples=4",
+    ):
+        for layout in ("false", "true"):
+            folder = f"hydra.run.dir=out-{len(seen)}"
+            command = f"evaluate {options} channels_last={layout}"
+            assert call(f"{command.replace('hydra.run.dir=out', '')} {folder}").status == 0
+    assert seen == [False, True, False, True]
 
 
 def test_results_are_those_of_the_records(call, trained, table):
