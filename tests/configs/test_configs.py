@@ -401,7 +401,7 @@ def test_each_experiment_is_gauged_in_the_unit_and_at_the_budget_that_it_trains_
         assert option.stem.endswith(f"{method.budget}px")
         assert method.attack.unit == "pixels"
         assert method.budget == gauge.probe.budget
-        assert method.budget_multiplier == 6
+        assert method.budget_multiplier == (1 if "narrow" in option.stem else 6)
 
 
 def test_an_experiment_gives_way_to_the_command():
