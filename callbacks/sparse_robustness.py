@@ -30,8 +30,8 @@ from sztrain.callbacks._progress import attack_bar
 from sztrain.callbacks.sample_store import SampleStore
 from sztrain.errors import require_count
 from sztrain.evaluation.measurement import Measurement, Tally
+from sztrain.evaluation.probe import ProbeTally, check_probe
 from sztrain.evaluation.runner import attack_batches
-from sztrain.evaluation.worst_case import ProbeTally, check_probe
 from sztrain.metrics import measure_key
 from sztrain.norms import check_budgets
 from sztrain.types import Attack

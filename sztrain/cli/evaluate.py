@@ -33,6 +33,7 @@ from sztrain.cli.team import (
 from sztrain.cli.wandb_run import evaluation_run
 from sztrain.errors import InputError, require_count
 from sztrain.models import load_net
+from sztrain.models.layout import to_channels_last
 from sztrain.norms import check_budgets
 from sztrain.types import Attack
 
@@ -114,7 +115,7 @@ def _net_jobs(cfg: DictConfig, device: torch.device) -> list[Job]:
     nets = {name: load_net(name) for name in _names(cfg.net)}
     if cfg.channels_last:
         for net in nets.values():
-            net.to(memory_format=torch.channels_last)
+            to_channels_last(net)
     for name, net in nets.items():
         check_net(net, data, name)
     labels = file_labels(nets)

@@ -57,7 +57,7 @@ _BUDGET_HEADINGS = {
 
 
 # Of an earlier run in the same folder they would tell of other jobs than the tables beside them.
-_WRITTEN_LAST = ("transfer.csv", "worst_case.csv")
+_NOT_OF_EVERY_RUN = ("results_fixed_budget.csv", "transfer.csv", "worst_case.csv")
 
 
 class _About(TypedDict):
@@ -106,7 +106,7 @@ class Report:
             self._add_found(job)
         # Not before: in the folder of another evaluation the job was refused.
         write_whole(self.output_dir / "config.yaml", self.config)
-        for name in _WRITTEN_LAST:
+        for name in _NOT_OF_EVERY_RUN:
             (self.output_dir / name).unlink(missing_ok=True)
         write_csv(self.rows, self.output_dir / "results.csv")
         write_markdown(self.rows, self.output_dir / "results.md")

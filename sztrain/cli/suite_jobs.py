@@ -20,6 +20,7 @@ from sztrain.cli.team import automatic_batch_size
 from sztrain.errors import InputError, UnavailableError
 from sztrain.evaluation.rows import missing_row
 from sztrain.models import describe_net, load_net
+from sztrain.models.layout import to_channels_last
 
 
 def suite_jobs(
@@ -57,7 +58,7 @@ def suite_jobs(
             selection = selection_of(name, json.dumps(options))
             net = load_net(model)
             if channels_last:
-                net.to(memory_format=torch.channels_last)
+                to_channels_last(net)
         except UnavailableError as error:
             yield from (
                 missing_row(model, run.attack, run.steps, str(error))

@@ -7,7 +7,7 @@ from sztrain.cli.jobs import Finding
 from sztrain.cli.suites import Suite
 from sztrain.evaluation.html import Printed
 from sztrain.evaluation.tables import printed_table
-from sztrain.evaluation.worst_case_table import (
+from sztrain.evaluation.worst_case import (
     JudgedRun,
     worst_case_headings,
     worst_case_rows,

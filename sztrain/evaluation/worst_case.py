@@ -1,97 +1,148 @@
-"""A second attack beside the first: what is left under both."""
+"""Nets side by side: what all attacks of a suite together leave of each."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sztrain.errors import InputError
-from sztrain.evaluation.runner import attack_batches
-from sztrain.metrics import RobustAccuracy, measure_key
-from sztrain.norms import check_budgets, num_units
-from sztrain.types import Attack, Unit
+from sztrain.evaluation.rows import percent
+from sztrain.metrics.functional import l0_histogram, mean_l0, median_l0, robust_accuracy
+from sztrain.types import Unit
 
 
-def check_probe(probe: Attack, unit: Unit, shape: torch.Size | None = None) -> None:
-    """Refuse a probe whose answers cannot be laid beside those of the first attack.
+@dataclass(frozen=True, kw_only=True)
+class JudgedRun:
+    """What one run of an attack found on one net.
 
-    Args:
-        probe: the second attack.
-        unit: what the first one counts.
-        shape: of a sample, where it is known already.
-
-    Raises:
-        InputError: it counts something else, or its budget is beyond the size of a sample.
-
-    Example:
-        >>> from sztrain.attacks import SigmaZero
-        >>> check_probe(SigmaZero(budget=24), "features", torch.Size([1, 28, 28]))
-    """
-    if probe.unit != unit:
-        raise InputError(
-            f"expected `probe` to count {unit}, as the attack beside it, got unit={probe.unit}"
-        )
-    if shape is not None:
-        check_budgets("probe.budget", [probe.budget], shape, unit)
-
-
-class ProbeTally:
-    """Adds up what a second attack leaves of batches, and what both attacks together leave.
-
-    A sample is broken within k changes if either attack breaks it within k.
-
-    Args:
-        probe: the second attack.
-        budgets: budgets k for a probe that has none of its own; one that does is judged there.
-        device: where the counts live; the process group's device where there are processes.
-
-    Example:
-        >>> from sztrain.attacks import SigmaZero
-        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-        >>> both = ProbeTally(SigmaZero(num_steps=3, budget=2), budgets=[1])
-        >>> both.add(net, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), l0=torch.zeros(2))
-        >>> sorted(both.values())
-        ['probe_seconds', 'robust_acc_probe@2', 'robust_acc_worst@2']
+    Attributes:
+        model: name of the net.
+        dataset: name of the data set.
+        steps: N of the table that it belongs to.
+        unit: what was counted.
+        attack: name of the attack; its runs count together.
+        budget: that it was run at; ``None``: it looked for the fewest changes.
+        num_units: largest l0 possible: features or pixels of a sample.
+        l0: of every sample, float ``(N,)``; the same samples in the same order in all runs.
     """
 
-    def __init__(
-        self, probe: Attack, budgets: Sequence[int], device: torch.device | str = "cpu"
-    ) -> None:
-        self.probe = probe
-        self.budgets = [probe.budget] if probe.budget is not None else list(budgets)
-        self.device = device
-        self.seconds = 0.0
-        self._metrics: dict[str, RobustAccuracy] = {}
+    model: str
+    dataset: str
+    steps: int
+    unit: Unit
+    attack: str
+    budget: int | None
+    num_units: int
+    l0: Tensor
 
-    def add(self, net: nn.Module, inputs: Tensor, labels: Tensor, l0: Tensor) -> None:
-        """Probe a batch.
+    def tells_of(self, budget: int) -> bool:
+        """Whether a sample that it left unbroken counts as robust at a budget."""
+        return self.budget is None or self.budget >= budget
 
-        Args:
-            net: maps images to logits.
-            inputs: shape ``(N, ...)``, those of the first attack.
-            labels: int64 ``(N,)``.
-            l0: what the first attack needed, float ``(N,)``, inf where it failed.
 
-        Raises:
-            InputError: what the probe refuses.
-        """
-        (probed,) = attack_batches(net, self.probe, [(inputs, labels)], self.device)
-        found, size = probed.result.l0, num_units(inputs.shape[1:], self.probe.unit)
-        for k in self.budgets:
-            for name, value in (("probe", found), ("worst", found.minimum(l0.to(found.device)))):
-                key = measure_key(f"robust_acc_{name}", self.probe.unit, k)
-                if key not in self._metrics:
-                    self._metrics[key] = RobustAccuracy(size, k).to(self.device)
-                self._metrics[key].update(value)
-        self.seconds += probed.seconds
+def worst_case_rows(
+    runs: Iterable[JudgedRun], attacks: Sequence[str], budgets: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Rows of ``worst_case.csv``: one for each net, N and unit, in the order of the runs.
 
-    def values(self) -> dict[str, float]:
-        """Figures over the samples of all processes; every process has to call it.
+    Args:
+        runs: of all nets.
+        attacks: names of all attacks that were asked for.
+        budgets: budgets k.
+    """
+    groups: dict[tuple[str, int, Unit], list[JudgedRun]] = defaultdict(list)
+    for run in runs:
+        groups[run.model, run.steps, run.unit].append(run)
+    return [worst_case_row(group, attacks, budgets) for group in groups.values()]
 
-        Returns:
-            ``robust_acc_probe@k`` and ``robust_acc_worst@k`` for each budget k,
-            ``robust_acc_probe_px@k`` and so on where the attacks count pixels; and
-            ``probe_seconds``, the wall time in this process.
-        """
-        values = {key: float(metric.compute()) for key, metric in self._metrics.items()}
-        return values | {"probe_seconds": self.seconds}
+
+def worst_case_row(
+    runs: Sequence[JudgedRun], attacks: Sequence[str], budgets: Sequence[int]
+) -> dict[str, Any]:
+    """What several attacks together leave of one net, accuracies in percent.
+
+    A sample's l0 is the smallest that any run has found for it, whatever its own budget.
+    ``median_l0`` and ``mean_l0`` are empty where no run looked for the fewest changes.
+    ``robust_acc_<k>`` is the share of samples without an example within k changes, and
+    ``robust_acc_<k>_<attack>`` the same of the runs of one attack alone; empty where none of these
+    runs might have made k changes.
+
+    Args:
+        runs: all on one net, with one N and one unit.
+        attacks: names of the attacks that were asked for; ``notes`` tells of those without a run,
+            and of those whose runs stay below one of the budgets.
+        budgets: budgets k.
+
+    Example:
+        >>> about = {"model": "M1", "dataset": "mnist", "steps": 100, "unit": "features"}
+        >>> found = {"sigma_zero": [0.0, 9.0, 30.0], "sparse_rs": [0.0, 50.0, 9.0]}
+        >>> runs = [
+        ...     JudgedRun(**about, attack=name, budget=None, num_units=784, l0=torch.tensor(l0))
+        ...     for name, l0 in found.items()
+        ... ]
+        >>> row = worst_case_row(runs, ["sigma_zero", "sparse_rs"], budgets=[24])
+        >>> row["median_l0"], row["robust_acc_24"]
+        (9.0, 0.0)
+        >>> round(row["robust_acc_24_sigma_zero"], 2), round(row["robust_acc_24_sparse_rs"], 2)
+        (33.33, 33.33)
+    """
+    of_attack = {name: [run for run in runs if run.attack == name] for name in attacks}
+    fewest = _histogram(runs) if any(run.budget is None for run in runs) else None
+    row: dict[str, Any] = {
+        "model": runs[0].model,
+        "dataset": runs[0].dataset,
+        "steps": runs[0].steps,
+        "unit": runs[0].unit,
+        "num_samples": len(runs[0].l0),
+        "clean_acc": _robust(runs, 0),
+        "median_l0": None if fewest is None else float(median_l0(fewest)),
+        "mean_l0": None if fewest is None else float(mean_l0(fewest)),
+    }
+    row |= {f"robust_acc_{k}": _robust(runs, k) for k in budgets}
+    row |= {f"robust_acc_{k}_{a}": _robust(of_attack[a], k) for k in budgets for a in attacks}
+    present = [name for name, own in of_attack.items() if own]
+    return row | {"attacks": ", ".join(present), "notes": _notes(of_attack, budgets)}
+
+
+def worst_case_headings(budgets: Iterable[int], attacks: Sequence[str] = ()) -> dict[str, str]:
+    """Columns of the printed table, and their headings.
+
+    Args:
+        budgets: budgets k.
+        attacks: those to show alone, too; there is seldom room for it on a screen.
+
+    Example:
+        >>> [*worst_case_headings([24], ["sparse_rs"]).values()][-3:]
+        ['RA24', 'RA24 sparse_rs', 'notes']
+    """
+    headings = {"model": "net", "dataset": "data", "steps": "N", "num_samples": "images"}
+    headings |= {"unit": "unit", "clean_acc": "clean", "median_l0": "median", "mean_l0": "mean"}
+    budgets = list(budgets)
+    headings |= {f"robust_acc_{k}": f"RA{k}" for k in budgets}
+    headings |= {f"robust_acc_{k}_{a}": f"RA{k} {a}" for k in budgets for a in attacks}
+    return headings | {"notes": "notes"}
+
+
+def _robust(runs: Sequence[JudgedRun], budget: int) -> float | None:
+    """Percent of the samples that all runs left unbroken; ``None`` where that says nothing."""
+    if not any(run.tells_of(budget) for run in runs):
+        return None
+    return percent(float(robust_accuracy(_histogram(runs), budget)), len(runs[0].l0))
+
+
+def _histogram(runs: Sequence[JudgedRun]) -> Tensor:
+    """Of the fewest changes that any of the runs found for each sample."""
+    return l0_histogram(torch.stack([run.l0 for run in runs]).amin(dim=0), runs[0].num_units)
+
+
+def _notes(of_attack: Mapping[str, Sequence[JudgedRun]], budgets: Sequence[int]) -> str:
+    """Which attacks say nothing, or nothing about the largest budgets."""
+    missing = [name for name, own in of_attack.items() if not own]
+    notes = [f"without {', '.join(missing)}"] if missing else []
+    for name, own in of_attack.items():
+        limits = [run.budget for run in own if run.budget is not None]
+        if own and not all(any(run.tells_of(k) for run in own) for k in budgets):
+            notes.append(f"{name} only up to k={max(limits)}")
+    return "; ".join(notes)

@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from sztrain.errors import InputError, require_at_least
+from sztrain.models.layout import to_channels_last
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
@@ -68,7 +69,7 @@ class RobustClassifier(pl.LightningModule, ABC):
         self.label_smoothing = label_smoothing
         self.save_hyperparameters(dict(hyper_parameters or {}))
         if channels_last:
-            net.to(memory_format=torch.channels_last)
+            to_channels_last(net)
         if compile:
             net.compile()  # in place, so that the state dict keeps its names
         # Left to itself, the metric drops NaN, and a training that diverged would look sound.

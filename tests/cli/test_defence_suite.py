@@ -299,6 +299,12 @@ def test_no_table_of_an_earlier_run_is_left(call, tmp_path, monkeypatch, without
         assert call(f"{command} suite.attacks=[sigma_zero,sparse_rs]").status == 130
     assert not found.exists()
 
+    # Nor is a table left of budgets that are not asked for any more.
+    budgets = tmp_path / "out" / "results_fixed_budget.csv"
+    assert budgets.exists()
+    assert call(f"{command} suite.attacks=[sigma_zero] suite.fixed_budgets=[]").status == 0
+    assert not budgets.exists()
+
     assert call(f"{command} suite.attacks=[sigma_zero]").status == 0
     assert found.read_bytes() == before
     assert call(f"{command} suite.attacks=[sigma_zero] suite.worst_case=false").status == 0

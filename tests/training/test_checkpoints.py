@@ -13,6 +13,7 @@ from toy_training import make_trainer
 
 from sztrain.attacks import SigmaZero
 from sztrain.data import Digits
+from sztrain.errors import InputError
 from sztrain.models import digits_cnn, load_net
 from sztrain.training import MART, TRADES, AtomicCheckpointIO, SparseAT, StandardTraining
 
@@ -162,6 +163,12 @@ def test_compiled_training_saves_the_same_net(backend, monkeypatch, tmp_path):
     untrained = make(StandardTraining).net
     untrained.load_state_dict(start)
     assert (untrained(images) - logits[0]).abs().max() > 1e-2
+
+
+def test_channels_last_is_refused_for_convolutions_of_volumes():
+    net = nn.Sequential(nn.Conv3d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3))
+    with pytest.raises(InputError, match=r"2-D convolutions for channels_last, got 0.weight of"):
+        StandardTraining(net, num_classes=3, channels_last=True)
 
 
 def test_channels_last_is_another_layout_of_the_same_training(tmp_path):
