@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sztrain.attacks.base import attack_mode, validate_logits
+from sztrain.errors import SztrainWarning
 from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.runner import AttackedBatch
 from sztrain.losses import difference_of_logits
@@ -102,7 +103,7 @@ class Advice:
     def _say(self, text: str, key: str | None = None) -> None:
         key = text if key is None else key
         if self.speaks and key not in self._said:
-            warnings.warn(f"SparseRobustness: {text}", UserWarning, stacklevel=2)
+            warnings.warn(f"SparseRobustness: {text}", SztrainWarning, stacklevel=2)
         self._said.add(key)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from sztrain.callbacks.dashboard_writers import is_a
+from sztrain.errors import SztrainWarning
 
 
 def wandb_alert(run: Any, title: str, text: str) -> None:
@@ -35,7 +36,7 @@ def raise_alarm(trainer: pl.Trainer, title: str, text: str) -> None:
     """
     if not trainer.is_global_zero:
         return
-    warnings.warn(f"{title}: {text}", stacklevel=2)
+    warnings.warn(f"{title}: {text}", SztrainWarning, stacklevel=2)
     loggers: list[Any] = trainer.loggers
     for logger in loggers:
         if is_a(logger, "WandbLogger"):

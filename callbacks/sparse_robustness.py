@@ -179,7 +179,9 @@ class SparseRobustness(Callback):
         # A new run may bring new data: what was collected before is of no use to it.
         self._stores, self._complete, self._gauged_in = {}, set(), None
         self._pace.reset()
-        self._advice = Advice(speaks=trainer.is_global_zero)
+        if stage == "fit":  # a test of the same net that follows need not be told again
+            self._advice = Advice()
+        self._advice.speaks = trainer.is_global_zero
         require_forward(pl_module, self.forward)
         # First, since others put the weights of the training back at the end of the validation.
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # in __init__

@@ -1,7 +1,7 @@
 """The classifier of another library: lightly's fine-tuning, which sztrain knows nothing of.
 
-Needs `pip install 'sztrain[examples]'`. Some seconds on a CPU; TensorBoard shows logs/lightly
-(`pip install tensorboard`).
+Needs `pip install -c constraints.txt -e '.[examples]'`. Some seconds on a CPU; TensorBoard shows
+logs/lightly (`pip install tensorboard`).
 """
 
 import pytorch_lightning as pl

@@ -26,6 +26,13 @@ class UnavailableError(InputError):
     """
 
 
+class SztrainWarning(UserWarning):
+    """What a person should know, though everything goes on.
+
+    The command line prints it in one line, as it is.
+    """
+
+
 def require_at_least(name: str, value: float, minimum: float) -> None:
     """Refuse a number below ``minimum``.
 

@@ -144,8 +144,8 @@ def validate_batch(inputs: Tensor, labels: Tensor) -> None:
         )
     if labels.shape != (len(inputs),) or labels.dtype != torch.int64:
         raise InputError(
-            f"expected labels to be int64 of shape ({len(inputs)},), "
-            f"got {labels.dtype} of shape {tuple(labels.shape)}"
+            f"expected labels to be int64 of shape ({len(inputs)},), one for each of the inputs of "
+            f"shape {tuple(inputs.shape)}, got {labels.dtype} of shape {tuple(labels.shape)}"
         )
     low, high = (float(bound) for bound in inputs.detach().aminmax())
     if not (low >= 0 and high <= 1):

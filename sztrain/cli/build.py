@@ -19,7 +19,7 @@ from torch import nn
 from sztrain.cli.arguments import check_arguments
 from sztrain.cli.messages import chain
 from sztrain.data import ImageDataModule
-from sztrain.errors import InputError
+from sztrain.errors import InputError, SztrainWarning
 from sztrain.models import build_net as net_from_spec
 from sztrain.training import RobustClassifier
 
@@ -52,8 +52,10 @@ def named(key: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    *_, last = chain(error)
-    return str(last) or type(last).__name__
+    """What our own code says of an error, or else its first cause."""
+    links = list(chain(error))
+    cause = next((link for link in links if isinstance(link, InputError)), links[-1])
+    return str(cause) or type(cause).__name__
 
 
 def make(cfg: Any, key: str, **arguments: Any) -> Any:
@@ -171,6 +173,22 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], run_id: str) -> pl
     return trainer
 
 
+_format_warning = warnings.formatwarning
+
+
+def _one_line_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Our own warnings without the place in the code that they come from."""
+    if issubclass(category, SztrainWarning):
+        return f"sztrain: warning: {message}\n"
+    return _format_warning(message, category, filename, lineno, line)
+
+
 def quieten() -> None:
     """Drop messages of the libraries that nobody who runs sztrain can act on."""
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -187,3 +205,4 @@ def quieten() -> None:
         r".*recommended to use `self.log.*sync_dist.*",
     ):
         warnings.filterwarnings("ignore", pattern)
+    warnings.formatwarning = _one_line_warning

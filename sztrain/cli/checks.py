@@ -1,6 +1,7 @@
 """Checks that save a person hours: what would fail in the middle of a run is refused before."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from sztrain.attacks.fixed_budget import FixedBudgetAttack
 from sztrain.attacks.peers import PeerAttack
 from sztrain.cli.build import named, plain
 from sztrain.data import ImageDataModule, Part
-from sztrain.errors import InputError, require_count, require_in
+from sztrain.errors import InputError, SztrainWarning, require_count, require_in
 from sztrain.evaluation.wandb_account import has_wandb_key
 from sztrain.models import net_from_checkpoint, read_checkpoint
 from sztrain.models.state_dicts import check_finite, load_strictly
@@ -22,6 +23,14 @@ from sztrain.norms import check_budgets
 from sztrain.types import Attack
 
 _MAX_SEED = 2**32 - 1
+
+# What a run may do in another way without becoming another one; data.recipe is but where options
+# come from.
+_FREE = (
+    *("method.run_id", "method.compile", "method.channels_last", "method.monitor"),
+    *("data.recipe", "data.root", "data.download", "data.eval_batch_size", "data.num_workers"),
+)
+
 _WANDB_LOCAL = ("offline", "dryrun", "disabled")
 _WANDB_REMOTE = ("online", "run", "shared")
 
@@ -109,9 +118,27 @@ def check_attack(name: str, attack: Attack, shape: tuple[int, ...]) -> None:
         UnavailableError: it is another library's, which is not installed.
     """
     check_budgets(f"{name}.budget", [attack.budget], shape, attack.unit)
+    check_steps(name, attack)
+    check_library(attack)
+
+
+def check_steps(name: str, attack: Attack) -> None:
+    """Refuse an attack with too few steps to search for a budget.
+
+    Raises:
+        InputError: it searches for one, in more rounds than it has steps for.
+    """
     if isinstance(attack, AttackMix | FixedBudgetAttack | SparseAutoAttack):
         with named(name):
             attack.check_search()
+
+
+def check_library(attack: Attack) -> None:
+    """Make sure that the library of an attack is at hand.
+
+    Raises:
+        UnavailableError: it is another library's, which is not installed.
+    """
     if isinstance(attack, PeerAttack):
         attack.load()
 
@@ -187,6 +214,46 @@ def check_optimizer(checkpoint: Mapping[str, Any], optimizer: Optimizer, path: s
             f"{path} was written by a training with another optimizer than "
             f"{type(optimizer).__name__}; go on with the options in its run's config.yaml"
         )
+
+
+def check_continuation(described: Mapping[str, Any], chosen: Mapping[str, Any], path: str) -> None:
+    """Make sure that a training goes on as it began, or that its person knows in what it does not.
+
+    Args:
+        described: what the checkpoint says of its ``method`` and ``data``.
+        chosen: the same of the run that goes on from it.
+        path: of the checkpoint.
+
+    Raises:
+        InputError: it was written by another method.
+    """
+    before, now = (dict(kind.get("method") or {}) for kind in (described, chosen))
+    if before.get("name") not in (None, now.get("name")):
+        raise InputError(
+            f"{path} was written by {before['name']}, not {now.get('name')}: go on with the "
+            "command that began it, or the options in its run's config.yaml"
+        )
+    changed = [*_changes(described.get("method"), now, "method")]
+    changed += _changes(described.get("data"), chosen.get("data"), "data")
+    if changed:
+        warnings.warn(
+            f"{path} was written with other options, which this run does not share: "
+            f"{', '.join(changed)}",
+            SztrainWarning,
+            stacklevel=2,
+        )
+
+
+def _changes(before: Any, now: Any, key: str) -> Iterator[str]:
+    """Options that both have, with other values."""
+    if key in _FREE:
+        return
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in before:
+            if name in now:
+                yield from _changes(before[name], now[name], f"{key}.{name}")
+    elif before != now and not (before is None and isinstance(now, Mapping)):
+        yield f"{key}={before} (now {now})"
 
 
 def check_wandb(loggers: DictConfig | None) -> None:

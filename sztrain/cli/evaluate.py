@@ -84,14 +84,17 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
     with evaluation_run(wandb_node, plain(cfg), output_dir) as run:
         config = OmegaConf.to_yaml(cfg, resolve=True)
         report = Report(output_dir, config, plain(cfg.budgets), suite, run)
-        for number, job in enumerate(jobs, start=1):
-            if isinstance(job, Job):
-                attack_share(job, team, f"{number}/{num_jobs}")
-                wait_for_all(team)
+        try:
+            for number, job in enumerate(jobs, start=1):
+                if isinstance(job, Job):
+                    attack_share(job, team, f"{number}/{num_jobs}")
+                    wait_for_all(team)
+                if first:
+                    report.add(job)
             if first:
-                report.add(job)
-        if first:
-            report.finish(_title(cfg))
+                report.finish(_title(cfg))
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt("the same command goes on") from error
     return report.rows
 
 

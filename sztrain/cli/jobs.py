@@ -181,11 +181,15 @@ def _size(spans: list[range]) -> int:
 
 def _progress(*, shown: bool) -> Progress:
     return Progress(
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
-        BarColumn(bar_width=10),
+        TextColumn(
+            "{task.description}",
+            table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+        ),
+        BarColumn(bar_width=10, table_column=Column(min_width=10)),
         MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=9)),
         TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
         TextColumn("left", table_column=Column(no_wrap=True, min_width=4)),
+        expand=True,  # to the width of the screen, where the description gives way first
         disable=not shown,
         speed_estimate_period=3600,  # a batch may take minutes
     )

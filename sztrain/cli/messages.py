@@ -41,9 +41,7 @@ def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = 
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if group == "hydra/sweeper":
-            return (
-                f"the sweeper {choice} is not installed: pip install 'sztrain[sweep]' brings optuna"
-            )
+            return f"the sweeper {choice} is not installed: pip install -e '.[sweep]' brings optuna"
         listed = f"expected one of {', '.join(error.options)}"
         return f"there is no {group}={choice}; {listed}{_meant(choice, error.options)}"
     misspelt = re.search(r"Could not override '([\w.@/]+)'", str(error))
@@ -100,6 +98,8 @@ def _meant_key(key: str, config_name: str, args: Sequence[str]) -> str:
     prefix, _, name = key.rpartition(".")
     parent = OmegaConf.select(cfg, prefix) if prefix else cfg
     siblings = [str(known) for known in parent] if isinstance(parent, DictConfig) else []
+    if key in keys:  # as callbacks.gauge.seed does beside callbacks.gauge=null
+        return "; another part of the command takes it out"
     matches = [known for known in keys if known.endswith(f".{key}")]
     if not matches and siblings:
         close = get_close_matches(name, siblings, n=1)

@@ -1,5 +1,6 @@
 """What a run says to the person in front of it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,31 @@ def _last_epoch(last: Mapping[str, Any], unit: str) -> str:
     )
 
 
+_FIGURE = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|[-+]?∞")
+_NARROWEST = 4  # letters of a word on a line
+
+
+def _table(title: str, printed: Printed, width: int) -> Table:
+    """A table with everything in it whole: words over several lines, figures too if need be."""
+    headings, body = printed
+    rows = [[cell.ours for cell in row] for row in body]
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    columns = list(zip(headings, *rows, strict=True))
+    in_figures = [
+        all(not cell or _FIGURE.fullmatch(cell) for cell in cells) for _, *cells in columns
+    ]
+    needed = [
+        max(map(len, column)) if figures else _NARROWEST
+        for column, figures in zip(columns, in_figures, strict=True)
+    ]
+    roomy = sum(needed) + len(needed) < width
+    for heading, figures in zip(headings, in_figures, strict=True):
+        table.add_column(heading, justify="right", overflow="fold", no_wrap=figures and roomy)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def print_results(tables: Mapping[str, Printed], remarks: Sequence[str], report: Path) -> None:
     """Print tables of results.
 
@@ -65,13 +91,8 @@ def print_results(tables: Mapping[str, Printed], remarks: Sequence[str], report:
         report: the page that shows more.
     """
     console = Console()
-    for title, (headings, body) in tables.items():
-        table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        for heading in headings:
-            table.add_column(heading, justify="right", overflow="fold")  # whole, however long
-        for row in body:
-            table.add_row(*(cell.ours for cell in row))
-        console.print(table)
+    for title, printed in tables.items():
+        console.print(_table(title, printed, console.width))
     console.print(_LEGEND)  # no caption: a narrow table would squeeze it
     for remark in remarks:
         console.print(remark, soft_wrap=True, highlight=False, markup=False)

@@ -2,11 +2,12 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
 
-from sztrain.cli.jobs import Finding, Job, conclude
+from sztrain.cli.jobs import Finding, Job, conclude, file_labels
 from sztrain.cli.pictures import (
     draw_examples,
     draw_explanation,
@@ -58,6 +59,13 @@ _BUDGET_HEADINGS = {
 
 # Of an earlier run in the same folder they would tell of other jobs than the tables beside them.
 _NOT_OF_EVERY_RUN = ("results_fixed_budget.csv", "transfer.csv", "worst_case.csv")
+
+
+def _by_short_names(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows for a screen that has no room for paths."""
+    rows = list(rows)
+    labels = file_labels(dict.fromkeys(row["model"] for row in rows))
+    return [row | {"model": labels[row["model"]]} for row in rows]
 
 
 class _About(TypedDict):
@@ -182,8 +190,10 @@ class Report:
                 "worst_case": worst_case,
             }
             self.run.finish(tables, self._findings, pictures, report)
-        shown = {self._title(): printed_table(self.rows, self._headings())}
-        shown |= self._worst_case.printed(worst_case, whole=False)
+        # What cannot be had is told below, in a line for each reason.
+        found = _by_short_names(row for row in self.rows if not row["notes"])
+        shown = {self._title(): printed_table(found, self._headings())} if found else {}
+        shown |= self._worst_case.printed(_by_short_names(worst_case), whole=False)
         print_results(shown, [*self._worst_case.remarks(), *self._remarks()], report)
 
     def _headings(self) -> dict[str, str]:

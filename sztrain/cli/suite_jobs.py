@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from torch.utils.data import Subset
 
 from sztrain.cli.build import build_data
-from sztrain.cli.checks import check_attack, check_net
+from sztrain.cli.checks import check_attack, check_net, check_steps
 from sztrain.cli.entry import CARRIED
 from sztrain.cli.jobs import Job, Selection, file_labels
 from sztrain.cli.suites import Suite, config_option
@@ -43,9 +43,12 @@ def suite_jobs(
     for dataset in suite.variants:
         config_option("data", dataset)
     runs_on = {dataset: suite.runs_on(dataset) for dataset in ("", *suite.variants)}
+    # What is wrong shall show before hours are spent.
+    for run in {run.label: run for runs in runs_on.values() for run in runs}.values():
+        check_steps(f"suite: {run.label}", run.attack)
     for model in suite.models:
         with suppress(UnavailableError):
-            describe_net(model)  # a name that is wrong shall show before hours are spent
+            describe_net(model)
 
     @cache
     def selection_of(name: str, options: str) -> Selection:

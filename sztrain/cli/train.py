@@ -25,6 +25,8 @@ from sztrain.cli.build import (
 from sztrain.cli.checks import (
     check_attack,
     check_checkpoint,
+    check_continuation,
+    check_library,
     check_monitor,
     check_net,
     check_optimizer,
@@ -111,6 +113,7 @@ def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, s
     method = build_method(cfg, net, data, run_id)
     if checkpoint is not None:
         check_optimizer(checkpoint, method.optimizer(net.parameters()), cfg.ckpt_path)
+        check_continuation(checkpoint["hyper_parameters"], method.hparams, cfg.ckpt_path)
     if isinstance(method, AdversarialTraining):
         if method.attack.budget is not None:
             raise InputError(
@@ -118,6 +121,7 @@ def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, s
                 f"each step; use method.budget={method.attack.budget}"
             )
         method.check_budget(data.image_shape)
+        check_library(method.attack)
     return method, run_id
 
 
@@ -142,7 +146,7 @@ def _as_command_line_errors(trainer: pl.Trainer, resumable: Callable[[], str]) -
         if not trainer.interrupted or isinstance(error, SIGTERMException):
             raise
         path = resumable()
-        hints = [f"go on with ckpt_path={path}"] if path else []
+        hints = [f"the same command goes on with ckpt_path={path}"] if path else []
         raise KeyboardInterrupt(*hints) from error
 
 

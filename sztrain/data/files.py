@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 from sztrain.errors import InputError, UnavailableError
 
@@ -77,7 +78,7 @@ def download_into(root: Path, fetch: Callable[[], object], *, title: str) -> Non
     try:
         fetch()
     except (OSError, RuntimeError) as error:  # URLError is an OSError
-        reason = " ".join(str(error).split())[:200]
+        reason = shorten(str(error), 200, placeholder=" ...")
         raise UnavailableError(
             f"{title} could not be downloaded into {root} ({reason}); check the network, or put "
             "the files there and set data.download=false"

@@ -55,8 +55,9 @@ def list_images(root: Path, folder: str, classes: list[str]) -> tuple[list[str],
         images = [name for name in entries if name.lower().endswith(EXTENSIONS)]
         if not images:
             raise InputError(
-                f"{root / folder / class_name} has no images ({', '.join(EXTENSIONS)}); fill or "
-                "remove it"
+                f"{root / folder / class_name} has no images ({', '.join(EXTENSIONS)}); data.root "
+                "(or SZTRAIN_DATA_DIR) has to name a folder of class folders, or of such parts as "
+                "train and test, and every class needs images"
             )
         names += [str(Path(folder) / class_name / name) for name in images]
         labels += [label] * len(images)

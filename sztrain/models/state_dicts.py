@@ -182,7 +182,7 @@ expected (3, 2)
             found, right = state_dict[reshaped[0]].shape, expected[reshaped[0]].shape
             first = f"{reshaped[0]} has shape {tuple(found)}, expected {tuple(right)}"
         raise InputError(
-            f"{source} holds the weights of another architecture than its net: {len(missing)} "
+            f"{source} holds the weights of another architecture than the net: {len(missing)} "
             f"keys missing, {len(unexpected)} unexpected, {len(reshaped)} of another shape; "
             f"first: {first}"
         )

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from sztrain.errors import InputError
+from sztrain.errors import InputError, SztrainWarning
 from sztrain.files import write_whole
 from sztrain.models._checks import did_you_mean
 from sztrain.models.checkpoint import assemble, build_net, net_from_checkpoint, read_checkpoint
@@ -197,4 +197,4 @@ def _keep(path: Path, content: bytes) -> None:
     try:
         write_whole(path, content)
     except InputError as error:
-        warnings.warn(str(error), stacklevel=4)
+        warnings.warn(str(error), SztrainWarning, stacklevel=4)

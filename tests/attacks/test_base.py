@@ -241,7 +241,8 @@ def test_inputs_that_are_no_float_batch_are_refused(inputs):
 )
 def test_labels_that_are_no_class_indices_are_refused(labels):
     with pytest.raises(
-        InputError, match=r"^expected labels to be int64 of shape \(4,\), got torch"
+        InputError,
+        match=r"^expected labels to be int64 of shape \(4,\), one for each .*, got torch",
     ):
         validate_batch(INPUTS, labels)
 

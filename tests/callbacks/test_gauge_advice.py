@@ -124,6 +124,19 @@ def test_other_processes_are_silent():
         Advice(speaks=False).on_labels(torch.tensor([1, 1]))
 
 
+def test_the_test_after_a_training_is_not_told_again():
+    attack = SigmaZero(num_steps=3)
+    gauge = SparseRobustness(attack=attack, verdict=attack, budgets=(1,))
+    trainer = make_trainer(pl, callbacks=[gauge], max_epochs=1)
+    module, few = foreign_module(pl)(), loader(num_samples=9, seed=1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(module, loader(), few)
+        trainer.test(module, few, verbose=False)
+    assert gauge.measurements.keys() == {"val", "test"}
+    assert sum("rests on 9 samples" in str(warning.message) for warning in caught) == 1
+
+
 def test_another_run_hears_it_again():
     gauge = SparseRobustness(attack=SigmaZero(num_steps=3), budgets=(1,))
     for _ in range(2):

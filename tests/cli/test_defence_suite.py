@@ -279,6 +279,13 @@ def test_an_attack_whose_library_is_missing_is_told_of(
     assert (headings[-1], note.ours) == ("notes", "without vfga")
 
 
+def test_too_few_steps_show_before_the_first_attack(call, tmp_path):
+    outcome = call(f"{DEFENCE} suite.num_steps=[5]")
+    assert outcome.status == 2
+    assert "suite: sparse_pgd-5: expected `num_steps` to be at least 10" in outcome.err
+    assert not (tmp_path / "out" / "batches").exists()
+
+
 def test_no_table_of_an_earlier_run_is_left(call, tmp_path, monkeypatch, without_pictures):
     found = tmp_path / "out" / "worst_case.csv"
     command = f"{DEFENCE} suite.models=[digits_standard] suite.fixed_budget_attacks=[]"
@@ -296,7 +303,11 @@ def test_no_table_of_an_earlier_run_is_left(call, tmp_path, monkeypatch, without
 
     with monkeypatch.context() as patched:
         patched.setattr(recording, "attack_batches", interrupted)
-        assert call(f"{command} suite.attacks=[sigma_zero,sparse_rs]").status == 130
+        outcome = call(f"{command} suite.attacks=[sigma_zero,sparse_rs]")
+    assert (outcome.status, outcome.err) == (
+        130,
+        "sztrain: interrupted; the same command goes on\n",
+    )
     assert not found.exists()
 
     # Nor is a table left of budgets that are not asked for any more.

@@ -1,9 +1,11 @@
 import json
 import os
 import signal
+import socket
 import string
 import subprocess
 import sys
+import warnings
 
 import pytest
 from hydra.errors import InstantiationException, MissingConfigException
@@ -12,10 +14,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from sztrain.cli.arguments import check_arguments
-from sztrain.cli.build import make, named
+from sztrain.cli.build import make, named, quieten
 from sztrain.cli.entry import digest, gauge_key, register_resolvers, slug
 from sztrain.cli.messages import one_line
-from sztrain.errors import InputError
+from sztrain.errors import InputError, SztrainWarning
 from sztrain.evaluation.gauge_keys import GaugeKeys
 from sztrain.types import UNITS
 
@@ -80,7 +82,7 @@ def test_checkpoints_are_chosen_by_keys_that_the_gauge_logs(unit):
 
 def test_a_sweeper_that_is_missing_can_be_installed():
     error = MissingConfigException("missing", "hydra/sweeper/optuna", ["basic"])
-    assert "pip install 'sztrain[sweep]'" in one_line(error)
+    assert "pip install -e '.[sweep]'" in one_line(error)
 
 
 def test_an_input_error_deep_in_the_chain_says_it_best():
@@ -89,9 +91,36 @@ def test_an_input_error_deep_in_the_chain_says_it_best():
     assert one_line(error) == "expected `x` to be 1, got 2"
 
 
+def test_what_our_own_code_says_of_a_download_comes_before_its_cause(monkeypatch, tmp_path):
+    def offline(*arguments, **options):
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("SZTRAIN_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setattr(socket, "getaddrinfo", offline)
+    node = {
+        "_target_": "sztrain.models.robustbench_net",
+        "name": "Addepalli2022Efficient_RN18",
+        "dataset": "cifar10",
+    }
+    with pytest.raises(InputError, match=r"model: the weights of .* put them at .*RN18\.pt"):
+        make(node, "model")
+
+
+def test_our_own_warnings_are_one_line_of_their_own(capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    quieten()
+    shown = warnings.formatwarning(SztrainWarning("few samples"), SztrainWarning, "a/b.py", 3)
+    assert shown == "sztrain: warning: few samples\n"
+    assert "a/b.py:3" in warnings.formatwarning("old", DeprecationWarning, "a/b.py", 3)
+
+
 @pytest.mark.parametrize(
     ("args", "meant"),
     [
+        (
+            ["callbacks.gauge=null", "callbacks.gauge.seed=8"],
+            "callbacks.gauge.seed; another part of the command takes it",
+        ),
         (["model=wrn28", "model.wdth=4"], "did you mean model.width?"),
         (["method=trades", "method.bta=4"], "did you mean method.beta?"),
         (["data=folder", "data.img_size=8"], "did you mean data.image_size?"),

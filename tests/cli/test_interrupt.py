@@ -53,7 +53,10 @@ def test_an_interrupted_training_goes_on_to_the_very_same_weights(
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     # Before it, the gauge's warning that so few samples tell little.
-    assert err.splitlines()[-1] == f"sztrain: interrupted; go on with ckpt_path={last}"
+    assert (
+        err.splitlines()[-1]
+        == f"sztrain: interrupted; the same command goes on with ckpt_path={last}"
+    )
     assert "Traceback" not in err
     checkpoint = read_checkpoint(last)
     whole_epochs = checkpoint["epoch"] + 1
@@ -114,7 +117,10 @@ def test_an_interrupt_during_the_verdict_keeps_the_training(call, tiny, tmp_path
     outcome = call(f"train {tiny} logger=csv hydra.run.dir=run")
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     assert outcome.status == 130
-    assert outcome.err.strip() == f"sztrain: interrupted; go on with ckpt_path={last}"
+    assert (
+        outcome.err.strip()
+        == f"sztrain: interrupted; the same command goes on with ckpt_path={last}"
+    )
     assert last.exists()
     assert not (tmp_path / "run" / "summary.json").exists()
 

@@ -15,6 +15,7 @@ from sztrain.attacks import SparseAutoAttack
 from sztrain.callbacks import SparseRobustness
 from sztrain.cli.train import train
 from sztrain.data import Digits
+from sztrain.errors import SztrainWarning
 from sztrain.models import load_net, read_checkpoint
 from sztrain.norms import l0_norm
 from sztrain.training import adversarial
@@ -162,6 +163,25 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(trained, call, table, small
     assert summary["epochs"] == 7
     assert summary["attack_seconds"] > trained.summary["attack_seconds"]
     assert summary["train_seconds"] > trained.summary["train_seconds"]
+
+
+def test_another_method_does_not_go_on(trained, call, small):
+    outcome = call(f"train {small} method=trades ckpt_path={trained.last} hydra.run.dir=on")
+    assert outcome.status == 2
+    assert f"{trained.last} was written by SparseAT, not TRADES" in outcome.err
+    assert "go on with the command that began it" in outcome.err
+
+
+def test_what_a_run_does_otherwise_than_before_is_said(trained, call, small):
+    began = read_checkpoint(trained.last)["hyper_parameters"]
+    budget, samples = began["method"]["budget"], began["data"]["limit_train"]
+    others = f"method.budget={budget + 1} data.limit_train=32 method.channels_last=true"
+    command = f"train {small} ckpt_path={trained.last} trainer.max_epochs=7 verdict.num_samples=8"
+    with pytest.warns(SztrainWarning, match="was written with other options") as caught:
+        assert call(f"{command} {others} hydra.run.dir=on").status == 0
+    (said,) = [str(w.message) for w in caught if "other options" in str(w.message)]
+    changed = [f"method.budget={budget} (now {budget + 1})", f"data.limit_train={samples} (now 32)"]
+    assert said.endswith(f"does not share: {', '.join(changed)}")
 
 
 def test_the_best_of_the_first_part_stays_the_best_of_a_resumed_run(

@@ -404,6 +404,17 @@ def test_each_experiment_is_gauged_in_the_unit_and_at_the_budget_that_it_trains_
         assert method.budget_multiplier == (1 if "narrow" in option.stem else 6)
 
 
+def test_gauge_and_verdict_count_what_the_training_counts():
+    for method, expected in (
+        ("method.attack.unit=pixels", "pixels"),
+        ("method=standard", "features"),
+    ):
+        gauge = composed("train", "model=wrn28", method).callbacks.gauge
+        assert gauge.attack.unit == gauge.probe.unit == gauge.verdict.unit == expected
+    apart = ["method.attack.unit=pixels", "callbacks.gauge.attack.unit=features"]
+    assert composed("train", "model=wrn28", *apart).callbacks.gauge.verdict.unit == "features"
+
+
 def test_an_experiment_gives_way_to_the_command():
     cfg = composed("train", "experiment=cifar10_prn18_20px", "method=mart", "method.budget=7")
     assert cfg.method._target_.endswith("MART")

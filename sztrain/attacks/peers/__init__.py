@@ -1,4 +1,4 @@
-"""Attacks of other libraries, behind the same contract; ``pip install 'sztrain[peers]'`` and more.
+"""Attacks of other libraries, behind the same contract; the extra ``peers`` and more.
 
 Each library is imported when one of its attacks is called, never before. Where it is missing, the
 call ends in one line that says how to install it.

@@ -14,7 +14,8 @@ from sztrain.attacks.base import Logits
 from sztrain.errors import UnavailableError
 
 INSTALL = (
-    "pip install 'sztrain[peers]' && pip install --no-deps adv-lib==0.2.8 torchattacks==3.5.1 && "
+    "pip install -c constraints.txt -e '.[peers]' && "
+    "pip install --no-deps adv-lib==0.2.8 torchattacks==3.5.1 && "
     "pip install --no-deps --force-reinstall 'robustbench>=1.1.1,<1.2'"
 )
 """What a person has to type to have all libraries; torchattacks writes over robustbench."""

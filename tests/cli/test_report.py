@@ -1,0 +1,47 @@
+"""Tables on a screen of any width."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sztrain.cli.report import print_results
+from sztrain.evaluation.tables import Cell
+
+HEADINGS = ["net", "attack", "N", "clean", "median", "mean", "t"]
+ROWS = [
+    ["a_net_with_a_name_that_is_long", "sparse_pgd_projected", "1000", "99", "258.2", "160.55", ""],
+    ["M1", "sigma-zero", "1000", "98.7", "∞", "-1.5e+03", "0.205"],
+]
+
+
+@pytest.fixture
+def printed(capsys, monkeypatch):
+    def at(width):
+        monkeypatch.setenv("COLUMNS", str(width))
+        body = [[Cell(text) for text in row] for row in ROWS]
+        print_results({"Results": (HEADINGS, body)}, [], Path("report.html"))
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines[:-1])) <= width  # the last names a path, and may be longer
+        return lines
+
+    return at
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_figures_and_their_headings_stay_on_one_line(printed, width):
+    words = " ".join(printed(width)).split()
+    figures = [cell for row in ROWS for cell in row[2:] if cell]
+    for text in [*figures, *HEADINGS[2:]]:
+        assert text in words
+
+
+@pytest.mark.parametrize("width", [30, 45, 60])
+def test_nothing_is_lost_where_there_is_no_room(printed, width):
+    table = printed(width)[1:]
+    rule = next(i for i, line in enumerate(table) if "─" in line)
+    shown = re.sub(r"\s", "", "".join(table[rule:]))
+    for row in ROWS:
+        for text in row:
+            # Folded columns stand beside each other: every letter is there, in some order.
+            assert all(shown.count(letter) >= text.count(letter) for letter in set(text))
