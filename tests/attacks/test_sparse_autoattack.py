@@ -6,12 +6,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from sztrain.attacks import SigmaZero, SparseAutoAttack, SparsePGD, SparseRS
+from sztrain.attacks import SigmaZero, SparseAutoAttack, SparsePGD, SparseRS, sparse_autoattack
 from sztrain.attacks.fixed_budget import FixedBudgetAttack
 from sztrain.errors import InputError
 from sztrain.types import EnsembleResult
 
-NAMES = ["sigma_zero", "sparse_pgd", "sparse_pgd_projected", "sparse_rs"]
+NAMES = ["sigma_zero", "sigma_zero_sgd", "sparse_pgd", "sparse_pgd_projected", "sparse_rs"]
 
 
 # Short runs at a budget of 2: each member breaks some of the samples, and some are left.
@@ -20,19 +20,24 @@ SHORT = {"num_steps": 12, "num_queries": 80, "budget": 2}
 
 @pytest.fixture
 def segments(monkeypatch):
-    """Where in the passes of the net the members begin, all but the first."""
+    """The passes of the net that each member makes."""
     begins = []
-    find = FixedBudgetAttack.find
+    find, sigma_zero = FixedBudgetAttack.find, sparse_autoattack.sigma_zero
 
     def noting(spy):
         def find_noting(self, *args, **kwargs):
             begins.append(len(spy.inputs))
             return find(self, *args, **kwargs)
 
+        def sigma_zero_noting(*args, **kwargs):
+            begins.append(len(spy.inputs))
+            return sigma_zero(*args, **kwargs)
+
         monkeypatch.setattr(FixedBudgetAttack, "find", find_noting)
+        monkeypatch.setattr(sparse_autoattack, "sigma_zero", sigma_zero_noting)
 
         def parts():
-            bounds = [0, *begins, len(spy.inputs) - 1]  # the last pass is the verification
+            bounds = [*begins, len(spy.inputs) - 1]  # the last pass is the verification
             return [spy.inputs[a:b] for a, b in pairwise(bounds)]
 
         return parts
@@ -61,11 +66,13 @@ def test_each_member_attacks_those_that_stand_and_gets_the_credit_for_its_own(
     assert sum(spy.forward_rows) == result.num_forwards.sum()
     assert sum(spy.backward_rows) == result.num_backwards.sum()
     broken_by, passes = result.broken_by.tolist(), parts()
-    assert len(passes) == 4
+    assert len(passes) == 5
     standing = set(range(2, 60))
-    for i in range(4):
+    for i in range(5):
         if i > 0:
-            assert who(torch.cat(passes[i]), batch.inputs, budget) == standing
+            # σ-zero starts at the image, and then goes where it likes.
+            rows = passes[i][0] if NAMES[i] == "sigma_zero_sgd" else torch.cat(passes[i])
+            assert who(rows, batch.inputs, budget) == standing
         broken = {j for j in range(60) if broken_by[j] == i}
         assert broken  # otherwise nothing was looked at
         assert broken <= standing
@@ -104,7 +111,7 @@ def test_at_a_budget_it_breaks_what_any_member_breaks(make_batch, unit):
 
 def test_without_a_budget_the_sparsest_example_of_all_members_wins(make_batch):
     batch = make_batch(num_samples=60, num_wrong=2)
-    attack = SparseAutoAttack(num_steps=20, num_queries=200)
+    attack = SparseAutoAttack(num_steps=30, num_queries=200)
     result = attack(batch.net, batch.inputs, batch.labels)
     alone = [member(batch.net, batch.inputs, batch.labels) for member in attack.members.values()]
     first = alone[0].l0
@@ -122,8 +129,10 @@ def test_without_a_budget_members_look_only_for_less_than_is_known(make_batch, s
     parts = segments(spy)
     attack = SparseAutoAttack(num_steps=20, num_queries=200)
     attack(batch.net, batch.inputs, batch.labels)
-    _, *others = parts()
-    known = attack.members["sigma_zero"](batch.net, batch.inputs, batch.labels).l0
+    _, second, *others = parts()
+    by_rule = [attack.members[name](batch.net, batch.inputs, batch.labels).l0 for name in NAMES[:2]]
+    assert who(second[0], batch.inputs, 0) == set((by_rule[0] > 1).nonzero().flatten().tolist())
+    known = torch.minimum(*by_rule)
     attacked = set()
     for rows in others:
         distance = (torch.cat(rows).unsqueeze(1) != batch.inputs).flatten(2).sum(dim=2)
@@ -163,6 +172,7 @@ def test_the_members_are_those_of_the_paper_behind_sigma_zero():
     shared = {"budget": 5, "unit": "pixels"}
     assert attack.members == {
         "sigma_zero": SigmaZero(num_steps=30, **shared),
+        "sigma_zero_sgd": SigmaZero(num_steps=30, step_rule="sgd", **shared),
         "sparse_pgd": SparsePGD(num_steps=30, seed=3, **shared),
         "sparse_pgd_projected": SparsePGD(num_steps=30, seed=3, projected=True, **shared),
         "sparse_rs": SparseRS(num_steps=70, seed=3, loss="ce", alpha=0.8, **shared),

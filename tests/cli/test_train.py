@@ -88,7 +88,7 @@ def test_summary_says_what_was_judged_by_whom(trained):
         *("attacks", "num_steps", "num_samples", "method", "train_seconds", "attack_seconds"),
         *("epochs", "checkpoint"),
     }
-    members = ["sigma_zero", "sparse_pgd", "sparse_pgd_projected", "sparse_rs"]
+    members = ["sigma_zero", "sigma_zero_sgd", "sparse_pgd", "sparse_pgd_projected", "sparse_rs"]
     assert summary["attacks"] == members
     assert (summary["num_steps"], summary["num_samples"], summary["epochs"]) == (15, 359, 6)
     assert (summary["method"], summary["unit"]) == ("SparseAT", "features")
@@ -316,7 +316,7 @@ def test_the_verdict_is_printed_with_its_judge_and_its_place(call, tiny, tmp_pat
     assert outcome.status == 0
     assert outcome.err == ""
     words = " ".join(outcome.out.split())
-    members = "sigma_zero, sparse_pgd, sparse_pgd_projected, sparse_rs"
+    members = "sigma_zero, sigma_zero_sgd, sparse_pgd, sparse_pgd_projected, sparse_rs"
     assert f"Verdict on 4 test images (worst case of {members}, N=13)" in words
     assert str(tmp_path / "run") in outcome.out
     assert "wandb:" not in outcome.out

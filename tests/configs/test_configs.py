@@ -241,7 +241,7 @@ def made_for_one_dataset(attack):
 
 
 # Options that exist to differ from the default, and in what.
-VARIANTS = {"sparse_pgd_projected": {"projected": True}}
+VARIANTS = {"sparse_pgd_projected": {"projected": True}, "sigma_zero_sgd": {"step_rule": "sgd"}}
 
 DEFAULT_ATTACKS = [
     option
