@@ -17,7 +17,7 @@ from sztrain.types import Attack, AttackResult, Unit
 
 def _members() -> dict[str, Attack]:
     return {
-        "sigma_zero": SigmaZero(),
+        "sigma_zero": SigmaZero(step_rule="sgd"),
         "budgeted_sigma_zero": BudgetedSigmaZero(),
         "sparse_pgd": SparsePGD(),
         "sparse_pgd_projected": SparsePGD(projected=True),

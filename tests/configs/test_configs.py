@@ -263,6 +263,7 @@ def test_the_adversary_is_the_mix_where_nobody_names_another(method):
     assert attack == AttackMix(num_steps=20, recheck=False)
     # Nets that meet the smallest changes alone withstand little else.
     assert 0 < attack.weights["sigma_zero"] < sum(attack.weights.values())
+    assert attack.members["sigma_zero"].step_rule == "sgd"
 
 
 def test_members_of_a_mix_are_set_one_by_one():

@@ -65,11 +65,15 @@ def test_published_net_has_its_clean_accuracy(name, clean_accuracy):
 
 
 def test_the_shipped_mnist_net_withstands_what_breaks_m1():
-    """Measured on 500 images, all four attacks, N=100: 63.4 % and 23.0 %."""
+    """With all five attacks more is broken, of M1 nearly all: see the README."""
     inputs, labels = mnist_test_images(64)
 
     def left(net):
-        attacks = (SigmaZero(num_steps=100, budget=24), SparsePGD(num_steps=100, budget=24))
+        attacks = (
+            SigmaZero(num_steps=100, budget=24),
+            SigmaZero(num_steps=100, budget=24, step_rule="sgd"),
+            SparsePGD(num_steps=100, budget=24),
+        )
         broken = [attack(net, inputs, labels).success for attack in attacks]
         return 1 - torch.stack(broken).any(dim=0).float().mean().item()
 
