@@ -123,7 +123,7 @@ def test_without_the_package_it_is_one_line(nowhere, monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     assert main(["me/nets"]) == 2
-    assert "pip install 'sztrain[dashboards]'" in said(capsys)
+    assert "pip install -e '.[dashboards]'" in said(capsys)
 
 
 def test_the_package_is_a_command(monkeypatch, capsys):

@@ -64,7 +64,7 @@ def test_timm_with_its_own_normalisation(run, tmp_path):
 
 def test_a_module_of_another_library(run, tmp_path):
     if importlib.util.find_spec("lightly") is None:
-        pytest.skip("lightly is not installed: pip install 'sztrain[examples]'")
+        pytest.skip("lightly is not installed: pip install -e '.[examples]'")
     shown = run("lightly_finetune.py")
     assert shown["val_top1"] > 0.5
     values = values_of(tmp_path / "logs" / "lightly")

@@ -330,7 +330,7 @@ def test_a_missing_library_ends_in_one_line_that_says_how_to_install_it(name, mo
         getattr(attacks, name)()(Sum(), INPUTS, LABELS)
     message = str(caught.value)
     assert "\n" not in message
-    assert "pip install 'sztrain[peers]'" in message
+    assert "pip install -c constraints.txt -e '.[peers]'" in message
     assert "pip install --no-deps adv-lib==0.2.8 torchattacks==3.5.1" in message
 
 
