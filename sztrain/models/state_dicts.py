@@ -161,7 +161,7 @@ def load_strictly(net: nn.Module, state_dict: Mapping[str, Tensor], source: str)
         >>> load_strictly(nn.Linear(2, 3, bias=False), {"weight": torch.zeros(3, 4)}, "x.ckpt")
         Traceback (most recent call last):
         ...
-        sztrain.errors.InputError: x.ckpt holds the weights of another architecture than its \
+        sztrain.errors.InputError: x.ckpt holds the weights of another architecture than the \
 net: 0 keys missing, 0 unexpected, 1 of another shape; first: weight has shape (3, 4), \
 expected (3, 2)
     """

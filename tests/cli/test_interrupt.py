@@ -131,4 +131,5 @@ def test_an_interrupted_evaluation_leaves_cleanly(call, trained, monkeypatch):
 
     monkeypatch.setattr(recording, "attack_batches", interrupted)
     outcome = call(f"evaluate net={trained.best} num_samples=4 attack.num_steps=1")
-    assert (outcome.status, outcome.err.strip()) == (130, "sztrain: interrupted")
+    said = "sztrain: interrupted; the same command goes on"
+    assert (outcome.status, outcome.err.strip()) == (130, said)

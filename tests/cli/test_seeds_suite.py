@@ -92,7 +92,7 @@ def _check_transfer(rows, out):
         for row in rows
     ]
     assert found == expected
-    assert len({row["fooled"] for row in rows}) > 2
+    assert len({row["fooled"] for row in rows}) > 1
 
 
 def _check_resumed(call, out):

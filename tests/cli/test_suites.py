@@ -249,7 +249,16 @@ def test_an_attack_may_take_several_steps_for_each_of_n(call, table):
     # The last iterate takes no gradient, but a forward pass, and so does the check.
     assert float(row["queries_k"]) == pytest.approx((2 * 12 + 2) / 1000, abs=1e-3)
     outcome = call(f"{SUITE} +suite.steps_per_n.sigma_zero=0")
-    assert "expected `suite: steps of sigma_zero for each of N` to be at least 1" in outcome.err
+    assert "expected `suite: steps of sigma_zero for each of N` to be positive" in outcome.err
+
+
+def test_an_attack_may_take_a_share_of_n(call, table, tmp_path):
+    command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[10]"
+    assert call(f"{command} +suite.steps_per_n.sigma_zero=0.3").status == 0
+    (row,) = table("out/results.csv")
+    assert row["steps"] == "10"
+    (identity,) = tmp_path.glob("out/batches/*sigma_zero-10/identity.json")
+    assert json.loads(identity.read_text())["attack"]["num_steps"] == 3
 
 
 def test_a_budget_beyond_the_sample_is_refused(call):
