@@ -31,7 +31,7 @@ from sztrain.types import Attack
 DATA = {"digits": Digits, "mnist": MNIST}
 ADVERSARIES: dict[str, Attack] = {
     "sigma_zero": SigmaZero(recheck=False),
-    "sigma_zero, plain step": SigmaZero(step_rule="sgd", recheck=False),
+    "sigma_zero_sgd": SigmaZero(step_rule="sgd", recheck=False),
     "budgeted_sigma_zero": BudgetedSigmaZero(recheck=False),
     "sparse_pgd": SparsePGD(recheck=False),
     "sparse_pgd_projected": SparsePGD(projected=True, recheck=False),
