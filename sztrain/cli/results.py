@@ -20,6 +20,7 @@ from sztrain.cli.suites import Suite
 from sztrain.cli.transfer import KeptExamples, transfer_rows
 from sztrain.cli.wandb_run import WandbRun
 from sztrain.cli.worst_case import WorstCases
+from sztrain.errors import UnavailableError
 from sztrain.evaluation.html import Picture, write_report
 from sztrain.evaluation.rows import attack_label, budget_rows, paper_row
 from sztrain.evaluation.tables import printed_table, write_csv, write_latex, write_markdown
@@ -142,6 +143,7 @@ class Report:
             batch_size=finding.batch_size,
             broken_by=finding.broken_by,
             changes=finding.changes,
+            named=() if self.suite is None else self.suite.grid,
             **about,
         )
         self.rows.append(row)
@@ -157,7 +159,11 @@ class Report:
             self.run.add(row, finding)
 
     def finish(self, title: str) -> None:
-        """Draw the pictures, write the report under this heading and print the table."""
+        """Draw the pictures, write the report under this heading and print the table.
+
+        Raises:
+            UnavailableError: nothing of what was asked for could be had.
+        """
         drawn = draw_pictures(self._findings, self.suite, self.budgets, self.output_dir)
         pictures = [*drawn, *self._pictures]
         if self.suite is not None and self.suite.loss_terms:
@@ -195,6 +201,9 @@ class Report:
         shown = {self._title(): printed_table(found, self._headings())} if found else {}
         shown |= self._worst_case.printed(_by_short_names(worst_case), whole=False)
         print_results(shown, [*self._worst_case.remarks(), *self._remarks()], report)
+        if not self._findings and not self._budget_rows:
+            # Not with status 0, by which a script goes on.
+            raise UnavailableError("nothing was measured; the lines above say what is missing")
 
     def _headings(self) -> dict[str, str]:
         """Columns for the screen, without what is the same in all rows and told elsewhere."""

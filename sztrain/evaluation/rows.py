@@ -1,6 +1,6 @@
 """Rows of results in the columns of the paper's tables, with its figures beside ours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, fields
 from types import MappingProxyType
 from typing import Any
@@ -71,6 +71,7 @@ def paper_row(
     batch_size: int,
     broken_by: Mapping[str, int] = MappingProxyType({}),
     changes: Mapping[str, float | None] = MappingProxyType({}),
+    named: Collection[str] = (),
 ) -> dict[str, Any]:
     """One row of ``results.csv``: the paper's columns, our setting, the paper's figures.
 
@@ -89,6 +90,7 @@ def paper_row(
         batch_size: samples attacked at once.
         broken_by: how many samples each member of the attack has broken, if it has members.
         changes: means as :func:`sztrain.evaluation.changes.mean_changes` gives them.
+        named: options to name at their defaults, too, as those of a grid.
     """
     name = paper_name(attack)
     values, unit, num_samples = measurement.values, measurement.unit, measurement.num_samples
@@ -119,7 +121,7 @@ def paper_row(
         "clean_acc": percent(float(measurement.curve[0]), num_samples),
         "mean_l0": values[measure_key("mean_l0", unit)],
         "resident_gb": cost.peak_memory / 2**30 if cost.device == "cpu" else None,
-        "options": describe_options(attack),
+        "options": describe_options(attack, named),
         "broken_by": ", ".join(f"{name} {count}" for name, count in broken_by.items()),
         **{measure: changes.get(measure) for measure in MEASURES},
     }
@@ -233,8 +235,12 @@ def verdict(row: dict[str, Any]) -> str:
     return f"not reproduced: {', '.join(beyond)}" if beyond else "reproduced"
 
 
-def describe_options(attack: Attack) -> str:
+def describe_options(attack: Attack, named: Collection[str] = ()) -> str:
     """The options in which an attack differs from its defaults; steps and unit stand elsewhere.
+
+    Args:
+        attack: the attack.
+        named: options to name in any case.
 
     Example:
         >>> from sztrain.attacks import SigmaZero
@@ -242,7 +248,12 @@ def describe_options(attack: Attack) -> str:
         'sigma=0.1 tau=0.5'
     """
     changed = _changed_options(attack)
-    shown = {k: v for k, v in changed.items() if k not in ("num_steps", "unit")}
+    shown = {
+        field.name: getattr(attack, field.name)
+        for field in fields(attack)
+        if field.name in named
+        or (field.name in changed and field.name not in ("num_steps", "unit"))
+    }
     return " ".join(f"{k}={_shortened(v)}" for k, v in shown.items())
 
 

@@ -87,10 +87,16 @@ def test_the_files_of_a_net_that_is_a_path_stay_in_the_folder(call, trained, tab
         assert len(list((tmp_path / "out" / kind).glob("*best.ckpt-N=4-features.png"))) == 1
 
 
-def test_a_suite_without_its_data_ends_well(call, table, tmp_path, monkeypatch, paper_nets):
+def test_a_suite_that_measures_nothing_says_why_and_fails(
+    call, table, tmp_path, monkeypatch, paper_nets
+):
     monkeypatch.setenv("SZTRAIN_DATA_DIR", str(tmp_path))
     outcome = call(f"{SUITE} suite.models=[M1] suite.num_steps=[6]")
-    assert outcome.status == 0
+    assert outcome.status == 2
+    assert outcome.err.splitlines()[-1] == (
+        "sztrain: error: nothing was measured; the lines above say what is missing"
+    )
+    assert "M1: not available: MNIST is not on disk" in outcome.out
     assert "clean accuracy and ASR in percent, median" in outcome.out  # on one line
     (row,) = table("out/results.csv")
     assert row["notes"].startswith("not available: MNIST is not on disk")
@@ -164,13 +170,13 @@ def test_a_grid_runs_every_combination_of_its_options(call, table, tmp_path):
     command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[4]"
     assert call(f"{command} +suite.grid.sigma=[0.001,1.0] +suite.grid.tau=[0.3,0.5]").status == 0
     rows = table("out/results.csv")
-    expected = ["", "tau=0.5", "sigma=1.0", "sigma=1.0 tau=0.5"]  # what is default needs no word
+    expected = [f"sigma={sigma} tau={tau}" for sigma in (0.001, 1.0) for tau in (0.3, 0.5)]
     assert [row["options"] for row in rows] == expected
     names = {path.stem for path in (tmp_path / "out" / "records").iterdir()}
     points = [f"sigma={sigma}-tau={tau}" for sigma in (0.001, 1.0) for tau in (0.3, 0.5)]
     assert names == {f"digits_standard-sigma_zero-4-{point}" for point in points}
     assert [path.name for path in (tmp_path / "out" / "ablation").iterdir()] == ["N=4-features.png"]
-    (plain,) = [row for row in rows if row["options"] == ""]
+    (plain,) = [row for row in rows if row["options"] == "sigma=0.001 tau=0.3"]
     assert call(f"{command} hydra.run.dir=alone").status == 0
     (alone,) = table("alone/results.csv")
     for key in ("median_l0", "mean_l0", "asr_10"):
@@ -179,8 +185,8 @@ def test_a_grid_runs_every_combination_of_its_options(call, table, tmp_path):
 
 def test_a_grid_over_another_attack_with_the_options_of_fig_4_ends_well(call, table):
     options = "suite.models=[digits_standard] suite.num_steps=[4]"
-    grid = "+suite.grid.sigma=[0.001] +suite.grid.tau=[0.3]"
-    attacks = "suite.attacks=[advlib_sigma_zero]"
+    grid = "+suite.grid.sigma=[0.02] +suite.grid.tau=[0.3]"
+    attacks = "suite.attacks=[aslo]"
     outcome = call(f"{SUITE} {options} {grid} {attacks}")
     assert outcome.status == 0, outcome.err
     assert len(table("out/results.csv")) == 1
