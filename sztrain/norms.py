@@ -169,14 +169,14 @@ def project_l0(delta: Tensor, budget: int, unit: Unit = "features") -> Tensor:
     return torch.where(keep.view_as(size), delta, torch.zeros_like(delta))
 
 
-def clamp_to_box(delta: Tensor, inputs: Tensor) -> Tensor:
-    """Clip ``inputs + delta`` to [0, 1] and return the difference that is left.
+def clamp_to_box_(delta: Tensor, inputs: Tensor) -> Tensor:
+    """Clip ``inputs + delta`` to [0, 1], in the memory of ``delta``.
 
     Example:
-        >>> clamp_to_box(torch.tensor([0.5, -0.5]), torch.tensor([0.75, 0.75]))
+        >>> clamp_to_box_(torch.tensor([0.5, -0.5]), torch.tensor([0.75, 0.75]))
         tensor([ 0.2500, -0.5000])
     """
-    return (inputs + delta).clamp(0, 1) - inputs
+    return delta.add_(inputs).clamp_(0, 1).sub_(inputs)
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

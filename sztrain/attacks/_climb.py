@@ -1,12 +1,13 @@
 """What an ascent within a budget remembers of the samples that it attacks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sztrain.attacks.base import Found
+from sztrain.attacks.base import Found, Logits, is_adversarial
 from sztrain.attacks.rows import Rows, first_rows, precise
 from sztrain.norms import l0_norm, per_sample
 
@@ -33,6 +34,40 @@ class Climb(Rows):
             "highest": inputs.new_full((len(inputs),), -torch.inf, dtype=precise(inputs)),
             "reached": inputs.clone(),
         }
+
+    def look(
+        self,
+        logits_of: Logits,
+        moved: Tensor,
+        loss_of: Callable[[Tensor, Tensor], Tensor],
+        *,
+        with_gradient: bool = True,
+    ) -> Tensor | None:
+        """Pass iterates through the net and keep the good ones.
+
+        Args:
+            logits_of: the net.
+            moved: the iterates, a tensor of their own.
+            loss_of: what they climb, of logits and labels, shape ``(N,)``.
+            with_gradient: whether to differentiate it.
+
+        Returns:
+            Its gradient in the iterates, if it is wanted.
+        """
+        moved.requires_grad_(with_gradient)
+        with torch.set_grad_enabled(with_gradient):
+            logits = logits_of(moved.clone())  # the first layer of the net may work in place
+            loss = loss_of(logits, self.labels)
+        self.num_forwards.add_(self.open)
+        gradient = None
+        if with_gradient:
+            self.num_backwards.add_(self.open)
+            (gradient,) = torch.autograd.grad(loss.sum(), moved)
+            # A gradient that overflowed says nothing: it moves nothing.
+            gradient = torch.nan_to_num(gradient, 0, 0, 0)
+        adversarial = is_adversarial(logits, self.labels, targeted=False)
+        self.keep(moved.detach(), loss.detach(), adversarial)
+        return gradient
 
     def keep(self, moved: Tensor, loss: Tensor, adversarial: Tensor) -> None:
         """Take iterates that are adversarial, or of a loss as high as never before."""

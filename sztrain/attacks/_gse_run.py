@@ -9,8 +9,8 @@ from torch import Tensor
 from sztrain.attacks._gse_rows import GSERun, GSESearch
 from sztrain.attacks._half_norm import adjusted_trade_off, half_prox
 from sztrain.attacks.base import Found, Logits
-from sztrain.attacks.rows import Outcome, steps_between_looks
-from sztrain.norms import l0_norm, per_sample
+from sztrain.attacks.rows import Outcome, steps_between_syncs
+from sztrain.norms import clamp_to_box_, l0_norm, per_sample
 
 if TYPE_CHECKING:
     from sztrain.attacks.gse import GSE
@@ -32,7 +32,7 @@ def run_once(
         Where each sample ended, as its best example if it is adversarial there.
     """
     run, outcome = GSERun.start(search, sigma), Outcome(search.inputs)
-    interval, alpha = steps_between_looks(sigma.device), 1.0
+    interval, alpha = steps_between_syncs(sigma.device), 1.0
     switch = round(attack.switch * num_steps)
     for k in range(num_steps):
         alpha_next = (1 + math.sqrt(1 + 4 * alpha**2)) / 2
@@ -68,5 +68,5 @@ def _step(attack: "GSE", run: GSERun, weight: float, *, first_phase: bool) -> No
     run.previous.copy_(u)
     if first_phase:
         run.trade_off.copy_(adjusted_trade_off(run.trade_off, mixed, attack.q))
-    moved = (run.inputs + mixed.to(run.inputs.dtype)).clamp_(0, 1) - run.inputs
+    moved = clamp_to_box_(mixed.to(run.inputs.dtype), run.inputs)
     run.w.copy_(torch.where(per_sample(run.open, moved), moved.to(mixed.dtype), run.w))

@@ -60,10 +60,6 @@ class Search(Rows):
         self.keep_best(adversarial & self.open & (l0 < self.best_l0), l0)
         return Seen(logits, delta, adversarial)
 
-    def clamp_to_box(self) -> None:
-        """Clip x + δ to [0, 1]."""
-        self.delta.add_(self.inputs).clamp_(0, 1).sub_(self.inputs)
-
     def keep_best(self, better: Tensor, l0: Tensor) -> None:
         """Take δ for the best where it is ``better``."""
         # With weights 0 and 1 this copies rows, faster than `where` does on a CPU.

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from sztrain.attacks._pruning import prune
 from sztrain.attacks._search import AdamSearch, corrected, margin_gradient
 from sztrain.attacks.base import Found, Logits, run_attack, validate_attack
-from sztrain.attacks.rows import Outcome, precise, steps_between_looks
+from sztrain.attacks.rows import Outcome, precise, steps_between_syncs
 from sztrain.attacks.sigma_zero import cosine_annealing
 from sztrain.errors import InputError, require_at_least, require_count, require_positive
 from sztrain.losses import smooth_l0_gradient
-from sztrain.norms import num_units, per_sample
+from sztrain.norms import clamp_to_box_, num_units, per_sample
 from sztrain.types import AttackResult, Unit
 
 SMALLEST_SCALE, LARGEST_SCALE = 0.25, 2.0  # of the step size
@@ -100,10 +100,8 @@ class ASLO:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        validate_attack(self.unit, self.num_steps, self.budget)
+        validate_attack(self.unit, self.num_steps, self.budget, self.batch_size)
         require_count("prune_steps", self.prune_steps, 0)
-        if self.batch_size is not None:
-            require_count("batch_size", self.batch_size, 1)
         for name in ("eta", "sigma_min"):
             require_positive(name, getattr(self, name))
         require_at_least("tau_factor", self.tau_factor, 0)
@@ -167,7 +165,7 @@ def aslo(logits_of: Logits, inputs: Tensor, labels: Tensor, attack: ASLO) -> Fou
         The claims, which :func:`~sztrain.attacks.base.run_attack` verifies.
     """
     search, outcome = _start(inputs, labels, attack), Outcome(inputs)
-    interval = steps_between_looks(inputs.device)
+    interval = steps_between_syncs(inputs.device)
     for step in range(attack.num_steps + 1):
         last = step == attack.num_steps
         _look(logits_of, attack, search, with_gradient=not last)
@@ -235,7 +233,7 @@ def _move(search: _Search, step: int) -> None:
     correction, epsilon = corrected(1.0, step + 1, search.mean.dtype)
     direction = search.adam_direction(epsilon)
     search.delta.sub_(direction.mul_(per_sample(correction * search.eta, direction)))
-    search.clamp_to_box()
+    clamp_to_box_(search.delta, search.inputs)
 
 
 def _adapt(attack: ASLO, search: _Search, step: int) -> None:

@@ -36,19 +36,23 @@ class Found:
     broken_by: Tensor | None = None
 
 
-def validate_attack(unit: Unit, num_steps: int, budget: int | None) -> None:
-    """Check the hyper-parameters that every attack has.
+def validate_attack(
+    unit: Unit, num_steps: int, budget: int | None, batch_size: int | None = None
+) -> None:
+    """Check the hyper-parameters that attacks share.
 
     Raises:
-        InputError: an unknown unit, fewer than one step, a budget below 1, or no whole number.
+        InputError: an unknown unit, fewer than one step, a budget or a batch size below 1, or no
+            whole number.
 
     Example:
         >>> validate_attack("features", num_steps=10, budget=None)
     """
     require_in("unit", unit, UNITS)
     require_count("num_steps", num_steps, 1)
-    if budget is not None:
-        require_count("budget", budget, 1)
+    for name, count in (("budget", budget), ("batch_size", batch_size)):
+        if count is not None:
+            require_count(name, count, 1)
 
 
 def require_attack(name: str, value: object) -> None:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from sztrain.attacks._climb import Climb
-from sztrain.attacks.base import Found, Logits, is_adversarial
+from sztrain.attacks.base import Found, Logits
 from sztrain.attacks.fixed_budget import FixedBudgetAttack, largest
-from sztrain.attacks.rows import Outcome, steps_between_looks
+from sztrain.attacks.rows import Outcome, steps_between_syncs
 from sztrain.attacks.sigma_zero import cosine_annealing
 from sztrain.errors import require_at_least, require_positive
 from sztrain.losses import difference_of_logits
+from sztrain.norms import clamp_to_box_
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +139,7 @@ def budgeted_sigma_zero(
         The claims, which :func:`~sztrain.attacks.base.run_attack` verifies.
     """
     most = int(budgets.max())
-    interval, outcome = steps_between_looks(inputs.device), Outcome(inputs)
+    interval, outcome = steps_between_syncs(inputs.device), Outcome(inputs)
     descent = Descent.start(inputs, labels, budgets, most, generator)
     _look(logits_of, descent)
     for i in range(1, attack.num_steps + 1):
@@ -156,18 +157,14 @@ def budgeted_sigma_zero(
 def _look(logits_of: Logits, descent: Descent, *, with_gradient: bool = True) -> None:
     """Keep the iterate where it is adversarial or of the smallest margin; differentiate there."""
     # Rounding is monotone, so x + (clip(x + δ) - x) stays in [0, 1] without another clip.
-    moved = (descent.inputs + descent.delta).requires_grad_(with_gradient)
-    with torch.set_grad_enabled(with_gradient):
-        logits = logits_of(moved.clone())  # the first layer of the net may work in place
-        margin = difference_of_logits(logits, descent.labels)
-    descent.num_forwards.add_(descent.open)
-    if with_gradient:
-        descent.num_backwards.add_(descent.open)
-        (gradient,) = torch.autograd.grad(margin.sum(), moved)
-        # A gradient that overflowed says nothing: it moves nothing.
-        torch.nan_to_num(gradient, 0, 0, 0, out=descent.gradient)
-    adversarial = is_adversarial(logits, descent.labels, targeted=False)
-    descent.keep(moved.detach(), -margin.detach(), adversarial)
+    moved = descent.inputs + descent.delta
+    ascent = descent.look(logits_of, moved, _lost_margin, with_gradient=with_gradient)
+    if ascent is not None:
+        torch.neg(ascent, out=descent.gradient)
+
+
+def _lost_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    return -difference_of_logits(logits, labels)
 
 
 def _move(
@@ -177,7 +174,7 @@ def _move(
     gradient, delta = descent.gradient, descent.delta
     steepest = gradient.abs().amax(dim=(1, 2), keepdim=True)
     gradient.div_(steepest.clamp(min=torch.finfo(gradient.dtype).tiny))
-    delta.sub_(gradient, alpha=eta).add_(descent.inputs).clamp_(0, 1).sub_(descent.inputs)
+    clamp_to_box_(delta.sub_(gradient, alpha=eta), descent.inputs)
     scores = (delta * gradient).abs_().sum(dim=1)
     if jitter > 0:
         factors = torch.empty_like(scores).normal_(std=jitter, generator=generator).exp_()

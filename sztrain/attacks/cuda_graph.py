@@ -37,10 +37,15 @@ class Recorded(Generic[State]):
     Args:
         function: called with the state that it changes, and one tensor that is new in every call.
             Another state means another recording.
+
+    Raises:
+        InputError: the function cannot be recorded.
     """
 
     NUM_EAGER = 3
     """Calls before a recording: libraries set themselves up in their first ones."""
+
+    _beside: torch.cuda.Stream
 
     def __init__(self, function: Callable[[State, Tensor], None]) -> None:
         self._function = function
@@ -51,25 +56,42 @@ class Recorded(Generic[State]):
 
     def __call__(self, state: State, argument: Tensor) -> None:
         """Call the function, or launch what was recorded of it."""
-        if state is not self._state:
-            self._state, self._argument, self._num_calls = state, argument.clone(), 0
-            self._graph = torch.cuda.CUDAGraph()
-        self._argument.copy_(argument)
         with torch.cuda.device(argument.device):
+            if state is not self._state:
+                self._state, self._argument, self._num_calls = state, argument.clone(), 0
+                self._graph = torch.cuda.CUDAGraph()
+                # Of the state's device: torch's own stream for recordings is that of the first.
+                self._beside = torch.cuda.Stream(argument.device)  # type: ignore[no-untyped-call]
+            self._argument.copy_(argument)
             if self._num_calls < self.NUM_EAGER:
                 self._call_beside(state)
             elif self._num_calls == self.NUM_EAGER:
-                with torch.cuda.graph(self._graph):  # records, and runs nothing
-                    self._function(state, self._argument)
+                self._record(state)
             if self._num_calls >= self.NUM_EAGER:
                 self._graph.replay()
         self._num_calls += 1
 
     def _call_beside(self, state: State) -> None:
-        """Call the function on a stream of its own, as the recording will."""
+        """Call the function on the stream on which it will be recorded."""
         here = torch.cuda.current_stream()
-        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        beside.wait_stream(here)
-        with torch.cuda.stream(beside):
+        self._beside.wait_stream(here)
+        with torch.cuda.stream(self._beside):
             self._function(state, self._argument)
-        here.wait_stream(beside)
+        here.wait_stream(self._beside)
+
+    def _record(self, state: State) -> None:
+        """Record the function, and run nothing."""
+        # Other threads may go on meanwhile: a data loader pins memory in one of its own.
+        recording = torch.cuda.graph(
+            self._graph, stream=self._beside, capture_error_mode="thread_local"
+        )
+        try:
+            with recording:
+                self._function(state, self._argument)
+        except torch.OutOfMemoryError:
+            raise  # a smaller batch may fit
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(
+                f"cannot record the net as a CUDA graph ({reason}): use cuda_graph=false"
+            ) from error

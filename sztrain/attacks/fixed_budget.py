@@ -47,13 +47,11 @@ class FixedBudgetAttack(ABC):
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        validate_attack(self.unit, self.num_steps, self.budget)
+        validate_attack(self.unit, self.num_steps, self.budget, self.batch_size)
         require_at_least("num_steps", self.num_steps, self.fewest_steps)
         require_count("seed", self.seed, 0)
         for name in ("num_rounds", "initial_budget"):
             require_count(name, getattr(self, name), 1)
-        if self.batch_size is not None:
-            require_count("batch_size", self.batch_size, 1)
 
     @property
     def fewest_steps(self) -> int:
@@ -71,7 +69,7 @@ class FixedBudgetAttack(ABC):
         attack = self.of_a_round()
         generator = torch.Generator(inputs.device).manual_seed(self.seed)
         return run_attack(
-            partial(_attack_correct, attack=attack, generator=generator),
+            partial(attack_correct, attack=attack, generator=generator),
             net,
             inputs,
             labels,
@@ -169,7 +167,7 @@ class FixedBudgetAttack(ABC):
         """
 
 
-def _attack_correct(
+def attack_correct(
     logits_of: Logits,
     inputs: Tensor,
     labels: Tensor,

@@ -100,11 +100,9 @@ class GSE:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        validate_attack(self.unit, self.num_steps, self.budget)
+        validate_attack(self.unit, self.num_steps, self.budget, self.batch_size)
         require_count("num_runs", self.num_runs, 1)
         require_count("patch", self.patch, 1)
-        if self.batch_size is not None:
-            require_count("batch_size", self.batch_size, 1)
         require_in("momentum", self.momentum, MOMENTA)
         require_positive("sigma", self.sigma)
         require_at_least("mu", self.mu, 0)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from sztrain.attacks._pruning import prune
 from sztrain.attacks._search import Search, Seen
 from sztrain.attacks.base import Found, Logits, run_attack, validate_attack
-from sztrain.attacks.rows import Outcome, steps_between_looks
+from sztrain.attacks.rows import Outcome, steps_between_syncs
 from sztrain.errors import InputError, require_at_least, require_count, require_in, require_positive
+from sztrain.norms import clamp_to_box_
 from sztrain.types import AttackResult, Unit
 
 Amplitude = Literal["half", "full"]
@@ -91,12 +92,10 @@ class LinSparse:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        validate_attack(self.unit, self.num_steps, self.budget)
+        validate_attack(self.unit, self.num_steps, self.budget, self.batch_size)
         require_count("dense_steps", self.dense_steps, 1)
         require_count("prune_steps", self.prune_steps, 0)
         require_count("seed", self.seed, 0)
-        if self.batch_size is not None:
-            require_count("batch_size", self.batch_size, 1)
         require_in("amplitude", self.amplitude, AMPLITUDES)
         if not 0 < self.epsilon <= 1:
             raise InputError(f"expected `epsilon` to be in (0, 1], got {self.epsilon}")
@@ -160,7 +159,7 @@ def lin_sparse(logits_of: Logits, inputs: Tensor, labels: Tensor, attack: LinSpa
     dense = search.look(logits_of, attack.unit, with_gradient=False)
     _aim(attack, search, dense)
 
-    interval = steps_between_looks(inputs.device)
+    interval = steps_between_syncs(inputs.device)
     for step in range(attack.num_steps + 1):
         last = step == attack.num_steps
         seen = search.look(logits_of, attack.unit, with_gradient=not last)
@@ -202,7 +201,7 @@ def _ascend(attack: LinSparse, search: _Search, seen: Seen) -> None:
     """A step of stage 1: from x again, along the sign of all gradients so far."""
     search.ascent.add_(_cross_entropy_gradient(seen, search.labels))
     search.delta.copy_(search.ascent).sign_().mul_(attack.epsilon)
-    search.clamp_to_box()
+    clamp_to_box_(search.delta, search.inputs)
 
 
 def _aim(attack: LinSparse, search: _Search, seen: Seen) -> None:
@@ -245,7 +244,8 @@ def activated(weights: Tensor, cut: float, room: Tensor) -> Tensor:
 
 def _apply_weights(search: _Search) -> None:
     torch.mul(search.weights, search.dense, out=search.delta)
-    search.clamp_to_box()  # only the first weights, drawn at random, can lead out of it
+    # Only the first weights, drawn at random, can lead out of the box.
+    clamp_to_box_(search.delta, search.inputs)
 
 
 def _cross_entropy_gradient(seen: Seen, classes: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sztrain.attacks.base import Found, Logits, is_adversarial
 from sztrain.attacks.fixed_budget import FixedBudgetAttack, largest
-from sztrain.attacks.rows import Outcome, Rows, first_rows, steps_between_looks
+from sztrain.attacks.rows import Outcome, Rows, first_rows, steps_between_syncs
 from sztrain.errors import require_positive
 from sztrain.norms import l0_norm, per_sample
 
@@ -138,7 +138,7 @@ def pgd_l0(
         The claims, which :func:`~sztrain.attacks.base.run_attack` verifies.
     """
     most = int(budgets.max())
-    interval = steps_between_looks(inputs.device)
+    interval = steps_between_syncs(inputs.device)
     moved = torch.empty_like(inputs).uniform_(generator=generator)
     project(moved, inputs, budgets, most)
     outcome = Outcome(inputs)

@@ -67,11 +67,11 @@ def precise(inputs: Tensor) -> torch.dtype:
     return torch.promote_types(inputs.dtype, torch.float32)
 
 
-def steps_between_looks(device: torch.device) -> int:
+def steps_between_syncs(device: torch.device) -> int:
     """How often to ask who is done: an accelerator makes the host wait for the answer.
 
     Example:
-        >>> steps_between_looks(torch.device("cpu"))
+        >>> steps_between_syncs(torch.device("cpu"))
         1
     """
     return 1 if device.type == "cpu" else 8

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from sztrain.attacks._search import AdamSearch, corrected, margin_gradient
 from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack, validate_attack
 from sztrain.attacks.cuda_graph import Recorded, require_cuda
-from sztrain.attacks.rows import Outcome, steps_between_looks
+from sztrain.attacks.rows import Outcome, steps_between_syncs
 from sztrain.errors import InputError, require_at_least, require_count, require_in, require_positive
 from sztrain.losses import smooth_l0_gradient
-from sztrain.norms import l0_norm, magnitudes, num_units
+from sztrain.norms import clamp_to_box_, l0_norm, magnitudes, num_units
 from sztrain.types import AttackResult, Unit
 
 StepRule = Literal["adam", "sgd"]
@@ -50,8 +50,9 @@ class SigmaZero:
             example; ``None``: never, as in the paper.
         recheck: work in full precision, whatever the caller's autocast, and verify the claims with
             one forward pass; training does without.
-        autocast: pass the net in bfloat16; an example counts once full precision confirms it, at
-            the cost of one more forward pass for a sample at each step that improves on it.
+        autocast: pass the net in bfloat16; with ``recheck`` an example counts once full precision
+            confirms it, at the cost of one more forward pass for a sample at each step that
+            improves on it.
         batch_size: how many samples are under attack at a time; ``None``: what is fastest on a
             CPU, everything at once elsewhere. Halved where the memory does not suffice.
         cuda_graph: record a step and replay it; for small nets and many steps on a CUDA device.
@@ -86,12 +87,11 @@ class SigmaZero:
     cuda_graph: bool = False
 
     def __post_init__(self) -> None:
-        validate_attack(self.unit, self.num_steps, self.budget)
+        validate_attack(self.unit, self.num_steps, self.budget, self.batch_size)
         require_in("step_rule", self.step_rule, STEP_RULES)
         require_at_least("tau_factor", self.tau_factor, 0)
-        for name in ("patience", "batch_size"):
-            if getattr(self, name) is not None:
-                require_count(name, getattr(self, name), 1)
+        if self.patience is not None:
+            require_count("patience", self.patience, 1)
         for name in ("eta", "sigma"):
             require_positive(name, getattr(self, name))
         if not 0 <= self.tau <= 1:
@@ -156,7 +156,7 @@ def sigma_zero(logits_of: Logits, inputs: Tensor, labels: Tensor, attack: SigmaZ
     if attack.cuda_graph:
         require_cuda(inputs.device)
     advance = Recorded(iterate) if attack.cuda_graph else iterate
-    interval = steps_between_looks(inputs.device)
+    interval = steps_between_syncs(inputs.device)
     stale = torch.zeros_like(labels)
     search = _Search.start(inputs, labels, attack.tau, num_stale=stale)  # line 1
     outcome = Outcome(inputs)
@@ -226,7 +226,7 @@ def _move(attack: SigmaZero, search: _Search, step_size: Tensor, epsilon: Tensor
     if attack.step_rule == "adam":
         direction = search.adam_direction(epsilon)
     search.delta.sub_(direction.mul_(step_size))
-    search.clamp_to_box()  # line 5
+    clamp_to_box_(search.delta, search.inputs)  # line 5
     search.cut_off(magnitudes(search.delta, attack.unit))  # line 6
 
 

@@ -9,21 +9,24 @@ of its step rules, since on standard nets the one is much the stronger, on robus
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from sztrain.attacks.base import Found, Logits, run_attack, validate_attack
-from sztrain.attacks.fixed_budget import FixedBudgetAttack
+from sztrain.attacks.fixed_budget import FixedBudgetAttack, attack_correct
 from sztrain.attacks.rows import Outcome
 from sztrain.attacks.sigma_zero import SigmaZero, sigma_zero
 from sztrain.attacks.sparse_pgd import SparsePGD
 from sztrain.attacks.sparse_rs import SparseRS
 from sztrain.errors import InputError, require_count, require_in
-from sztrain.types import Attack, EnsembleResult, Unit
+from sztrain.types import EnsembleResult, Unit
 
 NUM_ROUNDS = FixedBudgetAttack.num_rounds
+
+Member = Literal["sigma_zero", "sigma_zero_sgd", "sparse_pgd", "sparse_pgd_projected", "sparse_rs"]
+MEMBERS: tuple[Member, ...] = get_args(Member)
 
 Preset = Literal["fast", "full"]
 PRESETS: dict[Preset, dict[str, int]] = {
@@ -44,8 +47,10 @@ class SparseAutoAttack:
     Args:
         num_steps: N of σ-zero and of sparse-PGD.
         num_queries: Q of Sparse-RS, which moves by the cross-entropy here, as in the paper.
-        preset: sets both numbers: ``"fast"`` to the defaults, for use in training runs; ``"full"``
-            to 10,000, as in the paper.
+        preset: sets both numbers, and is ``None`` once it has: ``"fast"`` to the defaults, for use
+            in training runs; ``"full"`` to 10,000, as in the paper.
+        attacks: the members by name, for a worst case of fewer than all; they are run in the order
+            of the default, whatever the order here.
         unit: what l0 counts: single values (``"features"``) or positions (``"pixels"``).
         budget: largest l0 that counts as success; ``None``: the smallest l0 is searched for.
         seed: of each member's random generator.
@@ -67,6 +72,7 @@ class SparseAutoAttack:
     num_steps: int = PRESETS["fast"]["num_steps"]
     num_queries: int = PRESETS["fast"]["num_queries"]
     preset: Preset | None = None
+    attacks: tuple[Member, ...] = MEMBERS
     unit: Unit = "features"
     budget: int | None = None
     seed: int = 0
@@ -76,11 +82,10 @@ class SparseAutoAttack:
     def __post_init__(self) -> None:
         if self.preset is not None:
             self._apply(self.preset)
-        validate_attack(self.unit, self.num_steps, self.budget)
+        self._sort_attacks()
+        validate_attack(self.unit, self.num_steps, self.budget, self.batch_size)
         require_count("num_queries", self.num_queries, 1)
         require_count("seed", self.seed, 0)
-        if self.batch_size is not None:
-            require_count("batch_size", self.batch_size, 1)
 
     def _apply(self, preset: Preset) -> None:
         require_in("preset", preset, tuple(PRESETS))
@@ -92,26 +97,27 @@ class SparseAutoAttack:
                     f"which sets it to {value}"
                 )
             object.__setattr__(self, name, value)
+        # What it has set may be replaced like any other value.
+        object.__setattr__(self, "preset", None)
+
+    def _sort_attacks(self) -> None:
+        if not self.attacks or set(self.attacks) - set(MEMBERS):
+            raise InputError(
+                f"expected `attacks` to name some of {', '.join(MEMBERS)}, got {self.attacks!r}"
+            )
+        in_order = tuple(name for name in MEMBERS if name in self.attacks)
+        object.__setattr__(self, "attacks", in_order)
 
     @property
-    def members(self) -> dict[str, Attack]:
+    def members(self) -> dict[str, SigmaZero | FixedBudgetAttack]:
         """The attacks by name, in the order in which they are run."""
-        return {"sigma_zero": self._first, "sigma_zero_sgd": self._second, **self._others}
-
-    @property
-    def _first(self) -> SigmaZero:
-        return SigmaZero(num_steps=self.num_steps, unit=self.unit, budget=self.budget)
-
-    @property
-    def _second(self) -> SigmaZero:
-        return replace(self._first, step_rule="sgd")
-
-    @property
-    def _others(self) -> dict[str, FixedBudgetAttack]:
+        adam = SigmaZero(num_steps=self.num_steps, unit=self.unit, budget=self.budget)
         unprojected = SparsePGD(
             num_steps=self.num_steps, unit=self.unit, budget=self.budget, seed=self.seed
         )
-        return {
+        members: dict[Member, SigmaZero | FixedBudgetAttack] = {
+            "sigma_zero": adam,
+            "sigma_zero_sgd": replace(adam, step_rule="sgd"),
             "sparse_pgd": unprojected,
             "sparse_pgd_projected": replace(unprojected, projected=True),
             "sparse_rs": SparseRS(
@@ -122,6 +128,7 @@ class SparseAutoAttack:
                 seed=self.seed,
             ),
         }
+        return {name: members[name] for name in self.attacks}
 
     def check_search(self) -> None:
         """Refuse fewer steps or queries than the search for a budget needs, if there is none.
@@ -129,9 +136,12 @@ class SparseAutoAttack:
         Raises:
             InputError: there are too few for all of its rounds.
         """
-        for name in ("num_steps", "num_queries"):
+        if self.budget is not None:
+            return
+        for member, attack in self.members.items():
+            name = "num_queries" if member == "sparse_rs" else "num_steps"
             value = getattr(self, name)
-            if self.budget is None and value < NUM_ROUNDS:
+            if isinstance(attack, FixedBudgetAttack) and value < NUM_ROUNDS:
                 raise InputError(
                     f"expected `{name}` to be at least {NUM_ROUNDS} without a budget, which is "
                     f"then searched for in as many rounds, got {value}"
@@ -146,11 +156,13 @@ class SparseAutoAttack:
                 or pixels asked of something without channels.
         """
         self.check_search()
-        others: list[SigmaZero | FixedBudgetAttack] = [self._second]
-        others += [member.of_a_round() for member in self._others.values()]
-        generators = [torch.Generator(inputs.device).manual_seed(self.seed) for _ in others]
+        members = [
+            member if isinstance(member, SigmaZero) else member.of_a_round()
+            for member in self.members.values()
+        ]
+        generators = [torch.Generator(inputs.device).manual_seed(self.seed) for _ in members]
         result = run_attack(
-            partial(sparse_autoattack, first=self._first, others=others, generators=generators),
+            partial(sparse_autoattack, members=members, generators=generators),
             net,
             inputs,
             labels,
@@ -167,34 +179,37 @@ def sparse_autoattack(
     logits_of: Logits,
     inputs: Tensor,
     labels: Tensor,
-    first: SigmaZero,
-    others: Sequence[SigmaZero | FixedBudgetAttack],
+    members: Sequence[SigmaZero | FixedBudgetAttack],
     generators: Sequence[torch.Generator],
 ) -> Found:
     """Run the attacks one after the other, each on the samples that are worth it.
 
-    Without a budget the fixed-budget attacks look only for less than is known; σ-zero cannot.
+    The first attacks all samples that the net is right about, the others those beyond the budget;
+    without one, those that were not broken by a single change. Then the fixed-budget attacks look
+    only for less than is known; σ-zero cannot.
 
     Args:
         logits_of: the net.
         inputs: shape ``(N, ...)`` in [0, 1].
         labels: int64 ``(N,)``.
-        first: attacks all samples.
-        others: attack those beyond the budget; without one, those that were not broken by a
-            single change.
-        generators: one for each of the others, on the device of the inputs.
+        members: the attacks.
+        generators: one for each, on the device of the inputs.
 
     Returns:
         The sparsest examples of all attacks, and whose they are.
     """
-    found = sigma_zero(logits_of, inputs, labels, first)
+    first, *others = members
+    if isinstance(first, SigmaZero):
+        found = sigma_zero(logits_of, inputs, labels, first)
+    else:
+        found = attack_correct(logits_of, inputs, labels, first, generators[0])
     outcome = Outcome(inputs)
     outcome.improve(torch.arange(len(inputs), device=inputs.device), found)
     best_l0 = outcome.found.best_l0
     attacked = best_l0.isfinite() & (best_l0 > 0)
     broken_by = torch.where(attacked, 0, -1)
-    for i, (attack, generator) in enumerate(zip(others, generators, strict=True), start=1):
-        rows = (best_l0 > (first.budget or 1)).nonzero().squeeze(1)
+    for i, (attack, generator) in enumerate(zip(others, generators[1:], strict=True), start=1):
+        rows = (best_l0 > (attack.budget or 1)).nonzero().squeeze(1)
         if len(rows) == 0:
             break
         known_l0 = best_l0[rows]

@@ -6,6 +6,7 @@ Adversarial Perturbations", `arXiv:2405.05075 <https://arxiv.org/abs/2405.05075>
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import torch
@@ -13,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sztrain.attacks._climb import Climb
-from sztrain.attacks.base import Found, Logits, is_adversarial
+from sztrain.attacks.base import Found, Logits
 from sztrain.attacks.fixed_budget import FixedBudgetAttack, largest
-from sztrain.attacks.rows import Outcome, steps_between_looks
+from sztrain.attacks.rows import Outcome, steps_between_syncs
 from sztrain.errors import require_count, require_positive
 
 
@@ -149,7 +150,7 @@ def sparse_pgd(
         The claims, which :func:`~sztrain.attacks.base.run_attack` verifies.
     """
     most = int(budgets.max())
-    interval, outcome = steps_between_looks(inputs.device), Outcome(inputs)
+    interval, outcome = steps_between_syncs(inputs.device), Outcome(inputs)
     ascent = Ascent.start(inputs, labels, budgets, most, generator)
     _look(logits_of, attack, ascent)
     for t in range(1, attack.num_steps + 1):
@@ -181,23 +182,15 @@ def _look(
     logits_of: Logits, attack: SparsePGD, ascent: Ascent, *, with_gradient: bool = True
 ) -> None:
     """Keep the iterate where it is adversarial or of the highest loss, and differentiate there."""
-    moved = torch.lerp(ascent.inputs, ascent.values, ascent.kept).requires_grad_(with_gradient)
-    with torch.set_grad_enabled(with_gradient):
-        logits = logits_of(moved.clone())  # the first layer of the net may work in place
-        loss = F.cross_entropy(logits, ascent.labels, reduction="none")
-    ascent.num_forwards.add_(ascent.open)
-    if with_gradient:
-        ascent.num_backwards.add_(ascent.open)
-        (gradient,) = torch.autograd.grad(loss.sum(), moved)
+    moved = torch.lerp(ascent.inputs, ascent.values, ascent.kept)
+    cross_entropy = partial(F.cross_entropy, reduction="none")
+    gradient = ascent.look(logits_of, moved, cross_entropy, with_gradient=with_gradient)
+    if gradient is not None:
         _differentiate(attack, ascent, gradient)
-    adversarial = is_adversarial(logits, ascent.labels, targeted=False)
-    ascent.keep(moved.detach(), loss.detach(), adversarial)
 
 
 def _differentiate(attack: SparsePGD, ascent: Ascent, gradient: Tensor) -> None:
     """Gradients of the magnitudes and of the mask, by hand: K has none."""
-    # A gradient that overflowed says nothing: it moves nothing.
-    gradient = torch.nan_to_num(gradient, 0, 0, 0)
     magnitudes = ascent.values - ascent.inputs
     share = ascent.mask.sigmoid()
     torch.sum(magnitudes.mul_(gradient), dim=1, out=ascent.mask_gradient)

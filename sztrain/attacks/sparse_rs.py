@@ -15,7 +15,7 @@ from torch import Tensor
 from sztrain.attacks._moves import Move, move_sizes
 from sztrain.attacks.base import Found, Logits, is_adversarial
 from sztrain.attacks.fixed_budget import FixedBudgetAttack, largest
-from sztrain.attacks.rows import Outcome, Rows, first_rows, precise, steps_between_looks
+from sztrain.attacks.rows import Outcome, Rows, first_rows, precise, steps_between_syncs
 from sztrain.errors import InputError, require_in
 from sztrain.losses import difference_of_logits
 from sztrain.norms import l0_norm
@@ -163,7 +163,7 @@ def sparse_rs(
             f"expected at most {MAX_CHANNELS} channels with unit=pixels, got {inputs.shape[1]}; "
             "use unit=features"
         )
-    interval, outcome = steps_between_looks(inputs.device), Outcome(inputs)
+    interval, outcome = steps_between_syncs(inputs.device), Outcome(inputs)
     walk = Walk.start(inputs, labels, budgets, attack.alpha, generator)
     most = walk.sizes.amax(dim=0).tolist()
     _ask(logits_of, attack, walk, walk.best_inputs.clone())

@@ -289,7 +289,7 @@ def test_who_leaves_when_changes_no_answer(make_batch, monkeypatch):
     attack = ASLO(num_steps=30, budget=5)
     expected = attack(batch.net, batch.inputs, batch.labels)
     module = import_module("sztrain.attacks.aslo")
-    monkeypatch.setattr(module, "steps_between_looks", lambda device: 8)
+    monkeypatch.setattr(module, "steps_between_syncs", lambda device: 8)
     found = attack(batch.net, batch.inputs, batch.labels)
     for name, value in vars(expected).items():
         torch.testing.assert_close(getattr(found, name), value, rtol=0, atol=1e-9, msg=name)

@@ -111,7 +111,7 @@ def test_hyper_parameters_out_of_range_are_refused(attack, options, message):
 def test_a_step_reads_nothing_back(make_batch, attack, monkeypatch):
     """A GPU is waited for where it is asked who is done, and nowhere else."""
     batch, reads = make_batch(num_wrong=1, num_samples=6), []
-    monkeypatch.setattr(MODULES[type(attack)], "steps_between_looks", lambda device: 1000)
+    monkeypatch.setattr(MODULES[type(attack)], "steps_between_syncs", lambda device: 1000)
     for num_steps in (5, 40):
         with HostReads() as mode:
             replace(attack, num_steps=num_steps, budget=2)(batch.net, batch.inputs, batch.labels)

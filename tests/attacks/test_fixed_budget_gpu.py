@@ -41,7 +41,7 @@ def test_its_claims_are_true_and_its_seed_decides(on_gpu, attack, budget, unit):
 
 @every_attack
 def test_a_step_does_not_wait_for_the_gpu(on_gpu, attack, monkeypatch):
-    monkeypatch.setattr(MODULES[type(attack)], "steps_between_looks", lambda device: 1000)
+    monkeypatch.setattr(MODULES[type(attack)], "steps_between_syncs", lambda device: 1000)
     waits = []
     for num_steps in (10, 50):
         limited = replace(attack, num_steps=num_steps, budget=2)

@@ -321,7 +321,7 @@ def test_who_leaves_when_changes_no_answer(make_batch, spy_on, monkeypatch, opti
     attack = GSE(**QUICK | options)
     expected = attack(batch.net, batch.inputs, batch.labels)
     module = import_module("sztrain.attacks._gse_run")
-    monkeypatch.setattr(module, "steps_between_looks", lambda device: 8)
+    monkeypatch.setattr(module, "steps_between_syncs", lambda device: 8)
     spy = spy_on(batch.net)
     found = attack(batch.net, batch.inputs, batch.labels)
     for name, value in vars(expected).items():

@@ -306,7 +306,7 @@ def test_who_leaves_when_changes_no_answer(make_batch, monkeypatch):
     expected = attack(batch.net, batch.inputs, batch.labels)
     assert expected.num_forwards[2:].unique().numel() > 1
     module = import_module("sztrain.attacks.lin_sparse")
-    monkeypatch.setattr(module, "steps_between_looks", lambda device: 8)
+    monkeypatch.setattr(module, "steps_between_syncs", lambda device: 8)
     found = attack(batch.net, batch.inputs, batch.labels)
     for name, value in vars(expected).items():
         torch.testing.assert_close(getattr(found, name), value, rtol=0, atol=1e-9, msg=name)

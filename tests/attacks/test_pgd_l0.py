@@ -165,7 +165,7 @@ def test_stopping_at_the_first_example_changes_no_verdict(make_batch, interval, 
     attack = PGDL0(num_steps=20, budget=2)
     full = attack(batch.net, batch.inputs, batch.labels)
     one_by_one = replace(attack, early_stop=True)(batch.net, batch.inputs, batch.labels)
-    monkeypatch.setattr(pgd_l0, "steps_between_looks", lambda device: interval)
+    monkeypatch.setattr(pgd_l0, "steps_between_syncs", lambda device: interval)
     early = replace(attack, early_stop=True)(batch.net, batch.inputs, batch.labels)
     for name, value in vars(one_by_one).items():
         torch.testing.assert_close(getattr(early, name), value, rtol=0, atol=1e-9, msg=name)

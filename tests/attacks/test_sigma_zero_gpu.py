@@ -1,5 +1,6 @@
 """σ-zero where there is a GPU: `pytest -m gpu`."""
 
+import threading
 import warnings
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from sztrain.attacks import SigmaZero
+from sztrain.errors import InputError
 
 pytestmark = [
     pytest.mark.gpu,
@@ -66,6 +68,41 @@ def test_memory_does_not_grow_with_the_number_of_steps(on_gpu, cuda_graph):
         SigmaZero(num_steps=num_steps, cuda_graph=cuda_graph)(*batch)
         peaks.append(torch.cuda.max_memory_allocated())
     assert peaks[2] <= 1.02 * peaks[1]
+
+
+def test_a_graph_is_recorded_while_another_thread_pins_memory(on_gpu):
+    batch, over = on_gpu(), threading.Event()
+
+    def pin():
+        size = 2**16
+        while not over.is_set():
+            torch.empty(size).pin_memory()
+            size += 2**12  # a size that is not kept from before
+
+    thread = threading.Thread(target=pin)
+    thread.start()
+    try:
+        for budget in (None, 1):  # rows that leave make another recording necessary
+            SigmaZero(num_steps=60, budget=budget, cuda_graph=True)(*batch)
+    finally:
+        over.set()
+        thread.join()
+
+
+class Deciding(nn.Module):
+    """Reads a value on the host, which cannot be recorded."""
+
+    def forward(self, inputs):
+        logits = inputs.flatten(1)[:, :4]
+        return logits + 1 if logits.sum().item() > 0 else logits
+
+
+def test_a_net_that_cannot_be_recorded_is_refused_in_one_line():
+    inputs = torch.rand(8, 8, device="cuda")
+    labels = inputs[:, :4].argmax(dim=1)
+    with pytest.raises(InputError, match=r"^cannot record the net as a CUDA graph .*graph=false$"):
+        SigmaZero(num_steps=10, cuda_graph=True)(Deciding(), inputs, labels)
+    assert SigmaZero(num_steps=10)(Deciding(), inputs, labels).success.any()  # nothing is left
 
 
 class Hungry(nn.Module):

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sztrain.attacks import SigmaZero, sigma_zero
+from sztrain.attacks.cuda_graph import Recorded
 from sztrain.errors import InputError
 
 FIELDS = ("adv_inputs", "success", "l0", "best_inputs", "last_inputs")
@@ -51,7 +52,7 @@ def test_when_samples_leave_the_batch_changes_no_answer(make_batch, spy_on, opti
     batch = make_batch(num_samples=9, num_wrong=2, seed=1)
     attack = SigmaZero(num_steps=30, **options)
     expected = attack(batch.net, batch.inputs, batch.labels)
-    monkeypatch.setattr(sigma_zero, "steps_between_looks", lambda device: 8)
+    monkeypatch.setattr(sigma_zero, "steps_between_syncs", lambda device: 8)
     spy = spy_on(batch.net)
     found = attack(batch.net, batch.inputs, batch.labels)
     assert_same(found, expected)
@@ -183,9 +184,11 @@ def shares_memory(tensor, sources):
 
 
 class Tape(TorchDispatchMode):
-    def __init__(self, graph):
+    def __init__(self, graph, stream, capture_error_mode):
         super().__init__()
         self.graph = graph
+        assert stream is stream.last_used[0]  # libraries have set themselves up on it
+        assert capture_error_mode == "thread_local"  # a loader pins memory in another thread
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         outputs = func(*args, **kwargs or {})
@@ -203,17 +206,23 @@ def graphs(monkeypatch):
             super().__init__()
             made.append(self)
 
-    def stream():
-        return SimpleNamespace(wait_stream=lambda other: None)
+    last_used = [None]
+
+    def stream(device=None):
+        return SimpleNamespace(wait_stream=lambda other: None, last_used=last_used)
+
+    def use(stream):
+        last_used[0] = stream
+        return nullcontext()
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", Tape)
     monkeypatch.setattr(torch.cuda, "Stream", stream)
     monkeypatch.setattr(torch.cuda, "current_stream", stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "stream", use)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(sigma_zero, "require_cuda", lambda device: None)
-    monkeypatch.setattr(sigma_zero, "steps_between_looks", lambda device: 8)
+    monkeypatch.setattr(sigma_zero, "steps_between_syncs", lambda device: 8)
     return made
 
 
@@ -236,6 +245,38 @@ def test_a_recorded_step_gives_what_an_eager_one_gives(
     assert sum(replayed) + len(recorded) >= 40 or attack.stops_early
     sizes = list(dict.fromkeys(recorded))
     assert all(2 * small <= large for large, small in pairwise(sizes))
+
+
+class Unrecordable(nn.Module):
+    """Fails in the pass that is recorded, once."""
+
+    def __init__(self, net, error):
+        super().__init__()
+        self.net, self.error, self.num_passes = net, error, 0
+
+    def forward(self, inputs):
+        self.num_passes += 1
+        if self.num_passes == 2 + Recorded.NUM_EAGER:  # the first pass is no step
+            raise self.error
+        return self.net(inputs)
+
+
+def test_a_net_that_cannot_be_recorded_is_refused(make_batch, graphs):
+    batch = make_batch()
+    net = Unrecordable(batch.net, RuntimeError("operation not permitted\nwhen capturing"))
+    message = (
+        r"^cannot record the net as a CUDA graph \(operation not permitted\): "
+        "use cuda_graph=false$"
+    )
+    with pytest.raises(InputError, match=message):
+        SigmaZero(num_steps=20, cuda_graph=True)(net, batch.inputs, batch.labels)
+
+
+def test_a_recording_that_finds_no_memory_is_tried_with_fewer_samples(make_batch, graphs):
+    batch, attack = make_batch(), SigmaZero(num_steps=20, cuda_graph=True)
+    net = Unrecordable(batch.net, torch.OutOfMemoryError("no room"))
+    found = attack(net, batch.inputs, batch.labels)
+    assert_same(found, attack(batch.net, batch.inputs, batch.labels))
 
 
 def test_a_graph_elsewhere_than_on_a_cuda_device_is_refused(make_batch):
@@ -265,7 +306,6 @@ def test_a_compiled_net_gives_what_the_net_gives(make_batch):
 
 
 def test_under_autocast_every_claim_was_confirmed_in_full_precision(make_batch, spy_on, in_eval):
-    num_refuted = 0
     for seed in range(3):
         batch = make_batch(num_samples=8, seed=seed, dtype=torch.float32)
         attack = SigmaZero(num_steps=40, autocast=True)
@@ -277,9 +317,6 @@ def test_under_autocast_every_claim_was_confirmed_in_full_precision(make_batch, 
         assert result.success[1:].any()
         assert sum(spy.forward_rows[:-1]) == result.num_forwards.sum()
         assert {logits.dtype for logits in spy.logits} == {torch.bfloat16, torch.float32}
-        searched = [x for x, y in zip(spy.inputs, spy.logits, strict=True) if len(x) == 8]
-        num_refuted += len(searched) > 0
-    assert num_refuted
 
 
 class Coarse(nn.Module):

@@ -183,7 +183,8 @@ def test_a_preset_sets_both_numbers():
     fast, full = SparseAutoAttack(preset="fast"), SparseAutoAttack(preset="full")
     assert (fast.num_steps, fast.num_queries) == (100, 400)
     assert (full.num_steps, full.num_queries) == (10_000, 10_000)
-    assert replace(fast, preset=None) == SparseAutoAttack()
+    assert fast == SparseAutoAttack()
+    assert replace(fast, num_steps=40).num_steps == 40
     assert replace(SparseAutoAttack(), preset="full") == full
     assert replace(full, budget=3) == SparseAutoAttack(preset="full", budget=3)
 
@@ -214,3 +215,58 @@ def test_too_few_for_a_search_are_refused_by_name(make_batch, name):
     with pytest.raises(InputError, match=f"^expected `{name}` to be at least 10 without a budget"):
         attack(batch.net, batch.inputs, batch.labels)
     replace(attack, budget=3)(batch.net, batch.inputs, batch.labels)
+
+
+# ---- some of the members ------------------------------------------------------------------------
+
+
+def test_the_worst_case_of_some_members_is_run_in_the_order_of_all():
+    attack = SparseAutoAttack(attacks=["sparse_rs", "sigma_zero_sgd"])
+    assert attack == SparseAutoAttack(attacks=("sigma_zero_sgd", "sparse_rs"))
+    assert hash(attack) == hash(replace(attack))
+    every = SparseAutoAttack().members
+    assert attack.members == {name: every[name] for name in ("sigma_zero_sgd", "sparse_rs")}
+    assert list(attack.members) == ["sigma_zero_sgd", "sparse_rs"]
+
+
+@pytest.mark.parametrize("budget", [2, None])
+@pytest.mark.parametrize("name", NAMES)
+def test_one_member_alone_finds_what_it_finds_by_itself(make_batch, name, budget):
+    batch = make_batch(num_samples=20, num_wrong=2)
+    attack = SparseAutoAttack(num_steps=20, num_queries=100, budget=budget, attacks=(name,))
+    result = attack(batch.net, batch.inputs, batch.labels)
+    alone = attack.members[name](batch.net, batch.inputs, batch.labels)
+    for key in ("adv_inputs", "l0", "success", "num_forwards", "num_backwards"):
+        assert torch.equal(getattr(result, key), getattr(alone, key)), key
+    assert torch.equal(result.broken_by == 0, alone.success & (alone.l0 > 0))
+    assert result.broken_by[:2].tolist() == [-1, -1]  # misclassified
+    assert (result.broken_by == 0).any()
+
+
+def test_some_members_leave_what_none_of_them_breaks(make_batch):
+    batch = make_batch(num_samples=60, num_wrong=2)
+    some = SparseAutoAttack(**SHORT, attacks=("sparse_pgd", "sparse_rs"))
+    result = some(batch.net, batch.inputs, batch.labels)
+    first = some.members["sparse_pgd"](batch.net, batch.inputs, batch.labels)
+    assert torch.equal(result.broken_by == 0, first.success & (first.l0 > 0))
+    by_search = result.broken_by == 1
+    assert by_search.any()
+    assert not first.success[by_search].any()
+    assert torch.equal(result.success, first.success | by_search)
+
+
+@pytest.mark.parametrize("attacks", [(), ("fgsm",), ("sigma_zero", "fgsm"), "sigma_zero"])
+def test_members_that_there_are_not_are_refused(attacks):
+    message = r"^expected `attacks` to name some of sigma_zero, .*sparse_rs, got "
+    with pytest.raises(InputError, match=message):
+        SparseAutoAttack(attacks=attacks)
+
+
+def test_steps_are_too_few_only_for_a_member_that_searches(make_batch):
+    batch = make_batch()
+    few = {"num_steps": 9, "num_queries": 9}
+    SparseAutoAttack(**few, attacks=NAMES[:2])(batch.net, batch.inputs, batch.labels)
+    for attacks, name in ((("sparse_pgd",), "num_steps"), (("sparse_rs",), "num_queries")):
+        attack = SparseAutoAttack(**few, attacks=attacks)
+        with pytest.raises(InputError, match=f"^expected `{name}` to be at least 10 without"):
+            attack(batch.net, batch.inputs, batch.labels)

@@ -239,7 +239,7 @@ def test_a_run_costs_a_pass_more_than_steps_and_who_is_broken_leaves(make_batch,
 def test_who_leaves_later_reports_the_same(make_batch, spy_on, monkeypatch):
     """An accelerator is asked only now and then who is done: what is found then stays found."""
     batch = make_batch(num_wrong=0, num_samples=16)
-    monkeypatch.setattr(sparse_pgd, "steps_between_looks", lambda device: 4)
+    monkeypatch.setattr(sparse_pgd, "steps_between_syncs", lambda device: 4)
     spy = spy_on(batch.net)
     attack = SparsePGD(num_steps=11, budget=2, recheck=False)
     result = attack(batch.net, batch.inputs, batch.labels)

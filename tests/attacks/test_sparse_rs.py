@@ -168,7 +168,7 @@ def test_what_fools_the_net_counts_though_the_loss_was_lower_before(spy_on):
 def test_who_leaves_later_reports_the_same(make_batch, spy_on, monkeypatch):
     """An accelerator is asked only now and then who is done: what is found then stays found."""
     batch = make_batch(num_wrong=0, num_samples=16)
-    monkeypatch.setattr(sparse_rs, "steps_between_looks", lambda device: 8)
+    monkeypatch.setattr(sparse_rs, "steps_between_syncs", lambda device: 8)
     spy = spy_on(batch.net)
     attack = SparseRS(num_steps=23, budget=4, recheck=False)
     result = attack(batch.net, batch.inputs, batch.labels)

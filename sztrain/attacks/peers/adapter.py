@@ -61,7 +61,7 @@ class PeerAttack(ABC):
     """Whether the library loops over samples anyway: then each gets its own passes counted."""
 
     def __post_init__(self) -> None:
-        validate_attack(self.unit, self.num_steps, self.budget)
+        validate_attack(self.unit, self.num_steps, self.budget, self.batch_size)
         if self.unit not in self.units:
             raise InputError(
                 f"{type(self).__name__} changes single values: expected `unit` to be features, "
@@ -70,8 +70,6 @@ class PeerAttack(ABC):
         require_count("seed", self.seed, 0)
         if self.seed > MAX_SEED:
             raise InputError(f"expected `seed` to be at most {MAX_SEED}, got {self.seed}")
-        if self.batch_size is not None:
-            require_count("batch_size", self.batch_size, 1)
 
     def require_positive(self, *names: str) -> None:
         """Refuse hyper-parameters that are 0 or less.
