@@ -16,6 +16,7 @@ from sztrain.losses import (
     wrong_class_margin,
 )
 
+HALVES = [torch.bfloat16, torch.float16]
 SEEDS = st.integers(0, 2**31)
 
 
@@ -177,3 +178,23 @@ def test_wrong_class_margin_is_finite_where_the_net_is_sure_and_wrong():
     assert gradcheck(
         lambda x: wrong_class_margin(x, torch.tensor([2, 0])), normal(3, 2, 4).requires_grad_()
     )
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_wrong_class_margin_of_half_precision_is_that_of_the_rounded_logits(dtype):
+    logits = torch.tensor([[4.5, 0.0, -1.0], [9.0, 0.0, 1.0], [1.0, 8.0, 0.0]]).to(dtype)
+    labels = torch.tensor([0, 0, 1])
+    found = wrong_class_margin(logits, labels)
+    assert torch.equal(found, wrong_class_margin(logits.float(), labels))
+    # Each near p of the best rival, and no zero where two sums of exponentials are nearly equal.
+    assert found.tolist() == pytest.approx([0.0110, 3.35e-4, 9.11e-4], rel=0.01)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_trades_kl_of_half_precision_is_that_of_the_rounded_logits(dtype):
+    clean = (3 * normal(10, 50, 10)).to(dtype)
+    adv = (clean.float() + 0.05 * normal(11, 50, 10).float()).to(dtype)
+    found = trades_kl(clean, adv)
+    assert torch.equal(found, trades_kl(clean.float(), adv.float()))
+    assert (found > 0).all()
+    assert found.max() < 0.01

@@ -57,14 +57,14 @@ def attack_batches(
     for inputs, labels in batches:
         inputs, labels = inputs.to(device), labels.to(device)
         clean_predictions = predict(net, inputs)
-        start = _now(inputs.device)
+        start = wall_time(inputs.device)
         result = attack(net, inputs, labels)
         yield AttackedBatch(
             inputs=inputs,
             labels=labels,
             clean_predictions=clean_predictions,
             result=result,
-            seconds=_now(inputs.device) - start,
+            seconds=wall_time(inputs.device) - start,
         )
 
 
@@ -80,7 +80,14 @@ def predict(net: nn.Module, inputs: Tensor) -> Tensor:
     return logits.argmax(dim=1)
 
 
-def _now(device: torch.device) -> float:
+def wall_time(device: torch.device) -> float:
+    """Seconds on a clock, read once the device has done what was asked of it.
+
+    Example:
+        >>> start = wall_time(torch.device("cpu"))
+        >>> wall_time(torch.device("cpu")) >= start
+        True
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return perf_counter()

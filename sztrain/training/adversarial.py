@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from time import perf_counter
 from typing import Any, cast
 
 import torch
@@ -15,6 +14,7 @@ from sztrain.attacks import AttackMix
 from sztrain.attacks.base import require_attack
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError, require_at_least, require_in
+from sztrain.evaluation.runner import wall_time
 from sztrain.norms import check_budgets
 from sztrain.training.adversary import UNBROKEN, Unbroken, craft_examples
 from sztrain.training.base import Batch, RobustClassifier
@@ -29,7 +29,8 @@ class AdversarialTraining(RobustClassifier):
 
     Logs ``train/broken`` (share of the samples the adversary broke within the budget),
     ``train/adv_acc`` (accuracy on the examples, in train mode as ``train/clean_acc``),
-    ``train/budget`` and ``train/attack_seconds``.
+    ``train/budget`` and ``train/attack_seconds``. With ``noise``, ``train/clean_acc`` is the
+    accuracy on the noisy images.
 
     Args:
         net: see :class:`~sztrain.training.base.RobustClassifier`, as all other keywords.
@@ -45,7 +46,8 @@ class AdversarialTraining(RobustClassifier):
         ramp_epochs: epochs after the warm-up in which the budget grows linearly to its full size;
             a budget that starts at full size ruins early learning.
         noise: the images of a batch are first mixed with random values at up to so many times the
-            budget of random places, see :func:`~sztrain.training.noise.add_sparse_noise`.
+            budget of random places, see :func:`~sztrain.training.noise.add_sparse_noise`; from
+            there on they are the clean images.
         soft_labels_from: share of the run in [0, 1] after which the labels follow the net's
             predictions, see :class:`~sztrain.training.soft_labels.SoftLabels`; ``None``: never.
             Needs training batches of inputs, labels and indices, as :mod:`sztrain.data` gives.
@@ -123,6 +125,7 @@ class AdversarialTraining(RobustClassifier):
         self, inputs: Tensor, labels: Tensor, indices: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The mean of the sample losses, on examples that are crafted first."""
+        self.check_budget(inputs.shape[1:])  # now, not where the ramp gets there
         if self.soft_labels is not None and indices is None:
             raise InputError(
                 "soft labels need training batches of inputs, labels and indices, got no indices; "
@@ -133,8 +136,9 @@ class AdversarialTraining(RobustClassifier):
             assert budget is not None  # the constructor has seen to it
             inputs = add_sparse_noise(inputs, round(self.noise * budget), self.attack.unit)
         adv_inputs = self.craft(inputs, labels)
-        clean_logits, adv_logits = self(inputs), self(adv_inputs)
-        if adv_inputs is not inputs:
+        adv_logits = clean_logits = self(inputs)
+        if adv_inputs is not None:
+            adv_logits = self(adv_inputs)
             self.adv_acc.update(adv_logits.detach(), labels)
         soft = self.soft_labels
         if soft is None or indices is None or not soft.active(self.trainer.global_step):
@@ -164,7 +168,7 @@ class AdversarialTraining(RobustClassifier):
         return loss
 
     def check_budget(self, input_shape: Sequence[int]) -> None:
-        """Refuse a budget larger than a sample before the training starts.
+        """Refuse a full training budget that no sample has room for.
 
         Args:
             input_shape: shape of one sample, ``(C, H, W)``.
@@ -174,18 +178,18 @@ class AdversarialTraining(RobustClassifier):
         """
         check_budgets("budget", [self.training_budget.full], tuple(input_shape), self.attack.unit)
 
-    def craft(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Examples to train on at this point of the training: the clean inputs in the warm-up."""
+    def craft(self, inputs: Tensor, labels: Tensor) -> Tensor | None:
+        """Examples to train on at this point of the training; ``None`` in the warm-up."""
         budget = self.training_budget.draw(self._epochs_done())
         if budget == 0:
-            return inputs
-        start = perf_counter()
+            return None
+        start = wall_time(inputs.device)
         attack = replace(self.attack, budget=budget)
         if "seed" in attack.__dataclass_fields__:
             # Each batch another random start; a training that is resumed draws the same ones.
             attack = replace(attack, seed=int(torch.randint(2**31, ())))
         examples = craft_examples(attack, self.net, inputs, labels, unbroken=self.unbroken)
-        self.attack_seconds += perf_counter() - start
+        self.attack_seconds += wall_time(inputs.device) - start
         self.broken.update(examples.broken.float())
         self.log("train/broken", self.broken, on_step=False, on_epoch=True)
         if budget is not None:
@@ -214,11 +218,11 @@ class AdversarialTraining(RobustClassifier):
 
     def on_train_epoch_start(self) -> None:
         """Let the budget follow the gauge, where it does."""
-        self._look_at_the_gauge()
+        self.training_budget.curve = self._gauged_curve()
 
-    def _look_at_the_gauge(self) -> None:
+    def _gauged_curve(self) -> Tensor | None:
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]  # set in init
-        self.training_budget.look_at_the_gauge(callbacks, self.attack.unit)
+        return self.training_budget.gauged_curve(callbacks, self.attack.unit)
 
     def on_train_epoch_end(self) -> None:
         """Log what the adversary has cost so far."""
@@ -228,9 +232,9 @@ class AdversarialTraining(RobustClassifier):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what a resumed run goes on with: costs, soft labels, what the gauge measured."""
         checkpoint["attack_seconds"] = self.attack_seconds
-        self._look_at_the_gauge()
-        if self.training_budget.curve is not None:
-            checkpoint["gauged_curve"] = self.training_budget.curve
+        curve = self._gauged_curve()
+        if curve is not None:
+            checkpoint["gauged_curve"] = curve
         if self.soft_labels is not None and self.soft_labels.targets is not None:
             checkpoint["soft_labels"] = self.soft_labels.targets
 

@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from sztrain.errors import InputError, require_at_least
+from sztrain.losses import at_least_float32
 from sztrain.models.layout import to_channels_last
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -26,8 +27,8 @@ Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
 class RobustClassifier(pl.LightningModule, ABC):
     """Trains a net to classify; subclasses say by which loss.
 
-    Logs ``train/loss``, ``train/clean_acc``, ``val/loss``, ``val/clean_acc``, ``test/loss`` and
-    ``test/clean_acc``.
+    Logs ``train/loss``, ``train/clean_acc`` (in train mode, on what the method takes for the clean
+    images), ``val/loss``, ``val/clean_acc``, ``test/loss`` and ``test/clean_acc``.
 
     Args:
         net: maps images in [0, 1], shape ``(N, C, H, W)``, to logits ``(N, num_classes)``.
@@ -101,11 +102,11 @@ class RobustClassifier(pl.LightningModule, ABC):
             targets: classes, int64 ``(N,)``, or their probabilities, float ``(N, K)``.
 
         Returns:
-            Shape ``(N,)``.
+            Shape ``(N,)``, in single precision at least.
         """
         smoothing = self.label_smoothing if self.training else 0.0
         return nn.functional.cross_entropy(
-            logits, targets, label_smoothing=smoothing, reduction="none"
+            at_least_float32(logits), targets, label_smoothing=smoothing, reduction="none"
         )
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class TrainingBudget:
         ramp_epochs: epochs after the warm-up until full size.
 
     Attributes:
-        curve: robust accuracy at each budget 0..d as a gauge measured it last, or ``None``.
+        curve: robust accuracy at each budget 0..d as measured before this epoch, or ``None``.
 
     Raises:
         InputError: a value out of its range.
@@ -81,18 +81,24 @@ class TrainingBudget:
         l0 = l0_at(self.curve, float(torch.rand(())))
         return most if l0 is None else min(max(1, round(self.multiplier * l0)), most)
 
-    def look_at_the_gauge(self, callbacks: Iterable[Any], unit: Unit) -> None:
-        """Take over what a gauge among the callbacks measured last, where the schedule is by it.
+    def gauged_curve(self, callbacks: Iterable[Any], unit: Unit) -> Tensor | None:
+        """The curve to follow from the next epoch on, where the schedule is by a gauge.
+
+        Changes nothing, so that a checkpoint in the middle of an epoch leaves no trace in it.
 
         Args:
             callbacks: of the Trainer; a gauge is one with ``measurements``.
             unit: what the budgets count.
 
+        Returns:
+            What the gauge measured last; before it has, the present curve; ``None`` where the
+            schedule is another.
+
         Raises:
             InputError: there is no gauge, or it counts something else.
         """
         if self.schedule != "gauge":
-            return
+            return None
         gauges = [callback for callback in callbacks if hasattr(callback, "measurements")]
         if not gauges:
             raise InputError(
@@ -101,13 +107,14 @@ class TrainingBudget:
             )
         measurement = gauges[0].measurements.get("val")
         if measurement is None:
-            return
+            return self.curve
         if measurement.unit != unit:
             raise InputError(
                 f"budget_schedule=gauge needs a gauge that counts {unit} as the adversary does, "
                 f"got one that counts {measurement.unit}"
             )
-        self.curve = measurement.curve
+        curve: Tensor = measurement.curve
+        return curve
 
 
 def l0_at(curve: Tensor, level: float) -> int | None:

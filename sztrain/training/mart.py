@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sztrain.errors import require_at_least
-from sztrain.losses import trades_kl, wrong_class_margin
+from sztrain.losses import at_least_float32, trades_kl, wrong_class_margin
 from sztrain.training.adversarial import AdversarialTraining
 
 
@@ -43,5 +43,6 @@ class MART(AdversarialTraining):
     ) -> Tensor:
         """Boosted cross-entropy and the divergence, weighted by the doubt about the clean image."""
         boosted = self.cross_entropies(adv_logits, targets) + wrong_class_margin(adv_logits, labels)
-        doubt = 1 - clean_logits.softmax(dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
+        predictions = at_least_float32(clean_logits).softmax(dim=1)
+        doubt = 1 - predictions.gather(1, labels.unsqueeze(1)).squeeze(1)
         return boosted + self.beta * trades_kl(clean_logits, adv_logits) * doubt

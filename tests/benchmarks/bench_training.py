@@ -11,7 +11,6 @@ batch once they are broken.
 """
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
@@ -24,6 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from sztrain.attacks import AttackMix, BudgetedSigmaZero, SigmaZero, SparsePGD
 from sztrain.cli.build import quieten
 from sztrain.cli.memory import keep_freed_memory
+from sztrain.evaluation.runner import wall_time
 from sztrain.models import digits_cnn, preact_resnet18, small_cnn
 from sztrain.training import MART, TRADES, RobustClassifier, SparseAT, StandardTraining
 
@@ -52,17 +52,11 @@ class Clock(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin."""
-        self._start = self._now(pl_module)
+        self._start = wall_time(pl_module.device)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End."""
-        self.seconds = self._now(pl_module) - self._start
-
-    @staticmethod
-    def _now(pl_module: pl.LightningModule) -> float:
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
+        self.seconds = wall_time(pl_module.device) - self._start
 
 
 def epoch_seconds(method: RobustClassifier, loader: DataLoader[Any], device: str) -> float:

@@ -35,6 +35,26 @@ def test_the_multiplier_is_of_the_full_size():
         method.check_budget((2, 4, 4))
 
 
+def test_a_budget_beyond_the_features_is_refused_in_the_first_batch():
+    adversary = ScriptedAttack()
+    method = SparseAT(
+        toy_net(),
+        num_classes=NUM_CLASSES,
+        attack=adversary,
+        budget=10,
+        budget_multiplier=6,
+        warmup_epochs=1,
+        ramp_epochs=5,
+    )
+    trainer = make_trainer(pl, max_epochs=9)
+    with pytest.raises(
+        InputError, match="`budget` to be at most 32, the features of a sample, got 60"
+    ):
+        trainer.fit(method, loader(), loader(seed=1))
+    assert trainer.global_step == 0
+    assert adversary.calls == []
+
+
 def test_draws_have_the_distribution_of_the_samples_that_were_measured():
     l0 = torch.tensor([0, 0, 1, 1, 1, 3, 3, INF])
     curve = torch.stack([(l0 > k).float().mean() for k in range(6)])
@@ -71,9 +91,38 @@ def test_batches_follow_the_gauge_from_the_second_epoch_on():
     assert torch.equal(resumed.training_budget.curve, gauge.measurements["val"].curve)
 
 
+class Saver(pl.Callback):
+    """Saves before the third batch of the first epoch."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (0, 2):
+            trainer.save_checkpoint(self.path)
+
+
+def test_a_checkpoint_holds_what_the_gauge_measured_and_leaves_the_epoch_alone(tmp_path):
+    adversary = ScriptedAttack(script=((1.0,),))
+    gauge = SparseRobustness(attack=ScriptedAttack(script=((3.0,),)), budgets=(1,))
+    callbacks = [gauge, Saver(tmp_path / "middle.ckpt")]
+    trainer = make_trainer(pl, callbacks=callbacks, max_epochs=2, val_check_interval=2)
+    trainer.fit(make(attack=adversary), loader(32), loader(seed=1))
+    assert [call.budget for call in adversary.calls] == [8] * 4 + [3] * 4
+    checkpoint = torch.load(tmp_path / "middle.ckpt", weights_only=True)
+    assert torch.equal(checkpoint["gauged_curve"], gauge.measurements["val"].curve)
+    # A training by another schedule does not follow it.
+    other = SparseAT(
+        toy_net(), num_classes=NUM_CLASSES, attack=ScriptedAttack(script=((1.0,),)), budget=8
+    )
+    other.on_load_checkpoint(checkpoint)
+    make_trainer(pl).fit(other, loader(), loader(seed=1))
+    assert {call.budget for call in other.attack.calls} == {8}
+
+
 def test_without_a_fitting_gauge_it_says_so():
     with pytest.raises(InputError, match="found none among the callbacks; add SparseRobustness"):
         make_trainer(pl).fit(make(), loader(), loader(seed=1))
     other = SimpleNamespace(measurements={"val": SimpleNamespace(unit="pixels")})
     with pytest.raises(InputError, match=r"a gauge that counts features .* counts pixels"):
-        TrainingBudget(2, schedule="gauge").look_at_the_gauge([other], "features")
+        TrainingBudget(2, schedule="gauge").gauged_curve([other], "features")

@@ -86,6 +86,19 @@ def test_batch_loss_and_its_gradient_are_those_of_the_formula(method_class, opti
         torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method_class", [SparseAT, TRADES, MART])
+def test_half_precision_logits_lose_nothing_more_in_the_loss(method_class, dtype):
+    # A net that is nearly sure: small losses, doubts and divergences.
+    clean = (8 * torch.eye(3)[LABELS] + INPUTS.float().flatten(1)[:, :3]).to(dtype)
+    adv = (clean.float() + 0.05 * INPUTS.float().flatten(1)[:, 3:6]).to(dtype)
+    method = method_class(toy_net(), num_classes=3)
+    found = method.sample_losses(clean, adv, LABELS, LABELS)
+    expected = method.sample_losses(clean.float(), adv.float(), LABELS, LABELS)
+    assert torch.equal(found, expected)
+    assert (found > 0).all()
+
+
 def test_defaults_are_those_of_the_documentation():
     method = SparseAT(toy_net(), num_classes=3)
     assert method.clean_share == 0.5

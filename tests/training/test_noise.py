@@ -60,3 +60,27 @@ def test_the_adversary_starts_from_the_noise_and_the_loss_is_taken_there():
     assert torch.equal(clean, attacked)
     # Counted from the noise on, and not clipped back towards the image.
     assert l0_norm(examples - attacked).tolist() == [1.0, 0.0] * 12
+
+
+def test_noise_follows_the_warmup_and_the_ramp_of_the_budget():
+    attack = ScriptedAttack(script=((1.0,),))
+    seen = []
+    net = toy_net()
+    net.register_forward_pre_hook(lambda module, args: seen.append((module.training, args[0])))
+    method = SparseAT(
+        net,
+        num_classes=NUM_CLASSES,
+        attack=attack,
+        budget=4,
+        noise=2.0,
+        warmup_epochs=1,
+        ramp_epochs=2,
+    )
+    trainer = make_trainer(pl, max_epochs=4, num_sanity_val_steps=0, limit_val_batches=0)
+    trainer.fit(method, loader(24, batch_size=24), loader())
+    images = toy_data().tensors[0]
+    warmup = next(inputs for training, inputs in seen if training)
+    assert torch.equal(warmup, images)
+    # Twice a budget of 1, 2 and 4; one of 24 images draws the largest number.
+    most = [int(l0_norm(call.inputs - images).max()) for call in attack.calls]
+    assert most == [2, 4, 8]

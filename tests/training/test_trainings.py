@@ -23,6 +23,7 @@ from sztrain.attacks import SigmaZero
 from sztrain.attacks.base import Found, run_attack
 from sztrain.callbacks import SparseRobustness
 from sztrain.errors import InputError
+from sztrain.losses import wrong_class_margin
 from sztrain.training import MART, TRADES, SparseAT, StandardTraining, craft_examples
 from sztrain.training.schedules import cosine
 
@@ -203,6 +204,27 @@ def test_attack_sees_the_batch_in_the_warmup_not_at_all():
     assert trainer.callback_metrics["train/attack_seconds"] == 0
 
 
+@pytest.mark.parametrize("method_class", ADVERSARIAL)
+def test_without_an_adversary_a_batch_is_passed_once(method_class):
+    seen = []
+
+    class Watched(method_class):
+        def batch_loss(self, inputs, labels, indices=None):
+            loss, logits = super().batch_loss(inputs, labels, indices)
+            seen.append((loss, logits, labels))
+            return loss, logits
+
+    net = toy_net(extra=[nn.BatchNorm1d(16), nn.Dropout()])
+    fit(make(Watched, net, attack=ScriptedAttack(), warmup_epochs=1))
+    assert len(seen) == net[3].num_batches_tracked == 3
+    for loss, logits, labels in seen:
+        expected = nn.functional.cross_entropy(logits, labels)
+        if method_class is MART:
+            expected = expected + wrong_class_margin(logits, labels).mean()
+        # No divergence between two dropout masks.
+        torch.testing.assert_close(loss, expected)
+
+
 def test_share_of_broken_samples_is_over_the_samples(tmp_path):
     # Batches of 8, 8, 4 of which 0, 4, 4 are broken.
     attack = ScriptedAttack(script=((INF,), (1.0, INF), (1.0,)))
@@ -225,11 +247,17 @@ def test_accuracy_on_the_examples_is_over_the_samples():
 
 
 def test_cost_of_the_adversary_is_summed_over_the_epochs(tmp_path, monkeypatch):
-    ticks = iter(range(1000))
-    monkeypatch.setattr("sztrain.training.adversarial.perf_counter", lambda: float(next(ticks)))
+    devices = []
+
+    def tick(device):
+        devices.append(device)
+        return float(len(devices))
+
+    monkeypatch.setattr("sztrain.training.adversarial.wall_time", tick)
     method = make(SparseAT, attack=ScriptedAttack())
     fit(method, max_epochs=2, logger=CSVLogger(tmp_path))
     assert column(tmp_path, "train/attack_seconds") == [3, 6]  # a tick a batch
+    assert devices == [torch.device("cpu")] * 12
 
 
 # Divergence

@@ -26,17 +26,30 @@ from sztrain.training import SparseAT
 EPOCHS, MOMENTUM = 3, 0.8
 
 
+class Watched(SparseAT):
+    """Writes down what each batch learns."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.learned = []
+
+    def sample_losses(self, clean_logits, adv_logits, labels, targets):
+        self.learned.append((self.current_epoch, labels, clean_logits.detach(), targets))
+        return super().sample_losses(clean_logits, adv_logits, labels, targets)
+
+
 class Keeper(pl.Callback):
     def __init__(self, folder):
         self.folder = folder
 
     def on_fit_end(self, trainer, pl_module):
-        torch.save(pl_module.soft_labels.targets, self.folder / f"{trainer.global_rank}.pt")
+        found = (pl_module.soft_labels.targets, pl_module.learned)
+        torch.save(found, self.folder / f"{trainer.global_rank}.pt")
 
 
 def train(folder):
     """The net stands still, so that its predictions are known."""
-    method = SparseAT(
+    method = Watched(
         toy_net(),
         num_classes=NUM_CLASSES,
         attack=ScriptedAttack(),
@@ -63,10 +76,20 @@ def test_every_process_keeps_the_targets_of_all_samples(tmp_path):
     images, labels = toy_data().tensors
     with torch.no_grad():
         predictions = toy_net()(images).softmax(dim=1)
-    kept = MOMENTUM**EPOCHS
-    expected = kept * torch.eye(NUM_CLASSES)[labels] + (1 - kept) * predictions
+    expected = followed(EPOCHS, labels, predictions)
     for rank in (0, 1):
-        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), expected)
+        targets, learned = torch.load(tmp_path / f"{rank}.pt")
+        torch.testing.assert_close(targets, expected)
+        assert len(learned) == 3 * EPOCHS
+        # Of all processes' targets each learns those of its own samples.
+        for epoch, shown, logits, given in learned:
+            torch.testing.assert_close(given, followed(epoch + 1, shown, logits.softmax(dim=1)))
+
+
+def followed(times, labels, predictions):
+    """The targets after so many updates by the same predictions."""
+    kept = MOMENTUM**times
+    return kept * torch.eye(NUM_CLASSES)[labels] + (1 - kept) * predictions
 
 
 if __name__ == "__main__":
