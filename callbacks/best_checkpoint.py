@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from typing_extensions import override
 
-from sztrain.callbacks.sparse_robustness import SparseRobustness
+from sztrain.callbacks.sparse_robustness import gauges_of
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -32,11 +32,13 @@ class BestCheckpoint(ModelCheckpoint):
     @override
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         if self.monitor is not None and any(
-            gauge.repeats(self.monitor, trainer.current_epoch) for gauge in _gauges(trainer)
+            gauge.repeats(self.monitor, trainer.current_epoch) for gauge in gauges_of(trainer)
         ):
             return False
+        # Asked of every process, as its parent's is: one that returned early would be waited for.
         ties = current is not None and self.kth_value is not None and current == self.kth_value
-        return bool(ties) or super().check_monitor_top_k(trainer, current)
+        all_tie = trainer.strategy.reduce_boolean_decision(bool(ties))
+        return all_tie or super().check_monitor_top_k(trainer, current)
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -57,11 +59,6 @@ class BestCheckpoint(ModelCheckpoint):
                     "last_model_path": "",
                 }
             )
-
-
-def _gauges(trainer: pl.Trainer) -> list[SparseRobustness]:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set in __init__
-    return [callback for callback in callbacks if isinstance(callback, SparseRobustness)]
 
 
 @rank_zero_only

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
 from sztrain.callbacks.alarms import raise_alarm
+from sztrain.callbacks.sparse_robustness import gauges_of
 from sztrain.errors import InputError, require_at_least, require_count, require_in
 from sztrain.types import Attack
 
@@ -68,8 +69,17 @@ class CollapseRule:
             best_clean: largest ``val/clean_acc`` so far.
             best_robust: largest worst-case robust accuracy so far.
             monitor: key of the latter, such as ``val/robust_acc_worst@24``.
+
+        Raises:
+            InputError: there is no accuracy on clean images to compare with, or the budget of
+                ``monitor`` is no number.
         """
         found = []
+        if "train/clean_acc" not in metrics:
+            raise InputError(
+                "a collapse shows in train/adv_acc beside train/clean_acc, and only the former is "
+                "logged; log the latter for each epoch as well, or leave out CollapseGuard"
+            )
         adv, clean = metrics["train/adv_acc"], metrics["train/clean_acc"]
         if adv > clean + self.margin:
             found.append(
@@ -79,12 +89,11 @@ class CollapseRule:
         val_clean = metrics.get("val/clean_acc", best_clean)
         if val_clean < best_clean - self.max_drop:
             found.append(f"clean accuracy swings, from {best_clean:.3f} to {val_clean:.3f}")
+        budget = None if monitor is None else _budget_of(monitor)
         robust = None if monitor is None else metrics.get(monitor)
-        if monitor is None or robust is None or "@" not in monitor:
+        if budget is None or robust is None:
             return found
-        if metrics.get("train/budget", 0) >= int(monitor.partition("@")[2]) and (
-            adv > robust + self.max_gap
-        ):
+        if metrics.get("train/budget", 0) >= budget and adv > robust + self.max_gap:
             found.append(
                 f"training accuracy on adversaries is {adv:.3f}, {monitor} only {robust:.3f}"
             )
@@ -101,7 +110,9 @@ class CollapseGuard(Callback):
     measures on held-out samples with more steps than the training takes. Logs
     ``train/collapse_signs``, how many there are, and raises an alarm: a warning on the screen and
     an alert in W&B, once until an epoch is sound again. An epoch without an adversary is not looked
-    at, and neither is a smoke test (``fast_dev_run``).
+    at, and neither is a smoke test (``fast_dev_run``). No figure is judged twice: in an epoch that
+    is not validated, or not gauged, the training's own figures may show a collapse, but only an
+    epoch with all figures is called sound.
 
     Args:
         rule: when it is a collapse; ``None``: the defaults of :class:`CollapseRule`.
@@ -115,8 +126,9 @@ class CollapseGuard(Callback):
         max_steps: most steps of the adversary.
 
     Raises:
-        InputError: a value out of its range, or ``more_steps`` without a ``dirpath``; by the
-            training: ``more_steps`` with a method that has no attack.
+        InputError: a value out of its range, a ``monitor`` whose budget is no number, or
+            ``more_steps`` without a ``dirpath``; by the training: ``more_steps`` with a method that
+            has no attack, or a method that logs ``train/adv_acc`` alone.
 
     Example:
         >>> guard = CollapseGuard(monitor="val/robust_acc_worst@24", action="stop")
@@ -141,6 +153,8 @@ class CollapseGuard(Callback):
                 "action=more_steps goes back to the last sound checkpoint, and there is no "
                 "`dirpath` to keep it in; name one, or use action=stop"
             )
+        if monitor is not None:
+            _budget_of(monitor)
         self.rule = rule if rule is not None else CollapseRule()
         self.monitor = monitor
         self.sound = None if dirpath is None else Path(dirpath) / "sound.ckpt"
@@ -148,6 +162,7 @@ class CollapseGuard(Callback):
         self.step_factor = step_factor
         self.max_steps = max_steps
         self._state = _State()
+        self._validated_in: int | None = None
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -168,8 +183,13 @@ class CollapseGuard(Callback):
             _attack_with(pl_module, self._state.num_steps)
 
     @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._validated_in = trainer.current_epoch
+
+    @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        metrics, is_complete = self._figures(trainer)
         if "train/adv_acc" not in metrics or getattr(trainer, "fast_dev_run", False):
             return
         state = self._state
@@ -180,11 +200,26 @@ class CollapseGuard(Callback):
         if signs:
             self._act(trainer, pl_module, "; ".join(signs))
             return
+        if not is_complete:
+            return
         state.alarmed = False
         # A training that has diverged is about to end: what it ends with is not to go on from.
         if self.sound is not None and isfinite(metrics.get("train/loss", 0.0)):
             state.has_sound = True
             trainer.save_checkpoint(self.sound, weights_only=False)
+
+    def _figures(self, trainer: pl.Trainer) -> tuple[dict[str, float], bool]:
+        """What was measured of the weights of this epoch, and whether that is all there is."""
+        epoch, gauges = trainer.current_epoch, gauges_of(trainer)
+        is_validated = self._validated_in == epoch or not trainer.enable_validation
+
+        def is_stale(key: str) -> bool:
+            unseen = key.startswith("val/") and not is_validated
+            return unseen or any(gauge.repeats(key, epoch) for gauge in gauges)
+
+        values = trainer.callback_metrics.items()
+        metrics = {key: float(value) for key, value in values if not is_stale(key)}
+        return metrics, is_validated and not is_stale(self.monitor or "")
 
     def _act(self, trainer: pl.Trainer, pl_module: pl.LightningModule, text: str) -> None:
         text = f"epoch {trainer.current_epoch}: {text}"
@@ -227,6 +262,18 @@ class _State:
     has_sound: bool = False
     num_steps: int | None = None
     alarmed: bool = False
+
+
+def _budget_of(monitor: str) -> int | None:
+    """The budget in the key of a robust accuracy; ``None``: it is a key of something else."""
+    _, at, budget = monitor.partition("@")
+    if not at:
+        return None
+    if not budget.isdecimal():
+        raise InputError(
+            f"expected `monitor` to end in a budget, as val/robust_acc_worst@24 does, got {monitor}"
+        )
+    return int(budget)
 
 
 def _attack(pl_module: pl.LightningModule) -> Any:

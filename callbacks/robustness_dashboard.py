@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from sztrain.callbacks.alarms import raise_alarm
 from sztrain.callbacks.dashboard_writers import FileWriter, Writer, writer_for
-from sztrain.callbacks.sparse_robustness import SparseRobustness
+from sztrain.callbacks.sparse_robustness import SparseRobustness, gauges_of
 from sztrain.errors import InputError
 from sztrain.evaluation.gauge_keys import GaugeKeys
 from sztrain.evaluation.gauge_page import GaugePage, Points, thinned
@@ -188,8 +188,7 @@ class RobustnessDashboard(Callback):
 
 def _gauge(trainer: pl.Trainer) -> SparseRobustness | None:
     """The gauge, which puts itself first among the callbacks before anything is measured."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set in __init__
-    return next((c for c in callbacks if isinstance(c, SparseRobustness)), None)
+    return next(iter(gauges_of(trainer)), None)
 
 
 def _keys(gauge: SparseRobustness, measurement: Measurement, stage: str) -> GaugeKeys:

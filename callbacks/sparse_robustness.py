@@ -1,6 +1,7 @@
 """Sparse robustness: gauges median l0 beside a training."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from math import ceil
 from typing import Any
@@ -28,7 +29,7 @@ from sztrain.callbacks._image_space import ImageSpace
 from sztrain.callbacks._pace import Pace
 from sztrain.callbacks._progress import attack_bar
 from sztrain.callbacks.sample_store import SampleStore
-from sztrain.errors import require_count
+from sztrain.errors import InputError, require_count
 from sztrain.evaluation.measurement import Measurement, Tally
 from sztrain.evaluation.probe import ProbeTally, check_probe
 from sztrain.evaluation.runner import attack_batches
@@ -70,7 +71,8 @@ class SparseRobustness(Callback):
         num_samples: how many validation samples, over all processes.
         budgets: budgets k, in the attack's unit.
         every_n_epochs: gauge in every n-th epoch, the first and the last among them; in between
-            the monitors see the last figures, the loggers nothing.
+            the monitors see the last figures, the loggers nothing. A training that is resumed keeps
+            to the same epochs.
         batch_size: samples attacked at once.
         seed: of the choice of validation samples.
         probe: a second attack on the gauge's samples, such as ``SparseRS(num_steps=300,
@@ -98,9 +100,10 @@ class SparseRobustness(Callback):
         measurements: last :class:`~sztrain.evaluation.Measurement` by stage, ``val`` or ``test``.
 
     Raises:
-        InputError: a value out of its range, or a module without ``forward``; in the sanity check
-            or the first validation, batches without inputs and labels, images outside [0, 1], a
-            budget beyond the size of a sample, or a ``forward`` that returns no logits.
+        InputError: a value out of its range; when the Trainer starts, a module without ``forward``
+            or an attack with too few steps to search for a budget; in the sanity check or the first
+            validation, batches without inputs and labels, images outside [0, 1], a budget beyond
+            the size of a sample, or a ``forward`` that returns no logits.
 
     Example:
         >>> gauge = SparseRobustness(num_samples=512, budgets=(10, 50))
@@ -129,18 +132,23 @@ class SparseRobustness(Callback):
         max_seconds: float | None = None,
         max_share: float | None = None,
     ) -> None:
-        for name, value in (
-            ("num_samples", num_samples),
-            ("every_n_epochs", every_n_epochs),
-            ("batch_size", batch_size),
-            ("verdict_samples", 1 if verdict_samples is None else verdict_samples),
-            *(("budgets", budget) for budget in budgets),
+        if not isinstance(budgets, Iterable):
+            raise InputError(f"expected `budgets` to be several, such as (10, 50), got {budgets!r}")
+        for name, value, minimum in (
+            ("num_samples", num_samples, 1),
+            ("every_n_epochs", every_n_epochs, 1),
+            ("batch_size", batch_size, 1),
+            ("verdict_samples", 1 if verdict_samples is None else verdict_samples, 1),
+            ("seed", seed, 0),
+            ("num_examples", num_examples, 0),
+            *(("budgets", budget, 1) for budget in budgets),
         ):
-            require_count(name, value, 1)
+            require_count(name, value, minimum)
         self.attack = attack if attack is not None else SigmaZero(num_steps=100)
-        for name, attacker in (("attack", self.attack), ("probe", probe), ("verdict", verdict)):
-            if attacker is not None:
-                require_attack(name, attacker)
+        self.probe = probe
+        self.verdict = verdict
+        for name, attacker in self._attacks().items():
+            require_attack(name, attacker)
         if probe is not None:
             check_probe(probe, self.attack.unit)
         self.num_samples = num_samples
@@ -148,8 +156,6 @@ class SparseRobustness(Callback):
         self.every_n_epochs = every_n_epochs
         self.batch_size = batch_size
         self.seed = seed
-        self.probe = probe
-        self.verdict = verdict
         self.verdict_samples = verdict_samples
         self.num_examples = num_examples
         self.image_space = ImageSpace(mean=mean, std=std, box=box)
@@ -163,7 +169,8 @@ class SparseRobustness(Callback):
         self._input_dtype = torch.float32
         self._complete: set[str] = set()
         self._gauged_in: int | None = None
-        self._logged: set[str] = set()
+        self._values: dict[str, float] = {}
+        self._is_resumed = False
 
     def repeats(self, key: str, epoch: int) -> bool:
         """Whether monitors see under ``key`` what was measured before this epoch.
@@ -172,17 +179,39 @@ class SparseRobustness(Callback):
             >>> SparseRobustness().repeats("val/clean_acc", epoch=3)  # not a figure of the gauge's
             False
         """
-        return key in self._logged and self._gauged_in != epoch
+        return key in self._values and self._gauged_in != epoch
+
+    @property
+    @override
+    def state_key(self) -> str:
+        # The state of a gauge that logs under other keys holds nothing for the monitors of this.
+        probe = None if self.probe is None else self.probe.budget or self.budgets
+        return self._generate_state_key(
+            unit=self.attack.unit, budgets=self.budgets, probe_budgets=probe
+        )
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"gauged_in": self._gauged_in, "values": self._values}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._gauged_in, self._values = state_dict["gauged_in"], state_dict["values"]
+        self._is_resumed = True
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # A new run may bring new data: what was collected before is of no use to it.
-        self._stores, self._complete, self._gauged_in = {}, set(), None
+        self._stores, self._complete = {}, set()
+        self._gauged_in, self._values, self._is_resumed = None, {}, False
         self._pace.reset()
         if stage == "fit":  # a test of the same net that follows need not be told again
             self._advice = Advice()
         self._advice.speaks = trainer.is_global_zero
         require_forward(pl_module, self.forward)
+        if not _is_smoke_test(trainer):  # which shortens them
+            for name, attack in self._attacks().items():
+                _check_search(name, attack)
         # First, since others put the weights of the training back at the end of the validation.
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # in __init__
         others = [callback for callback in callbacks if callback is not self]
@@ -191,6 +220,14 @@ class SparseRobustness(Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._pace.start()
+
+    @override
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._is_resumed and not trainer.sanity_checking:
+            self._is_resumed = False
+            if not self._is_due(trainer):
+                # Monitors of a new process have yet to see what the loggers have been told.
+                self._log(pl_module, self._values, logger=False)
 
     @override
     def on_validation_batch_start(
@@ -203,18 +240,19 @@ class SparseRobustness(Callback):
     ) -> None:
         # Before the module's own step, which may change the batch.
         if dataloader_idx == 0 and "val" not in self._complete:
-            self._collect(trainer, "val", batch, self.attack, self.num_samples)
+            self._collect(trainer, "val", batch, self.num_samples)
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
-            self._look(pl_module, self._stores.pop("val", None))
+            self._check_outputs(pl_module, self._stores.pop("val", None))
             return
         self._complete.add("val")
         # In between nothing is logged: Lightning shows its monitors the last figures by itself.
         if self._is_due(trainer):
+            self._values = self._measure(trainer, pl_module, "val", self.attack)
             self._gauged_in = trainer.current_epoch
-            self._log(pl_module, self._measure(trainer, pl_module, "val", self.attack))
+            self._log(pl_module, self._values)
             self._pace.start()
 
     @override
@@ -227,7 +265,7 @@ class SparseRobustness(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if self.verdict is not None and dataloader_idx == 0:
-            self._collect(trainer, "test", batch, self.verdict, self.verdict_samples)
+            self._collect(trainer, "test", batch, self.verdict_samples)
 
     @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -236,26 +274,23 @@ class SparseRobustness(Callback):
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         epoch, every = trainer.current_epoch, self.every_n_epochs
-        if self._gauged_in in (None, epoch) or epoch + 1 == trainer.max_epochs:
+        is_asked_for = trainer.state.fn != "fit"  # trainer.validate
+        if is_asked_for or self._gauged_in in (None, epoch) or epoch + 1 == trainer.max_epochs:
             return True
         # Not `epoch % every == 0`: there may be no validation in that very epoch.
         return epoch // every > self._gauged_in // every
 
     def _collect(
-        self,
-        trainer: pl.Trainer,
-        stage: str,
-        batch: Any,
-        attack: Attack,
-        num_samples: int | None,
+        self, trainer: pl.Trainer, stage: str, batch: Any, num_samples: int | None
     ) -> None:
         """Keep samples, and refuse before hours are spent what could not be attacked after them."""
         inputs, labels = inputs_and_labels(batch, self.batch_to_inputs)
         images = self.image_space.to_images(inputs)
         validate_batch(images, labels)
-        check_budgets("budgets", self.budgets, images.shape[1:], attack.unit)
-        if stage == "val" and self.probe is not None:
-            check_probe(self.probe, attack.unit, images.shape[1:])
+        for name, attack in self._attacks().items():
+            if stage == "val" or name == "verdict":
+                check_budgets("budgets", self.budgets, images.shape[1:], attack.unit)
+                check_budgets(f"{name}.budget", [attack.budget], images.shape[1:], attack.unit)
         if stage not in self._stores:
             share = None if num_samples is None else ceil(num_samples / trainer.world_size)
             # The first test samples, as published figures take them.
@@ -263,12 +298,17 @@ class SparseRobustness(Callback):
         self._stores[stage].add(images, labels)
         self._input_dtype = inputs.dtype if inputs.is_floating_point() else images.dtype
 
+    def _attacks(self) -> dict[str, Attack]:
+        """Those there are, by the names of their arguments."""
+        attacks = {"attack": self.attack, "probe": self.probe, "verdict": self.verdict}
+        return {name: attack for name, attack in attacks.items() if attack is not None}
+
     def _attacked(self, pl_module: pl.LightningModule) -> AttackedNet:
         return AttackedNet(
             pl_module, self.image_space, self._input_dtype, self.forward, self.logits
         )
 
-    def _look(self, pl_module: pl.LightningModule, store: SampleStore | None) -> None:
+    def _check_outputs(self, pl_module: pl.LightningModule, store: SampleStore | None) -> None:
         """Refuse, or warn of, outputs that cannot be attacked."""
         if store is not None:
             images, labels = (
@@ -280,7 +320,7 @@ class SparseRobustness(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, attack: Attack
     ) -> dict[str, float]:
         probe = self.probe if stage == "val" else None
-        is_smoke_test = bool(getattr(trainer, "fast_dev_run", False))
+        is_smoke_test = _is_smoke_test(trainer)
         if is_smoke_test:
             attack, probe = shortened(attack), None if probe is None else shortened(probe)
         store, net, device = self._stores[stage], self._attacked(pl_module), pl_module.device
@@ -291,7 +331,7 @@ class SparseRobustness(Callback):
             isolate_rng(),
             attack_bar(trainer, f"{stage} attack", len(store.labels)) as advance,
         ):
-            self._look(pl_module, store)
+            self._check_outputs(pl_module, store)
             if not is_smoke_test:
                 self._advice.on_labels(_extremes(pl_module, store.labels))
             for attacked in attack_batches(net, attack, self._batches(stage), device):
@@ -313,11 +353,41 @@ class SparseRobustness(Callback):
         batches = self._stores[stage].batches(self.batch_size, by_priority=limited)
         return self._pace.in_time(batches) if limited else batches
 
-    def _log(self, pl_module: pl.LightningModule, values: dict[str, float]) -> None:
-        self._logged |= values.keys()
+    def _log(
+        self,
+        pl_module: pl.LightningModule,
+        values: dict[str, float],
+        *,
+        logger: bool | None = None,
+    ) -> None:
         for key, value in values.items():
             shown = key.endswith(("/median_l0", "/median_l0_px"))
-            pl_module.log(key, value, prog_bar=shown, sync_dist=True)
+            pl_module.log(key, value, prog_bar=shown, logger=logger, sync_dist=True)
+
+
+def gauges_of(trainer: pl.Trainer) -> list[SparseRobustness]:
+    """The gauges among the callbacks of a Trainer.
+
+    Example:
+        >>> trainer = pl.Trainer(callbacks=[SparseRobustness()], logger=False, accelerator="cpu")
+        >>> len(gauges_of(trainer))
+        1
+    """
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # in __init__
+    return [callback for callback in callbacks if isinstance(callback, SparseRobustness)]
+
+
+def _is_smoke_test(trainer: pl.Trainer) -> bool:
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def _check_search(name: str, attack: Attack) -> None:
+    check = getattr(attack, "check_search", None)
+    if check is not None:
+        try:
+            check()
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
 
 
 def _figures(measurement: Measurement) -> dict[str, float]:
@@ -339,14 +409,19 @@ def _extremes(pl_module: pl.LightningModule, labels: Tensor) -> Tensor:
 
 
 def shortened(attack: Attack) -> Attack:
-    """The attack as a smoke test runs it: one step, and none that searches for a budget.
+    """The attack as a smoke test runs it: as few steps as it takes, and no search for a budget.
 
     Example:
         >>> shortened(SigmaZero(num_steps=1000)).num_steps
         1
     """
+    changes: dict[str, Any] = {}
     if isinstance(attack, SparseAutoAttack):
-        return replace(attack, num_steps=1, num_queries=1, budget=attack.budget or 1)
-    if isinstance(attack, AttackMix | FixedBudgetAttack):
-        return replace(attack, num_steps=1, budget=attack.budget or 1)
-    return replace(attack, num_steps=1)
+        changes["num_queries"] = 1
+    if isinstance(attack, AttackMix | FixedBudgetAttack | SparseAutoAttack):
+        changes["budget"] = attack.budget or 1
+    # Some refuse a single step, and a mix what one of its members refuses.
+    for num_steps in range(1, attack.num_steps):
+        with suppress(InputError):
+            return replace(attack, num_steps=num_steps, **changes)
+    return replace(attack, **changes)

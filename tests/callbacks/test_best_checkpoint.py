@@ -1,6 +1,7 @@
 """The best checkpoint: the later of equals, and still the best when a training moves on."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -48,6 +49,43 @@ def test_weights_that_were_not_gauged_are_not_the_best(tmp_path):
     best, _, _ = run(tmp_path, [3.0, 5.0, 4.0], 6, every_n_epochs=2)
     assert best.best_model_score == 5
     assert epoch_of(best.best_model_path) == 2  # epoch 3 shows the same figure again
+
+
+@moved
+def test_a_resumed_training_has_no_other_choice(tmp_path):
+    run(tmp_path / "one", [3.0], 1, every_n_epochs=2)
+    last = tmp_path / "one" / "last.ckpt"
+    best, _, _ = run(tmp_path / "two", [4.0, 5.0], 4, last, every_n_epochs=2)
+    assert best.best_model_score == 5
+    assert epoch_of(best.best_model_path) == 3  # gauged were epochs 2 and 3
+
+
+class OneOfTwo:
+    """The strategy of one of two processes, whose decisions stand only if the other's do."""
+
+    def __init__(self, others):
+        self.others = list(others)
+
+    def reduce_boolean_decision(self, decision):
+        return self.others.pop(0) and decision
+
+
+@pytest.mark.parametrize(
+    ("current", "other", "saved"),
+    [
+        # (tie, better) of the other process; it asks for the second unless both tie.
+        (5.0, [True], True),
+        (5.0, [False, False], False),
+        (6.0, [False, True], True),
+        (6.0, [True, False], False),
+        (4.0, [True, False], False),
+    ],
+)
+def test_all_processes_decide_together(tmp_path, current, other, saved):
+    best, _, _ = run(tmp_path, [5.0], 1)
+    trainer = SimpleNamespace(current_epoch=0, callbacks=[], strategy=OneOfTwo(other))
+    assert best.check_monitor_top_k(trainer, torch.tensor(current)) is saved
+    assert trainer.strategy.others == []
 
 
 @moved

@@ -6,7 +6,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from toy_training import NUM_CLASSES, foreign_module, loader, make_trainer, toy_net
+from toy_training import (
+    INF,
+    NUM_CLASSES,
+    ScriptedAttack,
+    foreign_module,
+    loader,
+    make_trainer,
+    toy_net,
+)
 
 from sztrain.attacks import SigmaZero, SparseRS
 from sztrain.callbacks import CollapseGuard, CollapseRule, EpochSeed, SparseRobustness
@@ -32,6 +40,7 @@ RULE = CollapseRule(margin=0.05, max_drop=0.2, max_gap=0.4, max_loss=0.5)
         ({"train/adv_acc": 0.96, KEY: 0.6}, "adversaries (0.960) is above clean accuracy (0.900)"),
         ({"val/clean_acc": 0.69}, "clean accuracy swings, from 0.900 to 0.690"),
         ({KEY: 0.19}, f"adversaries is 0.600, {KEY} only 0.190"),
+        ({KEY: 0.19, "train/budget": 4.0}, f"adversaries is 0.600, {KEY} only 0.190"),
         ({KEY: 0.14, "train/budget": 3.9}, f"{KEY} fell from 0.300 to 0.140"),
     ],
 )
@@ -63,11 +72,17 @@ def test_what_was_not_measured_is_not_judged():
     assert rule.signs(SOUND | {KEY: 0.1}, best_clean=0.9, best_robust=0.14, monitor=KEY) == []
 
 
+def test_an_accuracy_alone_is_refused():
+    with pytest.raises(InputError, match="beside train/clean_acc, and only the former is logged"):
+        RULE.signs({"train/adv_acc": 0.9}, best_clean=1, best_robust=1)
+
+
 def test_values_out_of_range_are_refused():
     for options, message in (
         ({"action": "panic"}, "`action` to be one of warn, stop, more_steps, got panic"),
         ({"step_factor": 1}, "`step_factor` to be at least 2, got 1"),
         ({"max_steps": 0}, "`max_steps` to be at least 1, got 0"),
+        ({"monitor": "acc@top5"}, "`monitor` to end in a budget, .* got acc@top5"),
         ({"action": "more_steps"}, "there is no `dirpath` to keep it in"),
     ):
         with pytest.raises(InputError, match=message):
@@ -93,7 +108,8 @@ class Scripted(CollapseRule):
 
 def warned(caught):
     texts = [str(warning.message) for warning in caught]
-    return [text for text in texts if "LeafSpec" not in text]  # torch's, see pyproject.toml
+    others = ("LeafSpec", "the median")  # torch's and the gauge's, see pyproject.toml
+    return [text for text in texts if not any(words in text for words in others)]
 
 
 class Weights(pl.Callback):
@@ -108,7 +124,7 @@ def flat(method):
     return torch.cat([value.flatten() for value in method.net.state_dict().values()])
 
 
-def fit(guard, *, callbacks=(), max_epochs=4, ckpt_path=None, **options):
+def fit(guard, *, callbacks=(), max_epochs=4, ckpt_path=None, val_every=1, **options):
     """Weights are noted before the guard acts."""
     method = SparseAT(
         toy_net(), num_classes=NUM_CLASSES, attack=SigmaZero(num_steps=2), budget=2, **options
@@ -118,6 +134,7 @@ def fit(guard, *, callbacks=(), max_epochs=4, ckpt_path=None, **options):
         pl,
         callbacks=[EpochSeed(3), weights, guard, *callbacks],
         max_epochs=max_epochs,
+        check_val_every_n_epoch=val_every,
         enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
     )
     trainer.fit(method, loader(), loader(seed=1), ckpt_path=ckpt_path, weights_only=True)
@@ -223,6 +240,57 @@ def test_a_fall_back_restores_weights_and_moments_but_not_the_learning_rate(tmp_
     assert torch.equal(look.weights, weights[0])
     assert torch.equal(look.moment, look.sound_moment)
     assert look.rate == 0.05 / 4  # halved after each epoch
+
+
+RESISTS, BREAKS = (INF,), (1.0,)
+LOSS_ALONE = CollapseRule(margin=1, max_drop=0.9, max_gap=1)
+ROBUST = "val/robust_acc@4"
+
+
+def gauge_of(*script):
+    return SparseRobustness(attack=ScriptedAttack(script=script), budgets=(4,), every_n_epochs=2)
+
+
+def test_no_fall_back_by_the_figures_of_weights_that_are_gone(tmp_path):
+    gauge = gauge_of(RESISTS, BREAKS, RESISTS)  # in epochs 0, 2 and 4
+    guard = CollapseGuard(
+        rule=LOSS_ALONE, monitor=ROBUST, dirpath=tmp_path, action="more_steps", max_steps=40
+    )
+    with pytest.warns(UserWarning, match=f"epoch 2: {ROBUST} fell from 1.000 to 0.000") as caught:
+        method, *_ = fit(guard, callbacks=[gauge], max_epochs=5)
+    assert len(warned(caught)) == 1
+    assert method.attack.num_steps == 4
+
+
+def test_an_epoch_that_is_not_gauged_is_neither_a_collapse_nor_sound(tmp_path):
+    gauge = gauge_of(RESISTS, BREAKS, BREAKS, BREAKS)  # in epochs 0, 2, 4 and 5
+    guard = CollapseGuard(rule=LOSS_ALONE, monitor=ROBUST, dirpath=tmp_path)
+    with pytest.warns(UserWarning, match="epoch 2") as caught:
+        fit(guard, callbacks=[gauge], max_epochs=6)
+    assert len(warned(caught)) == 1
+    assert torch.load(tmp_path / "sound.ckpt", weights_only=True)["epoch"] == 0
+
+
+class Sounds(pl.Callback):
+    """Writes down which epoch was the last sound one."""
+
+    def __init__(self, path):
+        self.path = path
+        self.epochs = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        known = self.path.exists()
+        self.epochs.append(torch.load(self.path, weights_only=True)["epoch"] if known else None)
+
+
+def test_an_epoch_that_is_not_validated_is_judged_by_its_own_figures(tmp_path):
+    rule = Scripted()
+    guard = CollapseGuard(rule=rule, dirpath=tmp_path)
+    sounds = Sounds(guard.sound)
+    fit(guard, callbacks=[sounds], max_epochs=5, val_every=2)
+    assert ["val/clean_acc" in metrics for metrics, *_ in rule.asked] == [False, True] * 2 + [False]
+    assert all("train/clean_acc" in metrics for metrics, *_ in rule.asked)
+    assert sounds.epochs == [None, 1, 1, 3, 3]
 
 
 class Killed(Exception):  # noqa: N818  (it is no error)

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
-from toy_training import make_trainer
+from toy_training import foreign_module, loader, make_trainer, toy_net
 
 from sztrain.attacks import AttackMix, SigmaZero
 from sztrain.callbacks import CollapseGuard, CollapseRule, EpochSeed, SparseRobustness
@@ -40,14 +40,17 @@ def test_every_seed_epoch_and_process_has_its_own_state():
 
 def test_seeds_are_the_same_on_every_machine():
     # Numbers, not strings, are hashed: Python salts the latter anew in each process.
-    assert seeded(0, 0, 0) == hash((0, 0, 0)) % 2**63
-    torch.manual_seed(hash((0, 0, 0)) % 2**63)
-    assert torch.rand(1) == torch.rand(1, generator=torch.Generator().manual_seed(seeded(0, 0, 0)))
+    assert seeded(0, 0, 0) == 3010437511937009226
+    assert seeded(7, 3, 1) == 392975784757629358
 
 
-def test_negative_seed_is_refused():
-    with pytest.raises(InputError, match="`seed` to be at least 0, got -1"):
-        EpochSeed(-1)
+@pytest.mark.parametrize(
+    ("seed", "message"),
+    [(-1, "to be at least 0, got -1"), ("a", "to be a whole number, got 'a'")],
+)
+def test_bad_seed_is_refused(seed, message):
+    with pytest.raises(InputError, match=f"`seed` {message}"):
+        EpochSeed(seed)
 
 
 class Killed(Exception):  # noqa: N818  (it is no error)
@@ -65,6 +68,17 @@ class Killer(pl.Callback):
             raise Killed
 
 
+class Curves(pl.Callback):
+    """Writes down what the budget goes by in each epoch."""
+
+    def __init__(self):
+        self.seen = {}
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        curve = pl_module.training_budget.curve
+        self.seen[trainer.current_epoch] = None if curve is None else curve.tolist()
+
+
 def train(folder, method_class, *, seed_of_process, callbacks=(), ckpt_path=None, **options):
     torch.manual_seed(seed_of_process)
     with torch.random.fork_rng(devices=[]):
@@ -78,6 +92,7 @@ def train(folder, method_class, *, seed_of_process, callbacks=(), ckpt_path=None
             nn.Linear(16, 10),
         )
     options = {"attack": SigmaZero(num_steps=3, recheck=False)} | options
+    every_n_epochs = options.pop("every_n_epochs", 1)
     method = method_class(
         net,
         num_classes=10,
@@ -89,7 +104,9 @@ def train(folder, method_class, *, seed_of_process, callbacks=(), ckpt_path=None
     )
     data = Digits(augment=True, limit_train=60, batch_size=20, seed=1, val_fraction=0.02)
     last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-    gauge = SparseRobustness(attack=SigmaZero(num_steps=3), num_samples=10, budgets=(5,))
+    gauge = SparseRobustness(
+        attack=SigmaZero(num_steps=3), num_samples=10, budgets=(5,), every_n_epochs=every_n_epochs
+    )
     calm = CollapseRule(margin=1, max_drop=1, max_gap=1, max_loss=1)
     guard = CollapseGuard(rule=calm, monitor="val/robust_acc@5", dirpath=folder)
     trainer = make_trainer(
@@ -111,10 +128,17 @@ EVERYTHING = {
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.parametrize(
-    ("method_class", "options"),
-    [(SparseAT, {}), (SparseAT, EVERYTHING), (TRADES, {}), (MART, EVERYTHING)],
+    ("method_class", "options", "epoch"),
+    [
+        (SparseAT, {}, 2),
+        (SparseAT, EVERYTHING, 2),
+        (TRADES, {}, 2),
+        (MART, EVERYTHING, 2),
+        # Gauged in epochs 0, 2 and 3, not in epoch 1, where it goes on.
+        (SparseAT, EVERYTHING | {"every_n_epochs": 2}, 1),
+    ],
 )
-def test_killed_and_resumed_is_bit_identical(method_class, options, tmp_path):
+def test_killed_and_resumed_is_bit_identical(method_class, options, epoch, tmp_path):
     given = options
 
     def seeded_train(folder, process, *callbacks, **options):
@@ -127,12 +151,13 @@ def test_killed_and_resumed_is_bit_identical(method_class, options, tmp_path):
             **options,
         )
 
-    whole, trainer = seeded_train("whole", 1)
+    curves, other_curves = Curves(), Curves()
+    whole, trainer = seeded_train("whole", 1, curves)
     with pytest.raises(Killed):
-        seeded_train("cut", 2, Killer(epoch=2))
+        seeded_train("cut", 2, Killer(epoch))
     last = tmp_path / "cut" / "last.ckpt"
-    assert torch.load(last, weights_only=True)["epoch"] == 1
-    resumed, other = seeded_train("cut", 3, ckpt_path=last)
+    assert torch.load(last, weights_only=True)["epoch"] == epoch - 1
+    resumed, other = seeded_train("cut", 3, other_curves, ckpt_path=last)
     assert trainer.global_step == other.global_step == 12
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
@@ -143,10 +168,48 @@ def test_killed_and_resumed_is_bit_identical(method_class, options, tmp_path):
         assert torch.equal(moment["momentum_buffer"], other_moments[index]["momentum_buffer"])
     for key in ("train/loss", "train/broken", "train/budget", "val/loss", "val/mean_l0"):
         assert trainer.callback_metrics[key] == other.callback_metrics[key], key
+    assert other_curves.seen == {e: curves.seen[e] for e in range(epoch, 4)}
     assert resumed.attack_seconds > 0
     if given:
         assert torch.equal(whole.soft_labels.targets, resumed.soft_labels.targets)
         assert whole.soft_labels.targets.sum() > 0
+
+
+class Looker(pl.Callback):
+    """Looks, before anyone seeds, whether a random number was drawn since the epoch began."""
+
+    def __init__(self, seed):
+        self.seed = seed
+        self.untouched = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == 0:
+            state = torch.get_rng_state()
+            EpochSeed(self.seed).on_train_epoch_start(trainer, pl_module)
+            self.untouched.append(torch.equal(state, torch.get_rng_state()))
+
+
+def test_our_own_loaders_draw_nothing_before_the_first_batch(tmp_path):
+    looker = Looker(seed=7)
+    callbacks = [looker, EpochSeed(seed=7)]
+    train(tmp_path, SparseAT, seed_of_process=1, callbacks=callbacks, **EVERYTHING)
+    assert looker.untouched == [True] * 4
+
+
+def test_an_ordinary_loader_that_does_not_shuffle_is_resumable(lightning, tmp_path):
+    def run(epochs, process, ckpt_path=None):
+        torch.manual_seed(process)
+        trainer = make_trainer(lightning, callbacks=[EpochSeed()], max_epochs=epochs)
+        module = foreign_module(lightning)(toy_net(extra=[nn.Dropout()]))
+        trainer.fit(module, loader(), loader(seed=1), ckpt_path=ckpt_path, weights_only=True)
+        trainer.save_checkpoint(tmp_path / "end.ckpt")
+        return module.state_dict()
+
+    whole = run(3, 1)
+    run(1, 2)
+    resumed = run(3, 3, tmp_path / "end.ckpt")
+    for key, value in whole.items():
+        assert torch.equal(value, resumed[key]), key
 
 
 def test_without_it_another_process_trains_another_net(tmp_path):

@@ -3,13 +3,16 @@
 import copy
 import io
 import math
+from dataclasses import replace
 
 import pytest
 import pytorch_lightning as pl
 import rich
 import torch
+from peer_libraries import marks_of
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from toy_training import (
     INF,
@@ -24,8 +27,10 @@ from toy_training import (
     toy_data,
 )
 
-from sztrain.attacks import SigmaZero
+from sztrain import attacks
+from sztrain.attacks import PGDL0, AttackMix, SigmaZero, SparseAutoAttack, SparsePGD
 from sztrain.callbacks import SparseRobustness
+from sztrain.callbacks.sparse_robustness import shortened
 from sztrain.errors import InputError
 from sztrain.evaluation import runner
 
@@ -297,35 +302,100 @@ def test_no_logger_is_needed_and_fast_dev_run_takes_one_step():
     assert trainer.callback_metrics["val/median_l0"] == 1
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-def test_resumed_training_logs_what_the_whole_one_logs(tmp_path):
-    def run(name, epochs, ckpt_path=None):
-        gauge = SparseRobustness(
-            attack=RecordingSigmaZero(num_steps=10), num_samples=10, budgets=(1,), every_n_epochs=2
-        )
-        watcher = Watcher("val/mean_l0")
-        last = ModelCheckpoint(tmp_path, filename=name)
-        trainer = make_trainer(
-            pl,
-            callbacks=[gauge, watcher, last],
-            max_epochs=epochs,
-            enable_checkpointing=True,
-            logger=CSVLogger(tmp_path / name),
-        )
-        module = foreign_module(pl)()
-        trainer.fit(module, loader(), loader(seed=1), ckpt_path=ckpt_path, weights_only=True)
-        return gauge, watcher.seen, logged(csv_rows(tmp_path / name))
-
-    whole, seen, rows = run("whole", 5)
-    run("first", 1)
-    resumed, seen_later, later = run("second", 5, tmp_path / "first.ckpt")
-    for row in rows + later:
+def every_other_epoch(lightning, folder, epochs, ckpt_path=None):
+    """Train until `epochs`, gauged in epochs 0, 2, ...; what the monitors and the logger saw."""
+    gauge = SparseRobustness(
+        attack=RecordingSigmaZero(num_steps=10), num_samples=10, budgets=(1,), every_n_epochs=2
+    )
+    watcher = Watcher("val/mean_l0")
+    trainer = make_trainer(
+        lightning,
+        callbacks=[gauge, watcher],
+        max_epochs=epochs,
+        logger=CSVLogger(folder),
+    )
+    module = foreign_module(lightning)()
+    trainer.fit(module, loader(), loader(seed=1), ckpt_path=ckpt_path, weights_only=True)
+    rows = logged(csv_rows(folder))
+    for row in rows:
         row.pop("val/attack_seconds")
-    # Epoch 1 is the first that the new process sees: its monitors need a figure.
-    assert [row["epoch"] for row in later] == [1, 2, 4]
-    assert later[1:] == rows[1:]
-    assert seen_later[1:] == seen[2:]
+    trainer.save_checkpoint(folder / "end.ckpt")
+    return gauge, watcher.seen, rows
+
+
+def test_resumed_training_logs_what_the_whole_one_logs(lightning, tmp_path):
+    whole, seen, rows = every_other_epoch(lightning, tmp_path / "whole", 5)
+    every_other_epoch(lightning, tmp_path / "first", 1)
+    end = tmp_path / "first" / "end.ckpt"
+    resumed, seen_later, later = every_other_epoch(lightning, tmp_path / "second", 5, end)
+    assert [row["epoch"] for row in rows] == [0, 2, 4]
+    assert later == rows[1:]
+    assert seen_later == seen[1:]  # epoch 1 shows the figure of epoch 0
+    assert len(resumed.attack.calls) == 2
     assert torch.equal(resumed.attack.calls[0].inputs, whole.attack.calls[0].inputs)
+
+
+def test_a_checkpoint_without_figures_is_gauged_where_it_goes_on(tmp_path):
+    every_other_epoch(pl, tmp_path / "first", 1)
+    end = tmp_path / "first" / "end.ckpt"
+    checkpoint = torch.load(end, weights_only=True)
+    (key,) = [key for key in checkpoint["callbacks"] if key.startswith("SparseRobustness")]
+    del checkpoint["callbacks"][key]
+    torch.save(checkpoint, end)
+    _, seen, rows = every_other_epoch(pl, tmp_path / "second", 5, end)
+    assert [row["epoch"] for row in rows] == [1, 2, 4]  # the monitors of epoch 1 need a figure
+    assert seen[0] == rows[0]["val/mean_l0"]
+
+
+def test_validating_a_checkpoint_gauges_it(tmp_path):
+    every_other_epoch(pl, tmp_path, 2)
+    attack = ScriptedAttack(script=((3.0,),))
+    gauge = SparseRobustness(attack=attack, budgets=(1,), every_n_epochs=9)
+    trainer = make_trainer(pl, callbacks=[gauge], max_epochs=9)
+    options = {"ckpt_path": tmp_path / "end.ckpt", "weights_only": True, "verbose": False}
+    (values,) = trainer.validate(foreign_module(pl)(), loader(seed=1), **options)
+    assert values["val/mean_l0"] == 3
+
+
+def test_gauges_of_two_units_keep_their_own_figures(tmp_path):
+    script = ((2.0,),)
+    gauges = [
+        SparseRobustness(attack=ScriptedAttack(script=script, unit=unit), budgets=(1,))
+        for unit in ("features", "pixels")
+    ]
+    trainer, _ = fit(gauges[0], callbacks=[gauges[1]])
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    states = torch.load(tmp_path / "end.ckpt", weights_only=True)["callbacks"]
+    for gauge, suffix in zip(gauges, ("", "_px"), strict=True):
+        assert states[gauge.state_key]["values"][f"val/mean_l0{suffix}"] == 2
+    probed = SparseRobustness(budgets=(1,), probe=SigmaZero())  # has other keys
+    assert probed.state_key not in states
+
+
+ATTACKS = [name for name in attacks.__all__ if isinstance(getattr(attacks, name), type)]
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_attack_can_be_shortened(name):
+    attack = getattr(attacks, name)()
+    assert shortened(attack).num_steps == (2 if name in ("PGDL0", "PDPGD") else 1)
+    assert shortened(replace(attack, num_steps=2)).num_steps <= 2
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in ATTACKS])
+def test_every_attack_runs_once_it_is_shortened(name):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    result = shortened(getattr(attacks, name)())(net, torch.rand(2, 1, 8, 8), torch.tensor([0, 1]))
+    assert result.l0.shape == (2,)
+
+
+def test_a_mix_takes_as_few_steps_as_all_of_its_members_take():
+    mix = AttackMix(members={"pgd": PGDL0()}, weights={"pgd": 1})
+    assert (shortened(mix).num_steps, shortened(mix).budget) == (2, 1)
+    assert shortened(PGDL0(evaluate_last=True, budget=3)) == PGDL0(
+        num_steps=1, evaluate_last=True, budget=3
+    )
+    assert shortened(SparseAutoAttack(preset="full")).num_queries == 1
 
 
 # Sanity check and refusals
@@ -414,12 +484,45 @@ def test_budgets_are_held_against_the_unit_of_the_attack():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"attack": SigmaZero(budget=33)}, r"`attack\.budget` to be at most 32, .* got 33"),
+        ({"probe": SigmaZero(budget=33)}, r"`probe\.budget` to be at most 32, .* got 33"),
+        ({"verdict": SigmaZero(budget=33)}, r"`verdict\.budget` to be at most 32, .* got 33"),
+        (
+            {"verdict": SigmaZero(unit="pixels"), "budgets": (17,)},
+            "`budgets` to be at most 16, the pixels",
+        ),
+    ],
+)
+def test_budgets_that_no_sample_has_room_for_are_refused_early(options, message):
+    module = foreign_module(pl)()
+    with pytest.raises(InputError, match=message):
+        fit(SparseRobustness(**{"budgets": (1,)} | options), module=module, num_sanity_val_steps=1)
+    assert module.train_flags == []
+
+
+@pytest.mark.parametrize("name", ["attack", "probe", "verdict"])
+def test_too_few_steps_to_search_for_a_budget_are_refused_early(name):
+    module = foreign_module(pl)()
+    gauge = SparseRobustness(**{name: SparsePGD(num_steps=5)}, budgets=(1,))
+    with pytest.raises(InputError, match=f"^{name}: expected `num_steps` to be at least 10 with"):
+        fit(gauge, module=module, num_sanity_val_steps=0)
+    assert module.train_flags == []
+    fit(gauge, fast_dev_run=True)  # takes one step, within a budget
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         ({"num_samples": 0}, "`num_samples` to be at least 1, got 0"),
         ({"every_n_epochs": 0}, "`every_n_epochs` to be at least 1, got 0"),
         ({"batch_size": 0}, "`batch_size` to be at least 1, got 0"),
         ({"verdict_samples": 0}, "`verdict_samples` to be at least 1, got 0"),
         ({"budgets": (5, 0)}, "`budgets` to be at least 1, got 0"),
         ({"budgets": (2.5,)}, "`budgets` to be a whole number, got 2.5"),
+        ({"budgets": 10}, r"`budgets` to be several, such as \(10, 50\), got 10"),
+        ({"num_examples": -1}, "`num_examples` to be at least 0, got -1"),
+        ({"num_examples": 2.5}, "`num_examples` to be a whole number, got 2.5"),
+        ({"seed": "a"}, "`seed` to be a whole number, got 'a'"),
         ({"attack": SigmaZero}, "`attack` to be an attack"),
         ({"attack": "sigma_zero"}, "`attack` to be an attack .* got 'sigma_zero'"),
         ({"verdict": 3}, "`verdict` to be an attack"),
