@@ -1,5 +1,8 @@
 """The one kind of error that a person can mend."""
 
+import math
+from numbers import Integral
+
 
 class InputError(ValueError):
     """What the user gave cannot be worked with.
@@ -47,30 +50,33 @@ def require_at_least(name: str, value: float, minimum: float) -> None:
 
 
 def require_positive(name: str, value: float) -> None:
-    """Refuse a number that is 0 or less.
+    """Refuse a number that is 0 or less, or infinite.
 
     Example:
         >>> require_positive("eta", 0.5)
 
     Raises:
-        InputError: ``value`` is not above 0.
+        InputError: ``value`` is not above 0, or not finite.
     """
     if not value > 0:  # written so that NaN is refused as well
         raise InputError(f"expected `{name}` to be positive, got {value}")
+    if value == math.inf:
+        raise InputError(f"expected `{name}` to be finite, got {value}")
 
 
-def require_count(name: str, value: float, minimum: int) -> None:
+def require_count(name: str, value: object, minimum: int) -> None:
     """Refuse what is no whole number of at least ``minimum``.
 
     Example:
         >>> require_count("num_steps", 1000, 1)
 
     Raises:
-        InputError: ``value`` is no ``int`` (1e3 is none), or smaller than ``minimum``.
+        InputError: ``value`` is no whole number (1e3 and ``True`` are none), or smaller than
+            ``minimum``.
     """
-    if not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise InputError(f"expected `{name}` to be a whole number, got {value!r}")
-    require_at_least(name, value, minimum)
+    require_at_least(name, int(value), minimum)
 
 
 def require_in(name: str, value: object, choices: tuple[object, ...]) -> None:

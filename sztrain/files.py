@@ -1,5 +1,6 @@
 """Files that are whole or not there."""
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +10,16 @@ from sztrain.errors import InputError
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
     """A place to write at; what was written there moves to ``path`` when all went well.
 
     Nobody ever sees a part of the file, and one that was there before stays until then. Its folder
     is made where it is missing.
+
+    Args:
+        path: of the file.
+        replace: whether one that is there by then gives way; if not, the first of several
+            processes has made the file.
 
     Raises:
         InputError: it cannot be written; a full disk, say.
@@ -32,7 +38,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield draft
-            draft.replace(path)
+            if replace:
+                draft.replace(path)
+            else:
+                _move_where_free(draft, path)
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
@@ -42,8 +51,22 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         ) from error
 
 
-def write_whole(path: str | Path, content: str | bytes) -> None:
+def _move_where_free(draft: Path, path: Path) -> None:
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        draft.replace(path)
+
+
+def write_whole(path: str | Path, content: str | bytes, *, replace: bool = True) -> None:
     """Write a file whole or not at all.
+
+    Args:
+        path: of the file.
+        content: of it; text in UTF-8.
+        replace: see :func:`whole_file`.
 
     Raises:
         InputError: it cannot be written; a full disk, say.
@@ -55,5 +78,5 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
         >>> path.read_text()
         '1,2'
     """
-    with whole_file(path) as draft:
+    with whole_file(path, replace=replace) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)

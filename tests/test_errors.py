@@ -1,8 +1,15 @@
 import math
 
+import numpy as np
 import pytest
 
-from sztrain.errors import InputError, require_at_least, require_count, require_in
+from sztrain.errors import (
+    InputError,
+    require_at_least,
+    require_count,
+    require_in,
+    require_positive,
+)
 
 
 def test_input_error_is_a_value_error():
@@ -21,16 +28,25 @@ def test_at_least_refuses_what_is_below_and_nan(value):
 
 
 def test_count_passes_whole_numbers_from_its_bound_on():
-    for value in (1, 2, 10**6):
+    for value in (1, 2, 10**6, np.int64(3)):
         require_count("num_steps", value, 1)
     with pytest.raises(InputError, match=r"^expected `num_steps` to be at least 1, got 0$"):
         require_count("num_steps", 0, 1)
 
 
-@pytest.mark.parametrize("value", [1e3, 2.5, "10", math.nan, math.inf, None])
+@pytest.mark.parametrize("value", [1e3, 2.5, "10", math.nan, math.inf, None, True])
 def test_count_refuses_what_is_no_whole_number(value):
     with pytest.raises(InputError, match=r"^expected `num_steps` to be a whole number, got \S+$"):
         require_count("num_steps", value, 1)
+
+
+def test_positive_is_above_zero_and_finite():
+    require_positive("eta", 1e-300)
+    for value in (0, -1.0, math.nan):
+        with pytest.raises(InputError, match=rf"^expected `eta` to be positive, got {value}$"):
+            require_positive("eta", value)
+    with pytest.raises(InputError, match=r"^expected `eta` to be finite, got inf$"):
+        require_positive("eta", math.inf)
 
 
 def test_in_lists_the_choices():

@@ -53,3 +53,19 @@ def test_what_is_interrupted_leaves_what_was_there(tmp_path, error):
         interrupted()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_is_there_stays_where_it_shall_not_be_replaced(tmp_path, monkeypatch, links):
+    def unlinked(*paths):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not links:  # as on some file systems
+        monkeypatch.setattr(os, "link", unlinked)
+    path = tmp_path / "file"
+    write_whole(path, "first", replace=False)
+    assert path.read_text() == "first"
+    if links:
+        write_whole(path, "second", replace=False)
+        assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]

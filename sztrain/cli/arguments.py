@@ -26,7 +26,7 @@ def check_arguments(node: Any, key: str) -> None:
 
     Args:
         node: plain containers; dictionaries with ``_target_`` are calls of that constructor.
-        key: where the node stands in the config, for the message.
+        key: where the node stands in the config, for the message; empty: at the top.
 
     Raises:
         InputError: names the first value that does not fit, and what would.
@@ -46,11 +46,12 @@ got 'ten'
         return
     expected = _annotations(node["_target_"]) if "_target_" in node else {}
     for name, value in node.items():
+        place = f"{key}.{name}" if key else name
         if not _fits(value, expected.get(name, Any)):
             raise InputError(
-                f"expected `{key}.{name}` to be {_described(expected[name])}, got {value!r}"
+                f"expected `{place}` to be {_described(expected[name])}, got {value!r}"
             )
-        check_arguments(value, f"{key}.{name}")
+        check_arguments(value, place)
 
 
 def _annotations(target: str) -> dict[str, Any]:

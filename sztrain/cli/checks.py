@@ -24,6 +24,9 @@ from sztrain.types import Attack
 
 _MAX_SEED = 2**32 - 1
 
+# Taken before any run of a sweep chooses another number, which the next would inherit.
+_NUM_THREADS = torch.get_num_threads()
+
 # What a run may do in another way without becoming another one; data.recipe is but where options
 # come from.
 _FREE = (
@@ -66,7 +69,7 @@ def check_monitor(monitor: Any) -> None:
 
 
 def set_num_threads(num_threads: Any) -> None:
-    """Give torch that many threads on the CPU; ``None``: leave it as it is.
+    """Give torch that many threads on the CPU; ``None``: as many as it takes by itself.
 
     Raises:
         InputError: no whole number from 1.
@@ -76,7 +79,7 @@ def set_num_threads(num_threads: Any) -> None:
     """
     if num_threads is not None:
         require_count("num_threads", num_threads, 1)
-        torch.set_num_threads(num_threads)
+    torch.set_num_threads(_NUM_THREADS if num_threads is None else num_threads)
 
 
 def check_samples(first_sample: Any, num_samples: Any, part: Part, split: str) -> range:
@@ -162,7 +165,7 @@ def check_net(net: nn.Module, data: ImageDataModule, source: str) -> None:
     Raises:
         InputError: the net and the data do not go together.
     """
-    check_finite(net.state_dict(), source)
+    check_finite(net, source)
     inputs, labels = next(iter(data.val_dataloader()))
     validate_batch(inputs, labels)
     inputs, labels = inputs[:2], labels[:2]

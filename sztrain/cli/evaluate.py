@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import Subset
 
@@ -21,6 +22,7 @@ from sztrain.cli.checks import (
 )
 from sztrain.cli.jobs import Job, Selection, attack_share, file_labels
 from sztrain.cli.memory import keep_freed_memory
+from sztrain.cli.options import EvaluateOptions, check_options
 from sztrain.cli.results import Report
 from sztrain.cli.suite_jobs import suite_jobs
 from sztrain.cli.suites import read_suite
@@ -53,10 +55,11 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
     """
     quieten()
     keep_freed_memory()
+    check_options(cfg, EvaluateOptions)
     device = find_device(cfg.device)
     suite = None if cfg.get("suite") is None else read_suite(cfg, _overrides())
     # One thread a process for a suite: its records shall not depend on how many cores there are.
-    named = any(override.startswith("num_threads=") for override in _overrides())
+    named = any(override.lstrip("+").startswith("num_threads=") for override in _overrides())
     set_num_threads(1 if suite is not None and not named else cfg.num_threads)
     output_dir = Path(cfg.output_dir)
     loggers = plain(cfg.get("logger")) or {}
@@ -94,12 +97,18 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
             if first:
                 report.finish(_title(cfg))
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt("the same command goes on") from error
+            # The folder of a sweep is named by its time: the same command begins another.
+            hints = [] if _is_sweep() else ["the same command goes on"]
+            raise KeyboardInterrupt(*hints) from error
     return report.rows
 
 
 def _overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def _is_sweep() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _title(cfg: DictConfig) -> str:
@@ -126,7 +135,7 @@ def _net_jobs(cfg: DictConfig, device: torch.device) -> list[Job]:
     chosen = check_samples(cfg.first_sample, cfg.num_samples, part, cfg.split)
     check_attack("attack", attack, data.image_shape)
     check_budgets("budgets", plain(cfg.budgets), data.image_shape, attack.unit)
-    selection = Selection(data, Subset(part, chosen))
+    selection = Selection(data, Subset(part, chosen), cfg.split)
     return [
         Job(
             label=labels[name],
@@ -138,6 +147,7 @@ def _net_jobs(cfg: DictConfig, device: torch.device) -> list[Job]:
             batch_size=cfg.batch_size or automatic_batch_size(device, data.image_shape),
             budgets=plain(cfg.budgets),
             output_dir=Path(cfg.output_dir),
+            channels_last=cfg.channels_last,
         )
         for name, net in nets.items()
     ]

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,7 +22,7 @@ from rich.table import Column
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from sztrain.data import ImageDataModule
+from sztrain.data import ImageDataModule, Split, in_one_line
 from sztrain.evaluation.changes import mean_changes
 from sztrain.evaluation.measurement import Examples, Measurement, Tally
 from sztrain.evaluation.recording import record_attack
@@ -36,6 +37,7 @@ from sztrain.evaluation.records import (
 )
 from sztrain.evaluation.rows import PAPER_BUDGETS
 from sztrain.evaluation.tables import write_csv
+from sztrain.models import describe_net
 from sztrain.norms import num_units
 from sztrain.types import Attack
 
@@ -51,10 +53,16 @@ def file_labels(names: Iterable[str]) -> dict[str, str]:
     """
     short = {n: Path(n).stem if n.endswith((".ckpt", ".safetensors")) else n for n in names}
     often = Counter(short.values())
-    return {
+    labels = {
         name: label if often[label] == 1 else re.sub(r"\W+", "_", name).strip("_")[-100:]
         for name, label in short.items()
     }
+    seen: Counter[str] = Counter()
+    for name, label in labels.items():
+        seen[label] += 1
+        if seen[label] > 1:  # a-b/best.ckpt and a_b/best.ckpt
+            labels[name] = f"{label}-{seen[label]}"
+    return labels
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,12 @@ class Selection:
 
     data: ImageDataModule
     samples: "Subset[tuple[Tensor, Tensor]]"
+    split: Split = "test"
+
+    @property
+    def first_sample(self) -> int:
+        """Where in the split the samples begin."""
+        return self.samples.indices[0]
 
     @cached_property
     def digest(self) -> str:
@@ -70,7 +84,7 @@ class Selection:
         loader: DataLoader[Any] = DataLoader(
             self.samples, batch_size=256, num_workers=self.data.num_workers
         )
-        return data_digest(loader)
+        return data_digest(in_one_line(loader))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +102,7 @@ class Job:
         budgets: budgets at which success and robust accuracy are wanted.
         output_dir: folder of the evaluation.
         attack_name: what its suite calls the attack; empty where there is none.
+        channels_last: whether the net is in ``torch.channels_last``.
         explained: whether to draw what the changes do.
         keeps_adv_inputs: whether to keep the adversarial examples of all samples.
     """
@@ -102,6 +117,7 @@ class Job:
     budgets: list[int]
     output_dir: Path
     attack_name: str = ""
+    channels_last: bool = False
     explained: bool = False
     keeps_adv_inputs: bool = False
 
@@ -114,7 +130,9 @@ class Job:
         """
         identity = {
             "attack": {"name": type(self.attack).__name__, **vars(self.attack)},
+            "architecture": describe_net(self.model)["net"],
             "net": net_digest(self.net),
+            "channels_last": self.channels_last,
             "data": self.selection.digest,
             "num_samples": len(self.selection.samples),
             "batch_size": self.batch_size,
@@ -151,6 +169,10 @@ def attack_share(job: Job, team: Fabric, position: str) -> None:
     done = [span for span in share if job.records.has(span)]
     waiting = [span for span in share if span not in done]
     net = job.net.to(team.device)
+    if team.global_rank == 0 and all(map(job.records.has, job.spans)):
+        Console().print(
+            f"{position} {job.label}: nothing was run anew", highlight=False, markup=False
+        )
     with _progress(shown=team.global_rank == 0) as progress:
         # What was done before counts as progress, but says nothing about the time that is left.
         task = progress.add_task(job.label, total=_size(share), completed=_size(done))
@@ -162,7 +184,7 @@ def attack_share(job: Job, team: Fabric, position: str) -> None:
 
         for span in done:
             count(span)
-        for span in record_attack(
+        recorded = record_attack(
             net,
             job.attack,
             job.selection.samples,
@@ -170,7 +192,8 @@ def attack_share(job: Job, team: Fabric, position: str) -> None:
             waiting,
             team.device,
             job.selection.data.num_workers,
-        ):
+        )
+        for span in in_one_line(recorded):
             count(span)
             progress.advance(task, len(span))
 
@@ -203,6 +226,7 @@ class Finding:
         label: name of the job's files.
         model: name of the net.
         dataset: name of the data set.
+        split: of it, from which the samples are.
         attack: the attack.
         attack_name: what its suite calls the attack; empty where there is none.
         steps: N of the table that its row belongs to.
@@ -220,6 +244,7 @@ class Finding:
     label: str
     model: str
     dataset: str
+    split: Split
     attack: Attack
     attack_name: str
     steps: int
@@ -236,8 +261,9 @@ class Finding:
     @property
     def source(self) -> str:
         """Which data its samples are of, and where they begin unless it is at the first."""
+        split = "" if self.split == "test" else f"the {self.split} split of "
         start = f" from {self.first_sample} on" if self.first_sample else ""
-        return f"{self.dataset}{start}"
+        return f"{split}{self.dataset}{start}"
 
 
 def conclude(job: Job) -> Finding:
@@ -250,7 +276,7 @@ def conclude(job: Job) -> Finding:
     rows = [row for span in job.spans for row in job.records.read(span)]
     l0 = torch.tensor([row.l0 for row in rows])
     tally.count(l0, cost.seconds)
-    first = job.selection.samples.indices[0]
+    first = job.selection.first_sample
     in_split = [replace(row, index=first + row.index) for row in rows]
     write_csv(common_cells(in_split), job.output_dir / "records" / f"{job.label}.csv")
     drawable = job.selection.data.in_channels in (1, 3)
@@ -259,6 +285,7 @@ def conclude(job: Job) -> Finding:
         label=job.label,
         model=job.model,
         dataset=job.selection.data.name,
+        split=job.selection.split,
         attack=job.attack,
         attack_name=job.attack_name,
         steps=job.steps,

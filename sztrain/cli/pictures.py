@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sztrain.attacks import SigmaZero
 from sztrain.cli.jobs import Finding, Job
 from sztrain.cli.suites import Suite
+from sztrain.evaluation.attack_names import attack_label
 from sztrain.evaluation.explanation import label_noise
 from sztrain.evaluation.figures import (
     AblationCell,
@@ -26,7 +27,6 @@ from sztrain.evaluation.figures import (
 )
 from sztrain.evaluation.html import Picture
 from sztrain.evaluation.measurement import Examples
-from sztrain.evaluation.rows import attack_label
 from sztrain.evaluation.toy import toy_problem
 from sztrain.evaluation.trace import trace_attack
 from sztrain.metrics import measure_key
@@ -50,7 +50,7 @@ def draw_run(job: Job, finding: Finding, output_dir: Path) -> list[Picture]:
     """One run of σ-zero, step by step; nothing for other attacks.
 
     It is that on the first of the examples, which the net classifies correctly if it does so with
-    any. What was drawn before is not run again.
+    any. What was drawn of these very records is not run again.
     """
     if not isinstance(job.attack, SigmaZero) or job.attack.autocast or job.attack.cuda_graph:
         return []
@@ -59,27 +59,36 @@ def draw_run(job: Job, finding: Finding, output_dir: Path) -> list[Picture]:
         Picture(_RUNS, caption, output_dir / "runs" / f"{job.label}-{name}.png")
         for name in ("loss_terms", "moments")
     )
-    drawn = terms.path.is_file() and moments.path.is_file()
+    drawn = job.records.precede(terms.path) and job.records.precede(moments.path)
     if finding.examples is not None and not drawn:
-        device = next(job.net.parameters()).device
-        inputs, labels = finding.examples.inputs[:1], finding.examples.labels[:1]
-        trace = trace_attack(job.net, job.attack, inputs.to(device), labels.to(device))
-        if trace.l0.any():  # else the net is wrong from the start
-            save_figure(loss_terms_figure(trace), terms.path)
-        if trace.l0.any() and trace.improvements:
-            save_figure(moments_figure(trace), moments.path)
+        _draw_run(job.net, job.attack, finding.examples, terms.path, moments.path)
     return [picture for picture in (terms, moments) if picture.path.is_file()]
+
+
+def _draw_run(
+    net: nn.Module, attack: SigmaZero, examples: Examples, terms: Path, moments: Path
+) -> None:
+    for path in (terms, moments):
+        path.unlink(missing_ok=True)  # of other records; not every run has something to draw
+    device = next(net.parameters()).device
+    inputs, labels = examples.inputs[:1], examples.labels[:1]
+    trace = trace_attack(net, attack, inputs.to(device), labels.to(device))
+    if trace.l0.any():  # else the net is wrong from the start
+        save_figure(loss_terms_figure(trace), terms)
+    if trace.l0.any() and trace.improvements:
+        save_figure(moments_figure(trace), moments)
 
 
 def draw_explanation(job: Job, finding: Finding, output_dir: Path) -> list[Picture]:
     """What the changes of a job's examples do; nothing where none of them was broken by a change.
 
-    What was drawn before is not worked out again.
+    What was drawn of these very records is not worked out again.
     """
     caption = f"{finding.model} under {attack_label(finding.attack)}, N={finding.steps}"
     path = output_dir / "explanations" / f"{finding.label}.png"
     examples = finding.examples
-    if examples is not None and not path.is_file():
+    if examples is not None and not job.records.precede(path):
+        path.unlink(missing_ok=True)
         changed = examples.l0.isfinite() & (examples.l0 > 0)
         if changed.any():
             shown = Examples(**{name: values[changed] for name, values in vars(examples).items()})
@@ -164,21 +173,27 @@ def _attack_grids(findings: Iterable[Finding], output_dir: Path) -> Iterator[Pic
 
 
 def _ablations(findings: Iterable[Finding], suite: Suite, output_dir: Path) -> Iterator[Picture]:
-    """One picture for each number of steps, if the grid is σ-zero's of the paper's Fig. 4."""
+    """One picture for each number of steps and step rule, if the grid is that of Fig. 4."""
     if set(suite.grid) != {"sigma", "tau"}:
         return
     findings = [finding for finding in findings if isinstance(finding.attack, SigmaZero)]
-    for group in _grouped(findings, lambda f: (f.steps, f.attack.unit)):
-        attack = group[0].attack
-        title = f"σ-zero, N={group[0].steps}, {group[0].num_samples} images a data set"
+    for group in _grouped(findings, lambda f: (f.steps, f.attack.unit, _sigma_zero(f).step_rule)):
+        attack = _sigma_zero(group[0])
+        plain = attack.step_rule == "sgd"
+        which = "σ-zero with the plain step" if plain else "σ-zero"
+        title = f"{which}, N={group[0].steps}, {group[0].num_samples} images a data set"
         figure = ablation_figure([*map(_cell, group)], attack.unit, title=title)
-        name = f"N={group[0].steps}-{attack.unit}"
+        name = f"N={group[0].steps}-{attack.unit}{'-sgd' if plain else ''}"
         yield _saved(figure, output_dir / "ablation", name, "Ablation", title)
 
 
+def _sigma_zero(finding: Finding) -> SigmaZero:
+    assert isinstance(finding.attack, SigmaZero)
+    return finding.attack
+
+
 def _cell(finding: Finding) -> AblationCell:
-    attack, values = finding.attack, finding.measurement.values
-    assert isinstance(attack, SigmaZero)
+    attack, values = _sigma_zero(finding), finding.measurement.values
     return AblationCell(
         net=finding.model,
         sigma=attack.sigma,

@@ -33,7 +33,7 @@ def print_verdict(summary: dict[str, Any], output_dir: Path) -> None:
     table = Table(title=f"Verdict on {summary['num_samples']} test images ({judged})")
     table.add_column("measure")
     table.add_column(summary["method"], justify="right")
-    table.add_row("clean accuracy", _percent(summary["clean_accuracy"]))
+    table.add_row("clean accuracy (all images)", _percent(summary["clean_accuracy"]))
     table.add_row(f"median ℓ0 ({unit})", _number(summary["median_l0"]))
     table.add_row(f"mean ℓ0 ({unit})", _number(summary["mean_l0"]))
     for budget, accuracy in summary["robust_accuracy"].items():

@@ -21,8 +21,9 @@ from sztrain.cli.transfer import KeptExamples, transfer_rows
 from sztrain.cli.wandb_run import WandbRun
 from sztrain.cli.worst_case import WorstCases
 from sztrain.errors import UnavailableError
+from sztrain.evaluation.attack_names import attack_label
 from sztrain.evaluation.html import Picture, write_report
-from sztrain.evaluation.rows import attack_label, budget_rows, paper_row
+from sztrain.evaluation.rows import budget_rows, paper_row
 from sztrain.evaluation.tables import printed_table, write_csv, write_latex, write_markdown
 from sztrain.evaluation.transfer import transfer_table
 from sztrain.files import write_whole
@@ -72,6 +73,8 @@ def _by_short_names(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 class _About(TypedDict):
     model: str
     dataset: str
+    split: str
+    first_sample: int
     attack: Attack
     steps: int
 
@@ -128,6 +131,8 @@ class Report:
         about: _About = {
             "model": finding.model,
             "dataset": finding.dataset,
+            "split": finding.split,
+            "first_sample": finding.first_sample,
             "attack": finding.attack,
             "steps": finding.steps,
         }

@@ -13,9 +13,10 @@ from torch.utils.data import Subset
 
 from sztrain.cli.build import build_data
 from sztrain.cli.checks import check_attack, check_net, check_steps
-from sztrain.cli.entry import CARRIED
+from sztrain.cli.groups import config_option, require_options
 from sztrain.cli.jobs import Job, Selection, file_labels
-from sztrain.cli.suites import Suite, config_option
+from sztrain.cli.net_data import data_of_net
+from sztrain.cli.suites import Suite
 from sztrain.cli.team import automatic_batch_size
 from sztrain.errors import InputError, UnavailableError
 from sztrain.evaluation.rows import missing_row
@@ -26,7 +27,9 @@ from sztrain.models.layout import to_channels_last
 def suite_jobs(
     suite: Suite, *, device: torch.device, channels_last: bool, seed: int, output_dir: Path
 ) -> Iterator[Job | dict[str, Any]]:
-    """The jobs of a suite, one net in memory at a time; a row where a net cannot be had.
+    """The jobs of a suite; a row where a net cannot be had.
+
+    At most two nets are in memory: one that is loaded, and the one whose jobs are done.
 
     Args:
         suite: what runs.
@@ -40,8 +43,9 @@ def suite_jobs(
             an attack with too few steps, or with a budget beyond the size of a sample.
     """
     labels = file_labels(suite.models)
-    for dataset in suite.variants:
-        config_option("data", dataset)
+    require_options("suite.variants", "data", suite.variants)
+    for key, names in suite.spoken_of.items():
+        require_options(f"suite.{key}", "attack", names)
     runs_on = {dataset: suite.runs_on(dataset) for dataset in ("", *suite.variants)}
     # What is wrong shall show before hours are spent.
     for run in {run.label: run for runs in runs_on.values() for run in runs}.values():
@@ -55,7 +59,7 @@ def suite_jobs(
         return _selection(name, json.loads(options), suite, seed)
 
     for model in suite.models:
-        name, options = _data_of(model)
+        name, options = data_of_net(model)
         runs = runs_on.get(name, runs_on[""])
         try:
             selection = selection_of(name, json.dumps(options))
@@ -89,17 +93,10 @@ def suite_jobs(
                 budgets=suite.fixed_budgets,
                 output_dir=output_dir,
                 attack_name=run.name,
+                channels_last=channels_last,
                 explained=run.explained,
                 keeps_adv_inputs=suite.transfer and run.attack.budget is None,
             )
-
-
-def _data_of(model: str) -> tuple[str, dict[str, Any]]:
-    """Name of a net's data set, and the options of it that a checkpoint brings along."""
-    described = describe_net(model)["data"]
-    assert isinstance(described, dict)
-    options = {key: described[key] for key in CARRIED if described.get(key) is not None}
-    return str(described["name"]), options
 
 
 def _selection(name: str, options: Mapping[str, Any], suite: Suite, seed: int) -> Selection:

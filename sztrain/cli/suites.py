@@ -2,17 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from importlib.resources import files
 from itertools import product
 from typing import Any
 
-from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from sztrain.attacks.base import require_attack
 from sztrain.cli.build import make, plain
-from sztrain.cli.checks import check_judge
-from sztrain.cli.messages import CONFIG_MODULE
+from sztrain.cli.groups import build_attack
 from sztrain.errors import InputError, require_count, require_positive
 from sztrain.types import Attack, Unit
 
@@ -147,6 +143,16 @@ class Suite:
         return list(dict.fromkeys([*self.attacks, *self.fixed_budget_attacks]))
 
     @property
+    def spoken_of(self) -> dict[str, list[str]]:
+        """Attacks that it says something about, run or not, by the option that does."""
+        return {
+            "steps_per_n": list(self.steps_per_n),
+            "fixed_budget_steps_per_n": list(self.fixed_budget_steps_per_n),
+            "explained_attacks": self.explained_attacks,
+            **{f"variants.{dataset}": list(names) for dataset, names in self.variants.items()},
+        }
+
+    @property
     def num_runs(self) -> int:
         """How many attacks every net meets."""
         return len(self.runs_on(""))
@@ -227,39 +233,3 @@ def read_suite(cfg: DictConfig, overrides: list[str]) -> Suite:
         values["grid"] = {}
     suite: Suite = make({"_target_": f"{__name__}.Suite", **values}, "suite")
     return suite
-
-
-def build_attack(name: str, options: Mapping[str, Any]) -> Attack:
-    """An option of the config group ``attack``, some of its own options replaced.
-
-    Raises:
-        InputError: there is no such option, or none of its own; or no net can be judged by it.
-    """
-    node = config_option("attack", name)
-    check_judge(f"attack={name}", get_class(node["_target_"]))
-    for key in options:
-        if key not in node:
-            known = ", ".join(str(option) for option in node if option != "_target_")
-            raise InputError(f"attack={name} has no option {key}; it has {known}")
-    attack: Attack = make(OmegaConf.merge(node, dict(options)), f"attack={name}")
-    require_attack(f"attack={name}", attack)
-    return attack
-
-
-def config_option(group: str, name: str) -> Any:
-    """One YAML of a config group, without what it says of other groups.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    folder = files(CONFIG_MODULE) / group
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(
-            entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml")
-        )
-        raise InputError(f"there is no {group}={name}; known here: {', '.join(known)}")
-    node = OmegaConf.create(path.read_text(encoding="utf-8"))
-    assert isinstance(node, DictConfig)
-    node.pop("defaults", None)
-    return node

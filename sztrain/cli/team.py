@@ -67,7 +67,7 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).item()  # which "meta" could not give back
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:
         raise InputError(

@@ -35,12 +35,15 @@ from sztrain.cli.checks import (
     set_num_threads,
 )
 from sztrain.cli.memory import keep_freed_memory
+from sztrain.cli.options import TrainOptions, check_options
 from sztrain.cli.verdict import judge
 from sztrain.cli.wandb_run import ended_run
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError, require_count
 from sztrain.norms import check_budgets
 from sztrain.training import AdversarialTraining, RobustClassifier
+
+_OF_THE_VERDICT = ("summary.json", "robustness_curve.png", "adversarial_examples.png")
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -60,6 +63,7 @@ def train(cfg: DictConfig) -> float | None:
     """
     quieten()
     keep_freed_memory()
+    check_options(cfg, TrainOptions)
     check_seed(cfg.seed)
     check_monitor(cfg.monitor)
     if cfg.verdict is None:
@@ -76,12 +80,16 @@ def train(cfg: DictConfig) -> float | None:
     method, run_id = _method(cfg, data)
     callbacks = build_callbacks(cfg.callbacks)
     _check_gauge(callbacks.get("gauge"), data)
+    _check_unused(callbacks, cfg.ckpt_path)
     trainer = build_trainer(cfg, list(callbacks.values()), run_id)
     output_dir = Path(cfg.output_dir)
     if trainer.is_global_zero:
         output_dir.mkdir(parents=True, exist_ok=True)
+        for name in _OF_THE_VERDICT:  # where there is none, an older one's would be taken for it
+            (output_dir / name).unlink(missing_ok=True)
         OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
-    resumable = partial(_last_checkpoint, callbacks.get("last"), cfg.ckpt_path)
+    last = _last_file(callbacks.get("last"))
+    resumable = partial(_resumable, last, _written(last), cfg.ckpt_path)
     uses_wandb = any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
     with ended_run(used=uses_wandb), _as_command_line_errors(trainer, resumable):
         trainer.fit(method, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
@@ -150,7 +158,30 @@ def _as_command_line_errors(trainer: pl.Trainer, resumable: Callable[[], str]) -
         raise KeyboardInterrupt(*hints) from error
 
 
-def _last_checkpoint(last: Callback | None, ckpt_path: str | None) -> str:
-    """The file of the last whole epoch; empty where there is none."""
-    written = last.format_checkpoint_name({}) if isinstance(last, ModelCheckpoint) else ""
-    return written if Path(written).is_file() else ckpt_path or ""
+def _check_unused(callbacks: dict[str, Callback], ckpt_path: str | None) -> None:
+    """Refuse to overwrite the checkpoints of another run than the one that goes on."""
+    savers = [saver for saver in callbacks.values() if isinstance(saver, ModelCheckpoint)]
+    folders = {Path(saver.dirpath) for saver in savers if saver.dirpath is not None}
+    parent = None if ckpt_path is None else Path(ckpt_path).resolve().parent
+    for folder in folders:
+        if parent != folder.resolve() and any(folder.glob("*.ckpt")):
+            raise InputError(
+                f"{folder} holds the checkpoints of another run, which would be overwritten: "
+                "choose another folder (hydra.run.dir, or hydra.sweep.dir with -m), or go on from "
+                f"one of them, such as ckpt_path={folder / 'last.ckpt'}"
+            )
+
+
+def _last_file(last: Callback | None) -> Path | None:
+    """Where the last whole epoch is kept."""
+    return Path(last.format_checkpoint_name({})) if isinstance(last, ModelCheckpoint) else None
+
+
+def _written(path: Path | None) -> int | None:
+    """When a file was written, in nanoseconds; ``None`` where there is none."""
+    return path.stat().st_mtime_ns if path is not None and path.is_file() else None
+
+
+def _resumable(last: Path | None, before: int | None, ckpt_path: str | None) -> str:
+    """The last whole epoch that belongs to this run; empty where there is none."""
+    return str(last) if _written(last) != before else ckpt_path or ""

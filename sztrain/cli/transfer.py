@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sztrain.cli.jobs import Job
+from sztrain.evaluation.attack_names import describe_options, paper_name
 from sztrain.evaluation.records import Record, Records
-from sztrain.evaluation.rows import describe_options, paper_name
 from sztrain.evaluation.transfer import count_transfer
 from sztrain.models import load_net
 from sztrain.types import Attack

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sztrain.cli.build import make
 from sztrain.cli.jobs import Finding
+from sztrain.evaluation.attack_names import attack_label
 from sztrain.evaluation.html import Picture
-from sztrain.evaluation.rows import attack_label
 from sztrain.evaluation.wandb_media import curve_media, example_table, result_table
 from sztrain.types import Unit
 
@@ -69,7 +69,9 @@ class WandbRun:
         for name in (*(f"{table}.csv" for table in tables), "config.yaml"):
             if (self._output_dir / name).is_file():
                 artifact.add_file(str(self._output_dir / name))
-        artifact.add_dir(str(self._output_dir / "records"), name="records")
+        records = self._output_dir / "records"
+        if records.is_dir():  # else nothing of what was asked for could be had
+            artifact.add_dir(str(records), name="records")
         self._run.log_artifact(artifact)
 
 

@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("place", metavar="entity/project")
     parser.add_argument("--budgets", type=int, nargs="+", help="budgets of the gauge")
     parser.add_argument("--probe-budgets", type=int, nargs="*", default=[], help="of its probe")
-    parser.add_argument("--unit", choices=UNITS, default=UNITS[0], help="what they count")
+    parser.add_argument("--unit", choices=UNITS, help=f"what they count; default {UNITS[0]}")
     parser.add_argument("--no-verdict", action="store_true", help="leave out the test samples")
     return parser
 
@@ -55,12 +55,15 @@ def _create(options: argparse.Namespace) -> None:
     """Build the workspace and the report, and hand them to W&B.
 
     Raises:
-        InputError: the place is none, there is no key, no run with a gauge, or W&B refuses.
+        InputError: the place is none, options that do not go together, there is no key, no run with
+            a gauge, or W&B refuses.
         UnavailableError: wandb-workspaces is not installed.
     """
     entity, _, project = options.place.partition("/")
     if not (entity and project) or "/" in project:
         raise InputError(f"expected entity/project, got {options.place}")
+    if options.budgets is None and (options.unit or options.probe_budgets):
+        raise InputError("--unit and --probe-budgets have no meaning without --budgets")
     reports()  # says so where it is missing, before W&B is asked for anything
     if not has_wandb_key():
         raise InputError("W&B, which keeps the dashboards, has no key; run `wandb login` first")
@@ -85,15 +88,16 @@ def _refusals(place: str) -> Iterator[None]:
     except InputError:
         raise
     except (wandb.errors.Error, OSError, ValueError) as error:
-        raise InputError(f"W&B refuses {place}: {str(error).splitlines()[0]}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"W&B refuses {place}: {reason}") from error
 
 
 def _given_keys(options: argparse.Namespace) -> tuple[GaugeKeys, GaugeKeys | None] | None:
     if options.budgets is None:
         return None
-    budgets = tuple(options.budgets)
-    keys = GaugeKeys(unit=options.unit, budgets=budgets, probe_budgets=tuple(options.probe_budgets))
-    return keys, GaugeKeys(stage="test", unit=options.unit, budgets=budgets)
+    budgets, unit = tuple(options.budgets), options.unit or UNITS[0]
+    keys = GaugeKeys(unit=unit, budgets=budgets, probe_budgets=tuple(options.probe_budgets))
+    return keys, GaugeKeys(stage="test", unit=unit, budgets=budgets)
 
 
 def _logged_keys(api: Any, place: str) -> tuple[GaugeKeys, GaugeKeys | None]:

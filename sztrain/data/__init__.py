@@ -4,6 +4,7 @@ from sztrain.data.base import SPLITS, ImageDataModule, Split
 from sztrain.data.cifar import CIFAR10, CIFAR100
 from sztrain.data.digits import Digits
 from sztrain.data.folders import ImageFolders, ImageNet
+from sztrain.data.loading import in_one_line
 from sztrain.data.mnist import MNIST
 from sztrain.data.samples import Part
 
@@ -18,4 +19,5 @@ __all__ = [
     "ImageNet",
     "Part",
     "Split",
+    "in_one_line",
 ]

@@ -19,7 +19,9 @@ from sztrain.data.loading import (
 )
 from sztrain.data.samples import IndexedPart, Part, Samples
 from sztrain.data.splits import first_of_seeded_order, require_fraction, stratified_split
-from sztrain.errors import InputError, require_at_least, require_in
+from sztrain.errors import InputError, require_at_least, require_count, require_in
+
+_MAX_SEED = 2**63 - 1  # of torch
 
 Split = Literal["train", "val", "test"]
 
@@ -112,6 +114,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         require_at_least("num_classes", 2 if num_classes is None else num_classes, 2)
         require_at_least("limit_train", 1 if limit_train is None else limit_train, 1)
         require_fraction("val_fraction", val_fraction)
+        for key, value in (("seed", seed), ("split_seed", split_seed)):
+            require_count(key, value, 0)
+            if value > _MAX_SEED:
+                raise InputError(f"expected `{key}` to be at most {_MAX_SEED}, got {value}")
         self._num_classes = num_classes
         self.in_channels = in_channels
         self.root = Path(root if root is not None else default_root()).expanduser()
@@ -154,14 +160,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         require_in("split", split, SPLITS)
         self.setup()
         return {"train": self.train_set, "val": self.val_set, "test": self.test_set}[split]
-
-    def fingerprint(self, split: Split) -> str:
-        """Hexadecimal sha256 that identifies the samples of a part, in their order.
-
-        Raises:
-            InputError: there is no such part, or the data cannot be read.
-        """
-        return self.part(split).samples.digest()
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - all parts are cheap
         """Read and check the data and cut it into parts; a second call does nothing.
@@ -234,5 +232,5 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             persistent_workers=self.num_workers > 0,
             pin_memory=on_gpu,
             # Its own generator: without one, every new iterator draws from the global state.
-            generator=torch.Generator().manual_seed(self.seed % 2**63),
+            generator=torch.Generator().manual_seed(self.seed),
         )

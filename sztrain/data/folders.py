@@ -117,6 +117,11 @@ class ImageFolders(ImageDataModule):
             self.fixed_shape = (in_channels, image_size, image_size)
 
     @property
+    def folder(self) -> Path:
+        """Where the parts lie."""
+        return self.root
+
+    @property
     def resize(self) -> int | None:
         """Length of the shorter side before the centre crop."""
         return self.image_size
@@ -127,23 +132,23 @@ class ImageFolders(ImageDataModule):
         Raises:
             InputError: a folder is missing or empty, classes differ, or images differ in size.
         """
-        has_parts = (self.root / "train").is_dir()
+        has_parts = (self.folder / "train").is_dir()
         train_folder = "train" if has_parts else "."
-        classes = list_classes(self.root / train_folder)
+        classes = list_classes(self.folder / train_folder)
         if self._num_classes is None:
             self._num_classes = len(classes)
         elif self._num_classes != len(classes):
             raise InputError(
-                f"{self.root / train_folder} has {len(classes)} class folders but "
+                f"{self.folder / train_folder} has {len(classes)} class folders but "
                 f"num_classes={self._num_classes}; set data.num_classes={len(classes)} or check "
                 "the folder"
             )
-        names, labels = list_images(self.root, train_folder, classes)
+        names, labels = list_images(self.folder, train_folder, classes)
         if not has_parts:
             samples = self._samples(names, labels, self._shape(names))
             train, test = stratified_split(labels, self.test_fraction, self.split_seed)
             return samples.subset(train), self._mixed(samples.subset(test))
-        test_names, test_labels = list_images(self.root, self.test_folder, classes)
+        test_names, test_labels = list_images(self.folder, self.test_folder, classes)
         shape = self._shape(names + test_names)
         train_samples = self._samples(names, labels, shape)
         return train_samples, self._mixed(self._samples(test_names, test_labels, shape))
@@ -156,13 +161,13 @@ class ImageFolders(ImageDataModule):
     def _shape(self, names: list[str]) -> tuple[int, int, int]:
         if self.image_size is not None:
             return self.in_channels, self.image_size, self.image_size
-        return self.in_channels, *common_size(self.root, names)
+        return self.in_channels, *common_size(self.folder, names)
 
     def _samples(
         self, names: list[str], labels: torch.Tensor, shape: tuple[int, int, int]
     ) -> ImageFileSamples:
         return ImageFileSamples(
-            root=self.root,
+            root=self.folder,
             names=names,
             labels=labels,
             shape=shape,
@@ -172,9 +177,10 @@ class ImageFolders(ImageDataModule):
 
 
 class ImageNet(ImageFolders):
-    """ImageNet-1k in ``root/train/<class>/*`` and ``root/val/<class>/*``, its test part.
+    """ImageNet-1k in ``root/imagenet/train/<class>/*`` and ``root/imagenet/val/<class>/*``.
 
-    It cannot be downloaded without an account, so ``download`` has no effect. Test images are
+    Where there is no ``root/imagenet/train``, ``root`` itself holds the two; ``val`` is the test
+    part. It cannot be downloaded without an account, so ``download`` has no effect. Test images are
     resized to 8/7 of ``image_size`` (256 for 224) and cropped at the centre.
 
     Args:
@@ -219,15 +225,22 @@ class ImageNet(ImageFolders):
         assert self.image_size is not None
         return round(self.image_size * 8 / 7)
 
+    @property
+    def folder(self) -> Path:
+        """Where the parts lie."""
+        own = self.root / "imagenet"
+        return own if (own / "train").is_dir() else self.root
+
     def load(self) -> tuple[Samples, Samples]:
         """List the training files and the test files.
 
         Raises:
-            InputError: ``root/train`` or ``root/val`` is missing or empty, or classes differ.
+            InputError: ``train`` or ``val`` is missing or empty, or classes differ.
         """
-        if not (self.root / "train").is_dir():
+        if not (self.folder / "train").is_dir():
+            own = self.root / "imagenet"
             raise UnavailableError(
-                f"ImageNet is not on disk: expected {self.root / 'train'} and {self.root / 'val'}, "
+                f"ImageNet is not on disk: expected {own / 'train'} and {own / 'val'}, "
                 "with one folder a class; put the unpacked images there or set data.root"
             )
         return super().load()

@@ -1,6 +1,5 @@
 """Images that stay on disk and are decoded when a batch needs them."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -112,14 +111,6 @@ class ImageFileSamples(Samples):
             with seeded_rng(derive_seed(seed, epoch, index, draw=1)):
                 images.append(tvf.pil_to_tensor(transform(image)))
         return torch.stack(images).float().div_(255)
-
-    def digest(self) -> str:
-        """Hexadecimal sha256 over names, sizes in bytes and labels of the files, and the shape."""
-        sha256 = hashlib.sha256(repr((self.shape, self.resize)).encode())
-        for name, label in zip(self.names, self.labels.tolist(), strict=True):
-            size = (self.root / name).stat().st_size
-            sha256.update(f"{name}\0{size}\0{label}\n".encode())
-        return sha256.hexdigest()
 
     def _open(self, index: int) -> Image.Image:
         return open_image(self.root / self.names[index], "L" if self.shape[0] == 1 else "RGB")

@@ -1,8 +1,8 @@
 """Samplers and the loader: what makes a training order a function of (seed, epoch) alone."""
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from itertools import chain, count
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from sztrain.data.augment import derive_seed
 from sztrain.errors import InputError
+
+T = TypeVar("T")
 
 Sample = tuple[Tensor, Tensor]
 """One image ``(C, H, W)`` and its label ``()``; in a batch ``(N, C, H, W)`` and ``(N,)``."""
@@ -100,6 +102,25 @@ def even_batch_size(num_samples: int, num_replicas: int, batch_size: int) -> int
     return next(size for size in sizes if smallest % size)
 
 
+def in_one_line(batches: Iterable[T]) -> Iterator[T]:
+    """What a loader yields; a worker's error, which comes wrapped in its traceback, laid bare.
+
+    Args:
+        batches: a ``DataLoader``, or what reads from one.
+
+    Raises:
+        InputError: the one line that matters.
+
+    Example:
+        >>> list(in_one_line([1, 2]))
+        [1, 2]
+    """
+    try:
+        yield from batches
+    except InputError as error:
+        raise InputError(str(error).strip().rpartition("InputError: ")[2]) from None
+
+
 class EpochLoader(DataLoader[Any]):
     """A `DataLoader` whose workers start with the first batch that is asked for.
 
@@ -108,8 +129,4 @@ class EpochLoader(DataLoader[Any]):
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        try:
-            yield from super().__iter__()
-        except InputError as error:
-            # A worker's error arrives wrapped in its traceback: keep the one line that matters.
-            raise InputError(str(error).strip().rpartition("InputError: ")[2]) from None
+        yield from in_one_line(super().__iter__())

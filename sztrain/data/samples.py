@@ -1,6 +1,5 @@
 """Where images come from: tensors in memory, or image files that are read when they are needed."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,10 +39,6 @@ class Samples(ABC):
     @abstractmethod
     def read_augmented(self, indices: Tensor, *, seed: int, epoch: int) -> Tensor:
         """Images as the training of that epoch sees them, float32 ``(M, C, H, W)`` in [0, 1]."""
-
-    @abstractmethod
-    def digest(self) -> str:
-        """Hexadecimal sha256 that identifies labels and images, in their order."""
 
     def check_labels(self, num_classes: int) -> None:
         """Refuse labels that the net has no logit for.
@@ -121,14 +116,6 @@ class TensorSamples(Samples):
         if self.augmentation is not None:
             images = self.augmentation(images, seed=seed, epoch=epoch, indices=indices)
         return images.float().div_(self.scale)
-
-    def digest(self) -> str:
-        """Hexadecimal sha256 over labels, shape, scale and every pixel."""
-        identity = (tuple(self.images.shape), str(self.images.dtype), float(self.scale))
-        sha256 = hashlib.sha256(repr(identity).encode())
-        sha256.update(self.labels.numpy().astype("<i8").tobytes())
-        sha256.update(self.images.contiguous().numpy().data)
-        return sha256.hexdigest()
 
 
 class Part(Dataset[Sample]):

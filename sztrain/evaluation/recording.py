@@ -87,16 +87,17 @@ def record_attack(
     )
     batches = attack_batches(net, attack, loader, device)
     for span in spans:
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        needed_before = _reset_peak(device)
         with counted_passes(net) as counter:
             batch = next(batches)
+        num_forwards, num_backwards = _passes(attack, batch, counter)
+        peak = peak_memory(device)
         cost = Cost(
             num_samples=len(span),
             seconds=batch.seconds,
-            num_forwards=counter.num_forwards - len(span),  # the clean prediction
-            num_backwards=counter.num_backwards,
-            peak_memory=peak_memory(device),
+            num_forwards=num_forwards,
+            num_backwards=num_backwards,
+            peak_memory=peak if peak > needed_before else 0,
             device=device_name(device),
         )
         if span.start == 0:
@@ -132,6 +133,24 @@ def peak_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _reset_peak(device: torch.device) -> int:
+    """Bytes that were needed before and cannot be forgotten: a process keeps its peak."""
+    if device.type != "cuda":
+        return peak_memory(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return 0
+
+
+def _passes(attack: Attack, batch: AttackedBatch, counter: PassCounter) -> tuple[int, int]:
+    """Samples that the attack sent through the net, forwards and backwards."""
+    if getattr(attack, "cuda_graph", False):
+        # A replay calls no hook: the net has seen the recording alone, the attack knows of all.
+        result = batch.result
+        return int(result.num_forwards.sum()), int(result.num_backwards.sum())
+    # Without the clean prediction.
+    return counter.num_forwards - len(batch.labels), counter.num_backwards
 
 
 def _rows(attack: Attack, batch: AttackedBatch, span: range) -> Iterator[Record]:

@@ -68,7 +68,8 @@ class Cost:
         seconds: wall time of the attack.
         num_forwards: samples that passed the net forwards, counted at the net.
         num_backwards: samples that passed it backwards, alike.
-        peak_memory: bytes; allocated on a GPU, resident in the process on a CPU.
+        peak_memory: bytes; allocated on a GPU, resident in the process on a CPU; 0: not known, as
+            the process had needed more before.
         device: what it ran on: ``cpu``, or a GPU's name.
     """
 
@@ -126,15 +127,17 @@ and 100 here; choose another folder or remove that one
         self.keeps_adv_inputs = keeps_adv_inputs
         path = self.folder / "identity.json"
         wanted = json.loads(json.dumps(identity))
-        if path.is_file():
-            _require_same(_read_identity(path), wanted, self.folder)
-        elif any(self.folder.glob("*.csv")):
-            raise InputError(
-                f"{self.folder} has records of which {path.name} is missing, so nobody knows what "
-                "they are of; choose another folder or remove that one"
-            )
-        else:
-            write_whole(path, json.dumps(wanted, indent=1) + "\n")
+        # Looked for first: where another process has records, its identity is there by now.
+        has_records = any(self.folder.glob("*.csv"))
+        if not path.is_file():
+            if has_records:
+                raise InputError(
+                    f"{self.folder} has records of which {path.name} is missing, so nobody knows "
+                    "what they are of; choose another folder or remove that one"
+                )
+            write_whole(path, json.dumps(wanted, indent=1) + "\n", replace=False)
+        # Also of a folder that was new: another process may have been first.
+        _require_same(_read_identity(path), wanted, self.folder)
 
     def has(self, span: range) -> bool:
         """Whether the batch of the samples ``span`` is done and all of its files are there."""
@@ -170,8 +173,7 @@ and 100 here; choose another folder or remove that one
             rows = [_parse(row) for row in csv.DictReader(io.StringIO(text))]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(_damaged(path, f"it cannot be read ({error})")) from error
-        whole = [row.index for row in rows] == list(span)
-        whole = whole and all(row.success == math.isfinite(row.l0) for row in rows)
+        whole = [row.index for row in rows] == list(span) and all(map(_is_possible, rows))
         if not (whole and text.endswith("\n")):  # half a number may be a number
             found = f"it does not hold the samples {span[0]} to {span[-1]}, each whole"
             raise InputError(_damaged(path, found))
@@ -235,6 +237,12 @@ and 100 here; choose another folder or remove that one
             raise InputError(
                 _damaged(self._examples_path, f"it cannot be read ({error})")
             ) from error
+
+    def precede(self, picture: Path) -> bool:
+        """Whether a picture is there that may show these records: it is no older than they are."""
+        if not picture.is_file():
+            return False
+        return picture.stat().st_mtime_ns >= self._examples_path.stat().st_mtime_ns
 
     @property
     def _examples_path(self) -> Path:
@@ -302,14 +310,16 @@ def total_cost(costs: Iterable[Cost]) -> Cost:
 
 
 def net_digest(net: nn.Module) -> str:
-    """Checksum of a net's weights and buffers.
+    """Checksum of a net's weights and buffers, those that its state dict leaves out included.
+
+    What is computed with them it cannot tell: two nets may differ in an activation alone.
 
     Example:
         >>> net_digest(nn.Linear(2, 2)) == net_digest(nn.Linear(2, 2))
         False
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(net.state_dict().items()):
+    for name, tensor in sorted({**net.state_dict(), **dict(net.named_buffers())}.items()):
         digest.update(name.encode())
         _update(digest, tensor)
     return digest.hexdigest()
@@ -354,14 +364,24 @@ def _count(row: Mapping[str, str], name: str) -> int | None:
     return int(row[name]) if name in row else None
 
 
+def _is_possible(row: Record) -> bool:
+    """Whether what a record says of its sample goes together."""
+    if not row.success:
+        return row.l0 == math.inf and not row.features
+    whole = row.l0 >= 0 and row.l0.is_integer()
+    return whole and (row.features is None or row.l0 in (row.features, row.pixels))
+
+
 def _damaged(path: Path, what: str) -> str:
     return f"{path} is damaged: {what}; remove it, and the same command makes it again"
 
 
 def _is_cost(cost: Cost) -> bool:
-    """Whether every value is of the type of its field: JSON holds what it is given."""
+    """Whether every value is one that its field can have: JSON holds what it is given."""
     numbers = [value for name, value in vars(cost).items() if name != "device"]
-    return isinstance(cost.device, str) and all(type(value) in (int, float) for value in numbers)
+    return isinstance(cost.device, str) and all(
+        type(value) in (int, float) and 0 <= value < math.inf for value in numbers
+    )
 
 
 def _read_identity(path: Path) -> dict[str, Any]:

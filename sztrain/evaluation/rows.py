@@ -1,19 +1,16 @@
 """Rows of results in the columns of the paper's tables, with its figures beside ours."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import MISSING, fields
 from types import MappingProxyType
 from typing import Any
 
+from sztrain.evaluation.attack_names import changed_options, describe_options, paper_name
 from sztrain.evaluation.changes import MEASURES
 from sztrain.evaluation.measurement import Measurement
-from sztrain.evaluation.published import find_row, fixed_budget_rows
+from sztrain.evaluation.published import PublishedRow, find_row, fixed_budget_rows
 from sztrain.evaluation.records import Cost
 from sztrain.metrics import measure_key
 from sztrain.types import Attack
-
-PAPER_NAMES = {"SigmaZero": "sigma-zero", "PGDL0": "PGD-l0", "SparseRS": "Sparse-RS"}
-"""Attacks as the paper's tables call them; others go by the name of their class."""
 
 COMPARED = ("asr_10", "asr_50", "asr_inf", "median_l0", "time_s", "queries_k", "vram_gb")
 """Columns that the paper prints a figure in."""
@@ -24,6 +21,7 @@ TOLERANCES = {"median_l0": 1, "asr_10": 2, "asr_50": 2}
 COLUMNS = (
     *("table", "dataset", "model", "steps", "attack", *COMPARED, "notes"),
     *("num_samples", "unit", "device", "batch_size", "clean_acc", "mean_l0", "resident_gb"),
+    *("split", "first_sample", "num_steps"),
     *("options", "broken_by", "features", "pixels", "clusters", "verdict"),
     *(f"{kind}_{column}" for column in COMPARED for kind in ("paper", "delta")),
 )
@@ -38,6 +36,8 @@ HEADINGS = {
     "options": "options",
     "steps": "N",
     "unit": "unit",
+    "split": "split",
+    "first_sample": "from",
     "asr_10": "ASR10",
     "asr_50": "ASR50",
     "asr_inf": "ASR∞",
@@ -59,6 +59,11 @@ PAPER_BUDGETS = (10, 50)
 # How an attack is run, not what it looks for: the paper's figures may stand beside ours.
 _IMMATERIAL = ("num_steps", "seed", "batch_size", "recheck", "autocast", "cuda_graph")
 
+# Steps that the paper grants an attack for each of N, where that is not 1; and at a fixed budget,
+# for those that it runs at each, while of others it reads all budgets off one run.
+_STEPS_PER_N = {"Sparse-RS": 4}
+_STEPS_PER_N_AT_BUDGET = {"PGD-l0": 1, "Sparse-RS": 2}
+
 
 def paper_row(
     measurement: Measurement,
@@ -66,6 +71,8 @@ def paper_row(
     *,
     model: str,
     dataset: str,
+    split: str = "test",
+    first_sample: int = 0,
     attack: Attack,
     steps: int,
     batch_size: int,
@@ -77,14 +84,16 @@ def paper_row(
 
     Success rates are in percent, as the paper prints them; times in seconds a sample; queries
     (forward and backward passes a sample) in thousands. Where the paper prints a figure for this
-    net, attack and number of steps, and the attack has the paper's options, ``paper_<column>``
-    holds it and ``delta_<column>`` ours minus it.
+    net, attack and number of steps, and ours was taken on test samples of its data set, with its
+    options and as many steps, ``paper_<column>`` holds it and ``delta_<column>`` ours minus it.
 
     Args:
         measurement: taken with the budgets of the paper among others.
         cost: what the attack cost in all.
         model: the net's name.
         dataset: name of the data set.
+        split: of it, from which the samples are.
+        first_sample: where in the split they begin.
         attack: the attack.
         steps: N of the table.
         batch_size: samples attacked at once.
@@ -94,7 +103,10 @@ def paper_row(
     """
     name = paper_name(attack)
     values, unit, num_samples = measurement.values, measurement.unit, measurement.num_samples
-    published = find_row(model, name, steps) if _as_in_paper(attack) else None
+    published = _printed_row(model, attack, steps) if split == "test" else None
+    if published is not None and published.dataset != dataset:
+        published = None
+    resident = cost.peak_memory if cost.device == "cpu" else 0
     row: dict[str, Any] = {
         "table": published.table if published else "",
         "dataset": dataset,
@@ -120,7 +132,10 @@ def paper_row(
         "batch_size": batch_size,
         "clean_acc": percent(float(measurement.curve[0]), num_samples),
         "mean_l0": values[measure_key("mean_l0", unit)],
-        "resident_gb": cost.peak_memory / 2**30 if cost.device == "cpu" else None,
+        "resident_gb": resident / 2**30 if resident else None,
+        "split": split,
+        "first_sample": first_sample,
+        "num_steps": attack.num_steps,
         "options": describe_options(attack, named),
         "broken_by": ", ".join(f"{name} {count}" for name, count in broken_by.items()),
         **{measure: changes.get(measure) for measure in MEASURES},
@@ -146,7 +161,7 @@ def missing_row(model: str, attack: Attack, steps: int, reason: str) -> dict[str
         ('not available: no weights', 18.0)
     """
     name = paper_name(attack)
-    published = find_row(model, name, steps) if _as_in_paper(attack) else None
+    published = _printed_row(model, attack, steps)
     row = dict.fromkeys(COLUMNS) | {
         "table": published.table if published else "",
         "dataset": published.dataset if published else "",
@@ -154,6 +169,7 @@ def missing_row(model: str, attack: Attack, steps: int, reason: str) -> dict[str
         "steps": steps,
         "attack": name,
         "notes": f"not available: {reason}",
+        "num_steps": attack.num_steps,
         "options": describe_options(attack),
     }
     return row | {f"paper_{c}": getattr(published, c) if published else None for c in COMPARED}
@@ -166,13 +182,17 @@ def budget_rows(
     *,
     model: str,
     dataset: str,
+    split: str = "test",
+    first_sample: int = 0,
     attack: Attack,
     steps: int,
 ) -> list[dict[str, Any]]:
     """Rows of ``results_fixed_budget.csv``: success within each budget.
 
     The budgets are read off one run of a minimal-norm attack, as in the paper's Tables VIII to XI;
-    an attack that was run at a budget of its own has a row for this one.
+    an attack that was run at a budget of its own has a row for this one. The paper's figure stands
+    beside ours as in :func:`paper_row`, and for attacks that it runs at each budget, where ours
+    was, too.
 
     Args:
         measurement: taken with these budgets among others.
@@ -180,18 +200,23 @@ def budget_rows(
         budgets: budgets k.
         model: the net's name.
         dataset: name of the data set.
+        split: of it, from which the samples are.
+        first_sample: where in the split they begin.
         attack: the attack.
         steps: N of the table.
     """
     name = paper_name(attack)
-    printed = {(row.model, row.attack, row.steps, row.budget): row for row in fixed_budget_rows()}
+    printed = {
+        (row.dataset, row.model, row.attack, row.steps, row.budget): row
+        for row in fixed_budget_rows()
+    }
+    comparable = split == "test" and _is_run_as_in_paper(attack, steps)
     if attack.budget is not None:
         budgets = [attack.budget]
-    changed = {key: v for key, v in _changed_options(attack).items() if key != "budget"}
-    comparable = all(key in _IMMATERIAL for key in changed)
     rows = []
     for budget in budgets:
-        published = printed.get((model, name, steps, budget)) if comparable else None
+        key = (dataset, model, name, steps, budget)
+        published = printed.get(key) if comparable else None
         robust = float(measurement.curve[min(budget, len(measurement.curve) - 1)])
         asr = percent(1 - robust, measurement.num_samples)
         rows.append(
@@ -207,6 +232,9 @@ def budget_rows(
                 "queries_k": cost.passes_per_sample / 1000,
                 "unit": measurement.unit,
                 "num_samples": measurement.num_samples,
+                "split": split,
+                "first_sample": first_sample,
+                "num_steps": attack.num_steps,
                 "options": describe_options(attack),
                 "paper_asr": published.asr if published else None,
                 "delta_asr": difference(asr, published.asr if published else None),
@@ -235,64 +263,22 @@ def verdict(row: dict[str, Any]) -> str:
     return f"not reproduced: {', '.join(beyond)}" if beyond else "reproduced"
 
 
-def describe_options(attack: Attack, named: Collection[str] = ()) -> str:
-    """The options in which an attack differs from its defaults; steps and unit stand elsewhere.
-
-    Args:
-        attack: the attack.
-        named: options to name in any case.
-
-    Example:
-        >>> from sztrain.attacks import SigmaZero
-        >>> describe_options(SigmaZero(num_steps=10, sigma=0.1, tau=0.5))
-        'sigma=0.1 tau=0.5'
-    """
-    changed = _changed_options(attack)
-    shown = {
-        field.name: getattr(attack, field.name)
-        for field in fields(attack)
-        if field.name in named
-        or (field.name in changed and field.name not in ("num_steps", "unit"))
-    }
-    return " ".join(f"{k}={_shortened(v)}" for k, v in shown.items())
+def _printed_row(model: str, attack: Attack, steps: int) -> PublishedRow | None:
+    """The paper's row of a minimal-norm attack that was run as in the paper."""
+    name = paper_name(attack)
+    granted = attack.num_steps == steps * _STEPS_PER_N.get(name, 1)
+    as_in_paper = granted and all(option in _IMMATERIAL for option in changed_options(attack))
+    return find_row(model, name, steps) if as_in_paper else None
 
 
-def _shortened(value: Any) -> Any:
-    """96/255, say, without its last digits."""
-    return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-def attack_label(attack: Attack) -> str:
-    """An attack in legends and file names: its class, and the options it is called with.
-
-    Example:
-        >>> from sztrain.attacks import SigmaZero
-        >>> attack_label(SigmaZero(num_steps=10, patience=5))
-        'SigmaZero patience=5'
-    """
-    return f"{type(attack).__name__} {describe_options(attack)}".rstrip()
-
-
-def _changed_options(attack: Attack) -> dict[str, Any]:
-    values = {field.name: getattr(attack, field.name) for field in fields(attack)}
-    defaults = {field.name: field.default for field in fields(attack)}
-    return {k: v for k, v in values.items() if defaults[k] is MISSING or defaults[k] != v}
-
-
-def _as_in_paper(attack: Attack) -> bool:
-    return all(name in _IMMATERIAL for name in _changed_options(attack))
-
-
-def paper_name(attack: Attack) -> str:
-    """An attack as the paper's tables call it.
-
-    Example:
-        >>> from sztrain.attacks import GSE, SigmaZero
-        >>> paper_name(SigmaZero()), paper_name(GSE())
-        ('sigma-zero', 'GSE')
-    """
-    name = type(attack).__name__
-    return PAPER_NAMES.get(name, name)
+def _is_run_as_in_paper(attack: Attack, steps: int) -> bool:
+    """Whether an attack at a fixed budget, or a run that all are read off, is as in the paper."""
+    name = paper_name(attack)
+    if attack.budget is None and name in _STEPS_PER_N_AT_BUDGET:
+        return False
+    granted = attack.num_steps == steps * _STEPS_PER_N_AT_BUDGET.get(name, 1)
+    changed = changed_options(attack).keys() - {"budget"}
+    return granted and all(option in _IMMATERIAL for option in changed)
 
 
 def percent(share: float, num_samples: int) -> float:

@@ -11,7 +11,7 @@ from sztrain.files import write_whole
 
 
 def write_csv(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
-    """Write rows as CSV, whole or not at all; ∞ is written ``inf``.
+    """Write rows as CSV, whole or not at all; ∞ is written ``inf``, whole numbers as such.
 
     Example:
         >>> import tempfile
@@ -20,7 +20,8 @@ def write_csv(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
         >>> path.read_text().split()
         ['model,median_l0', 'M1,inf']
     """
-    write_whole(path, pd.DataFrame(list(rows)).to_csv(index=False))
+    # As objects: beside a cell that is missing, 20 would become 20.0.
+    write_whole(path, pd.DataFrame(list(rows), dtype=object).to_csv(index=False))
 
 
 def write_markdown(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
@@ -100,7 +101,10 @@ def printed_table(
     *,
     keep_unit: bool = False,
 ) -> tuple[list[str], list[list[Cell]]]:
-    """Headings and cells to print; columns that are empty throughout are left out.
+    """Headings and cells to print.
+
+    Columns that are empty throughout are left out, and where the samples are from if they are the
+    first of the test split.
 
     Args:
         rows: as :func:`sztrain.evaluation.rows.paper_row` makes them.
@@ -115,11 +119,13 @@ def printed_table(
         (['net', 'median'], Cell(ours='15', paper='16', difference='-1'))
     """
     rows = [row | {"verdict": row.get("notes") or row.get("verdict")} for row in rows]
-    untold = {"unit": (None, "", "features")} if not keep_unit else {}
+    untold: dict[str, Any] = {"split": "test", "first_sample": 0}
+    if not keep_unit:
+        untold["unit"] = "features"
     keys = [
         key
         for key in headings
-        if any(row.get(key) not in untold.get(key, (None, "")) for row in rows)
+        if any(row.get(key) not in (None, "", untold.get(key)) for row in rows)
     ]
     return [headings[key] for key in keys], [
         [_cell(row.get(key), row.get(f"paper_{key}")) for key in keys] for row in rows

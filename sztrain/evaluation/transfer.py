@@ -14,9 +14,12 @@ TRANSFER_HEADINGS = {
     "attack": "attack",
     "options": "options",
     "steps": "N",
+    "unit": "unit",
     "source": "examples from",
 }
 """Columns of the printed table; one for each net on which the examples are tried follows them."""
+
+_UNTOLD = {"unit": "features"}  # where it is that throughout
 
 
 def count_transfer(
@@ -57,19 +60,23 @@ def transfer_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[l
     """Headings and cells of the printed table: a row for each attack and net that it attacked.
 
     Args:
-        rows: of ``transfer.csv``: ``dataset``, ``attack``, ``options``, ``steps``, ``source``,
-            ``target``, ``num_examples`` and ``fooled``, percent.
+        rows: of ``transfer.csv``: ``dataset``, ``attack``, ``options``, ``steps``, ``unit``,
+            ``source``, ``target``, ``num_examples`` and ``fooled``, percent.
 
     Example:
         >>> row = {"dataset": "mnist", "attack": "GSE", "options": "", "steps": 100}
-        >>> nets = {"source": "M1", "target": "M2"}
+        >>> nets = {"unit": "features", "source": "M1", "target": "M2"}
         >>> headings, body = transfer_table([row | nets | {"num_examples": 8, "fooled": 12.5}])
         >>> headings
         ['attack', 'N', 'examples from', 'on M2']
         >>> [cell.ours for cell in body[0]]
         ['GSE', '100', 'M1', '12.50']
     """
-    keys = [key for key in TRANSFER_HEADINGS if any(row[key] != "" for row in rows)]
+    keys = [
+        key
+        for key in TRANSFER_HEADINGS
+        if any(row[key] not in ("", _UNTOLD.get(key)) for row in rows)
+    ]
     tried = {row["target"] for row in rows}
     nets = dict.fromkeys(row[role] for role in ("source", "target") for row in rows)
     targets = [net for net in nets if net in tried]  # in the order of the rows

@@ -9,7 +9,7 @@ figure here is exact over any number of batches and processes.
 import torch
 from torch import Tensor
 
-from sztrain.errors import InputError, require_at_least
+from sztrain.errors import InputError, require_count
 
 
 def l0_histogram(l0: Tensor, num_features: int) -> Tensor:
@@ -131,7 +131,7 @@ def attack_success_rate(histogram: Tensor, budget: int | None) -> Tensor:
         Scalar tensor in [0, 1].
 
     Raises:
-        InputError: there is no sample, or ``budget`` is negative.
+        InputError: there is no sample, or ``budget`` is negative or no whole number.
 
     Reference:
         Columns :math:`\mathrm{ASR}_k` of the tables of `arXiv:2402.01879
@@ -145,7 +145,7 @@ def attack_success_rate(histogram: Tensor, budget: int | None) -> Tensor:
     total = _num_samples(histogram)
     broken = histogram[:-1]  # the slice first, so that no budget reaches the bin of inf
     if budget is not None:
-        require_at_least("budget", budget, 0)
+        require_count("budget", budget, 0)
         broken = broken[: budget + 1]
     return broken.sum() / total
 
@@ -165,7 +165,7 @@ def robust_accuracy(histogram: Tensor, budget: int | None) -> Tensor:
         Scalar tensor in [0, 1].
 
     Raises:
-        InputError: there is no sample, or ``budget`` is negative.
+        InputError: there is no sample, or ``budget`` is negative or no whole number.
 
     Example:
         >>> histogram = l0_histogram(torch.tensor([0.0, 3.0, 7.0, torch.inf]), 8)
@@ -175,7 +175,7 @@ def robust_accuracy(histogram: Tensor, budget: int | None) -> Tensor:
     total = _num_samples(histogram)
     if budget is None:
         return histogram[-1] / total
-    require_at_least("budget", budget, 0)
+    require_count("budget", budget, 0)
     # A budget beyond d allows no more than d does; samples never broken stay correct.
     return histogram[min(budget + 1, len(histogram) - 1) :].sum() / total
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from sztrain.errors import require_at_least, require_in
+from sztrain.errors import require_count, require_in
 from sztrain.metrics import functional
 from sztrain.metrics.keys import measure_key
 from sztrain.metrics.plotting import draw_robustness_curve
@@ -29,7 +29,7 @@ class L0Histogram(Metric):
         kwargs: options of :class:`torchmetrics.Metric`.
 
     Raises:
-        InputError: ``num_features`` is below 1.
+        InputError: ``num_features`` is below 1, or no whole number.
 
     Example:
         >>> metric = L0Histogram(num_features=3)
@@ -44,7 +44,7 @@ class L0Histogram(Metric):
 
     def __init__(self, num_features: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        require_at_least("num_features", num_features, 1)
+        require_count("num_features", num_features, 1)
         self.num_features = num_features
         counts = torch.zeros(num_features + 2, dtype=torch.int64)
         self.add_state("histogram", counts, dist_reduce_fx="sum")
@@ -113,7 +113,17 @@ class MeanL0(L0Histogram):
         return functional.mean_l0(self.histogram)
 
 
-class AttackSuccessRate(L0Histogram):
+class _AtBudget(L0Histogram):
+    """What is asked at one budget; ``None``: at any."""
+
+    def __init__(self, num_features: int, budget: int | None = None, **kwargs: Any) -> None:
+        super().__init__(num_features, **kwargs)
+        if budget is not None:
+            require_count("budget", budget, 0)
+        self.budget = budget
+
+
+class AttackSuccessRate(_AtBudget):
     """Share of all samples that are misclassified within a budget, in [0, 1].
 
     See :func:`sztrain.metrics.functional.attack_success_rate`.
@@ -124,7 +134,7 @@ class AttackSuccessRate(L0Histogram):
         kwargs: options of :class:`torchmetrics.Metric`.
 
     Raises:
-        InputError: ``budget`` is negative, or ``num_features`` below 1.
+        InputError: ``budget`` is negative, ``num_features`` below 1, or one no whole number.
 
     Example:
         >>> metric = AttackSuccessRate(num_features=64, budget=3)
@@ -135,18 +145,12 @@ class AttackSuccessRate(L0Histogram):
 
     higher_is_better: bool = False
 
-    def __init__(self, num_features: int, budget: int | None = None, **kwargs: Any) -> None:
-        super().__init__(num_features, **kwargs)
-        if budget is not None:
-            require_at_least("budget", budget, 0)
-        self.budget = budget
-
     def compute(self) -> Tensor:
         """Success rate, scalar tensor; raises InputError without samples."""
         return functional.attack_success_rate(self.histogram, self.budget)
 
 
-class RobustAccuracy(L0Histogram):
+class RobustAccuracy(_AtBudget):
     """Share of all samples that are correct and not broken within a budget, in [0, 1].
 
     See :func:`sztrain.metrics.functional.robust_accuracy`.
@@ -157,7 +161,7 @@ class RobustAccuracy(L0Histogram):
         kwargs: options of :class:`torchmetrics.Metric`.
 
     Raises:
-        InputError: ``budget`` is negative, or ``num_features`` below 1.
+        InputError: ``budget`` is negative, ``num_features`` below 1, or one no whole number.
 
     Example:
         >>> metric = RobustAccuracy(num_features=64, budget=3)
@@ -167,12 +171,6 @@ class RobustAccuracy(L0Histogram):
     """
 
     higher_is_better: bool = True
-
-    def __init__(self, num_features: int, budget: int | None, **kwargs: Any) -> None:
-        super().__init__(num_features, **kwargs)
-        if budget is not None:
-            require_at_least("budget", budget, 0)
-        self.budget = budget
 
     def compute(self) -> Tensor:
         """Robust accuracy, scalar tensor; raises InputError without samples."""

@@ -7,21 +7,6 @@ from difflib import get_close_matches
 from sztrain.errors import InputError
 
 
-def require_count(name: str, value: object, minimum: int = 1) -> None:
-    """Refuse anything but a whole number of at least ``minimum``.
-
-    Raises:
-        InputError: ``value`` is no int (a bool is none either), or too small.
-
-    Example:
-        >>> require_count("num_classes", 10)
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise InputError(
-            f"expected `{name}` to be a whole number of at least {minimum}, got {value!r}"
-        )
-
-
 def require_probability(name: str, value: object) -> None:
     """Refuse anything outside [0, 1): a layer that drops everything lets nothing learn.
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from sztrain.errors import InputError
-from sztrain.models._checks import require_count
+from sztrain.errors import InputError, require_count
 from sztrain.models.normalize import normalization
 
 MIN_SIDE = 8
@@ -24,9 +23,9 @@ class DigitsCNN(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        require_count("num_classes", num_classes, minimum=2)
-        require_count("in_channels", in_channels)
-        require_count("width", width)
+        require_count("num_classes", num_classes, 2)
+        require_count("in_channels", in_channels, 1)
+        require_count("width", width, 1)
         self.in_channels = in_channels
         self.normalize = normalization(mean, std, in_channels)
         self.features = nn.Sequential(

@@ -14,9 +14,9 @@ from typing import Any, cast
 
 from torch import nn
 
-from sztrain.errors import InputError, UnavailableError, require_in
+from sztrain.errors import InputError, UnavailableError, require_count, require_in
 from sztrain.files import write_whole
-from sztrain.models._checks import did_you_mean, first_line, require_count
+from sztrain.models._checks import did_you_mean, first_line
 from sztrain.models.normalize import normalized
 from sztrain.models.state_dicts import (
     cannot_download,
@@ -69,8 +69,8 @@ def timm_net(
         >>> net.num_classes
         10
     """
-    require_count("num_classes", num_classes, minimum=2)
-    require_count("in_channels", in_channels)
+    require_count("num_classes", num_classes, 2)
+    require_count("in_channels", in_channels, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside timm, nothing a user can act on
         import timm
@@ -132,8 +132,7 @@ got mnist
         return _architecture(entry, name, dataset, threat_model)
     folder = weights_dir() if model_dir is None else Path(model_dir).expanduser()
     net = _load(entry, name, dataset, threat_model, folder)
-    # Parameters alone: some defences keep infinities in buffers on purpose.
-    check_finite({key: value.detach() for key, value in net.named_parameters()}, name)
+    check_finite(net, name)
     return net.eval()
 
 

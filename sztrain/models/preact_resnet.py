@@ -6,8 +6,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sztrain.errors import require_in
-from sztrain.models._checks import require_count
+from sztrain.errors import require_count, require_in
 from sztrain.models.normalize import normalization
 
 Activation = Literal["relu", "softplus"]
@@ -69,9 +68,9 @@ class PreActResNet(nn.Module):
         width: int = 64,
     ) -> None:
         super().__init__()
-        require_count("num_classes", num_classes, minimum=2)
-        require_count("in_channels", in_channels)
-        require_count("width", width)
+        require_count("num_classes", num_classes, 2)
+        require_count("in_channels", in_channels, 1)
+        require_count("width", width, 1)
         last_activation = last_activation or activation
         require_in("activation", activation, tuple(ACTIVATIONS))
         require_in("last_activation", last_activation, tuple(ACTIVATIONS))

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 
-from sztrain.errors import require_in
-from sztrain.models._checks import require_count
+from sztrain.errors import require_count, require_in
 from sztrain.models.normalize import normalization
 
 Stem = Literal["cifar", "imagenet"]
@@ -26,8 +25,8 @@ class ResNet18(TorchvisionResNet):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        require_count("num_classes", num_classes, minimum=2)
-        require_count("in_channels", in_channels)
+        require_count("num_classes", num_classes, 2)
+        require_count("in_channels", in_channels, 1)
         require_in("stem", stem, ("cifar", "imagenet"))
         super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)
         self.normalize = normalization(mean, std, in_channels)

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from sztrain.errors import InputError
-from sztrain.models._checks import require_count
+from sztrain.errors import InputError, require_count
 from sztrain.models.normalize import normalization
 
 
@@ -24,8 +23,8 @@ class SmallCNN(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        require_count("num_classes", num_classes, minimum=2)
-        require_count("in_channels", in_channels)
+        require_count("num_classes", num_classes, 2)
+        require_count("in_channels", in_channels, 1)
         self.in_channels = in_channels
         self.normalize = normalization(mean, std, in_channels)
         self.feature_extractor = nn.Sequential(

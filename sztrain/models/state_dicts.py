@@ -124,23 +124,34 @@ def read_plain(file: Path | BytesIO, source: str) -> object:
         ) from error
 
 
-def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Refuse weights that hold NaN or an infinity.
+def check_finite(
+    net: nn.Module, source: str, state_dict: Mapping[str, Tensor] | None = None
+) -> None:
+    """Refuse parameters that hold NaN or an infinity, and buffers that hold NaN.
+
+    Some defences keep infinities in buffers on purpose, such as the threshold of a detector.
 
     Args:
-        tensors: weights by name.
-        source: what they come from, for the message.
+        net: the net.
+        source: what its weights come from, for the message.
+        state_dict: the weights that it will get; ``None``: those that it has.
 
     Raises:
         InputError: names the first entry that is not finite, and how many there are.
 
     Example:
-        >>> check_finite({"fc.weight": torch.zeros(2)}, "net.ckpt")
+        >>> check_finite(nn.Linear(2, 1), "net.ckpt")
     """
-    broken = [key for key, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    weights = net.state_dict() if state_dict is None else state_dict
+    parameters = {key for key, _ in net.named_parameters(remove_duplicate=False)}
+    broken = [
+        key
+        for key, tensor in weights.items()
+        if bool(tensor.isnan().any()) or (key in parameters and not bool(tensor.isfinite().all()))
+    ]
     if broken:
         raise InputError(
-            f"{source} holds weights that are NaN or infinite in {len(broken)} of {len(tensors)} "
+            f"{source} holds weights that are NaN or infinite in {len(broken)} of {len(weights)} "
             f"entries, first in {broken[0]}; the training that wrote them diverged"
         )
 
@@ -186,7 +197,7 @@ expected (3, 2)
             f"keys missing, {len(unexpected)} unexpected, {len(reshaped)} of another shape; "
             f"first: {first}"
         )
-    check_finite(state_dict, source)
+    check_finite(net, source, state_dict)
     net.load_state_dict(dict(state_dict))
 
 

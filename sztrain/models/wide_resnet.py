@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sztrain.errors import InputError
-from sztrain.models._checks import require_count, require_probability
+from sztrain.errors import InputError, require_count
+from sztrain.models._checks import require_probability
 from sztrain.models.normalize import normalization
 
 
@@ -69,11 +69,11 @@ class WideResNet(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        require_count("num_classes", num_classes, minimum=2)
-        require_count("in_channels", in_channels)
-        require_count("width", width)
+        require_count("num_classes", num_classes, 2)
+        require_count("in_channels", in_channels, 1)
+        require_count("width", width, 1)
         require_probability("dropout", dropout)
-        require_count("depth", depth, minimum=10)
+        require_count("depth", depth, 10)
         if (depth - 4) % 6:
             raise InputError(f"expected `depth` to be 6n + 4 (10, 16, 22, 28, ...), got {depth}")
         num_blocks = (depth - 4) // 6

@@ -17,8 +17,8 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from sztrain.cli.groups import build_attack
 from sztrain.cli.memory import keep_freed_memory
-from sztrain.cli.suites import build_attack
 from sztrain.data import MNIST, Digits, ImageFolders
 from sztrain.evaluation.recording import counted_passes
 from sztrain.losses import difference_of_logits

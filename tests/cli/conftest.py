@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from sklearn.datasets import load_digits
 
 from sztrain.cli import evaluate_main, train_main
-from sztrain.cli.entry import register_resolvers
+from sztrain.cli.resolvers import register_resolvers
 from sztrain.models import zoo
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ SMALL = (
     "trainer=cpu model.width=8 data.limit_train=600 data.batch_size=32 trainer.max_epochs=6 "
     "callbacks.gauge.num_samples=32 callbacks.gauge.attack.num_steps=6 method.attack.num_steps=2 "
     "verdict.num_steps=15 verdict.num_queries=20 verdict.last_samples=40 "
-    "callbacks.gauge.probe.num_steps=10"
+    "callbacks.gauge.probe.num_steps=10 callbacks.gauge.probe.num_queries=10"
 )
 
 # As little as can be called a run.
@@ -40,7 +40,7 @@ TINY = (
     "trainer=cpu model.width=2 data.limit_train=64 trainer.max_epochs=1 "
     "callbacks.gauge.num_samples=4 callbacks.gauge.attack.num_steps=1 "
     "verdict.num_steps=10 verdict.num_queries=10 verdict.num_samples=4 "
-    "callbacks.gauge.probe.num_steps=1"
+    "callbacks.gauge.probe.num_steps=1 callbacks.gauge.probe.num_queries=1"
 )
 
 
@@ -147,6 +147,13 @@ def call(undisturbed, capfd, monkeypatch):
         return Outcome(status, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """They take most of the time."""
+    for name in ("draw_examples", "draw_pictures"):
+        monkeypatch.setattr(f"sztrain.cli.results.{name}", lambda *arguments: [])
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import json
 import math
 import re
 
@@ -5,6 +6,7 @@ import pytest
 import sklearn.datasets
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 from sztrain.cli.checks import check_wandb
 from sztrain.cli.evaluate import evaluate
@@ -92,6 +94,8 @@ TRAININGS = {
     "data.augment=maybe": ("`data.augment` to be true or false, got 'maybe'",),
     "data.batch_size=many": ("`data.batch_size` to be a whole number, got 'many'",),
     "seed=abc": ("`seed` to be a whole number, got 'abc'",),
+    "output_dir=null": ("`output_dir` to be text, got None",),
+    "ckpt_path=5": ("`ckpt_path` to be text or null, got 5",),
     # ranges
     "monitor=test/clean_acc": ("`monitor` to be a figure of the validation part",),
     "verdict.last_samples=-1": ("`verdict.last_samples` to be at least 0, got -1",),
@@ -126,7 +130,7 @@ TRAININGS = {
     "method.unbroken=never": ("`method.unbroken` to be best or last, got 'never'",),
     "method.clean_share=2": ("`clean_share` to be in [0, 1], got 2",),
     "method.attack.unit=voxels": ("`method.attack.unit` to be features or pixels, got 'voxels'",),
-    "model.width=0": ("`width` to be a whole number of at least 1, got 0",),
+    "model.width=0": ("`width` to be at least 1, got 0",),
     "model.std=[0.5]": ("`mean` and `std` together", "`std` without `mean`"),
     "scheduler.warmup=2": ("scheduler: expected `warmup` to be in [0, 1), got 2",),
     # what other libraries refuse
@@ -201,11 +205,21 @@ EVALUATIONS = {
     "first_sample=300 num_samples=60": (
         "`num_samples` to be at most 59, the size of the test split from sample 300 on, got 60",
     ),
-    "num_samples=some": ("`num_samples` to be a whole number, got 'some'",),
+    "num_samples=some": ("`num_samples` to be a whole number or null, got 'some'",),
     "batch_size=0": ("`batch_size` to be at least 1, got 0",),
-    "batch_size=abc": ("`batch_size` to be a whole number, got 'abc'",),
+    "batch_size=abc": ("`batch_size` to be a whole number or null, got 'abc'",),
     "split=tset": ("`split` to be one of train, val, test, got tset",),
     "device=abacus": ("a device this machine has, got abacus",),
+    "device=meta": ("a device this machine has, got meta",),
+    "device=null": ("`device` to be text, got None",),
+    "num_samples=true": ("`num_samples` to be a whole number or null, got True",),
+    "channels_last=maybe": ("`channels_last` to be true or false, got 'maybe'",),
+    "budgets=null": ("`budgets` to be a list or group, got None",),
+    "budgets=5": ("`budgets` to be a list or group, got 5",),
+    "budgets=[true]": ("`budgets` to be a whole number, got True",),
+    "output_dir=null": ("`output_dir` to be text, got None",),
+    "data.split_seed=99999999999999999999": ("`split_seed` to be at most 9223372036854775807",),
+    "data.split_seed=-1": ("`split_seed` to be at least 0, got -1",),
     "data.num_classes=5": ("label 9", "num_classes=5"),
 }
 
@@ -341,6 +355,19 @@ def test_images_outside_the_unit_interval_are_refused(refused, trained, monkeypa
     refused(f"evaluate net={trained.best}", *fragments)
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_damaged_image_is_one_line_also_from_a_worker(refused, tmp_path):
+    for place in (f"{part}/{name}" for part in ("train", "test") for name in "0123456789"):
+        folder = tmp_path / "images" / place
+        folder.mkdir(parents=True)
+        for number in range(2):
+            Image.new("L", (8, 8), 10 * number).save(folder / f"{number}.png")
+    damaged = tmp_path / "images" / "test" / "7" / "1.png"
+    damaged.write_bytes(damaged.read_bytes()[:45])
+    options = "data=folder data.root=images data.image_size=8 data.in_channels=1 data.num_workers=1"
+    refused(f"evaluate net=digits_standard {options}", "7/1.png cannot be read as an image")
+
+
 # --- W&B ---
 
 
@@ -402,10 +429,25 @@ def test_an_unknown_monitor_ends_in_one_line_as_well(call):
     assert len(outcome.err.splitlines()) == 1
 
 
-def test_a_bug_is_not_disguised_as_bad_input(call, monkeypatch):
+@pytest.mark.parametrize(
+    "bug",
+    [
+        ValueError("not what a person did"),
+        json.JSONDecodeError("not what a person did", "", 0),
+        UnicodeDecodeError("utf-8", b"", 0, 1, "not what a person did"),
+    ],
+)
+def test_a_bug_is_not_disguised_as_bad_input(call, monkeypatch, bug):
     def buggy(self):
-        raise ValueError("not what a person did")
+        raise bug
 
     monkeypatch.setattr("sztrain.data.Digits.load", buggy)
-    with pytest.raises(ValueError, match="not what a person did"):
+    with pytest.raises(type(bug), match="not what a person did"):
         call(TRAIN)
+
+
+def test_a_config_of_ones_own_that_is_no_yaml_is_refused(refused, tmp_path):
+    folder = tmp_path / "conf" / "attack"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("num_steps: [1,\n")
+    refused("evaluate --config-dir conf attack=mine", "mine.yaml", "line 2")

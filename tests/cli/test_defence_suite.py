@@ -2,11 +2,11 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from sztrain.cli import results
@@ -14,19 +14,11 @@ from sztrain.errors import UnavailableError
 from sztrain.evaluation import recording
 from sztrain.models import digits_cnn, save_net
 
-ROOT = Path(__file__).parents[2]
 NETS = ["digits_standard", "digits_sparse_at"]
 MINIMUM_NORM = ("sigma_zero", "sigma_zero_sgd")
 ATTACKS = ["sigma_zero", "sigma_zero_sgd", "sparse_pgd", "sparse_pgd_projected", "sparse_rs"]
 SHORT = "evaluate suite=defence suite.num_steps=[10] suite.num_samples=20 suite.batch_size=12"
 DEFENCE = f"{SHORT} suite.models=[{','.join(NETS)}] suite.fixed_budgets=[2,4] hydra.run.dir=out"
-
-
-@pytest.fixture
-def without_pictures(monkeypatch):
-    """They take most of the time."""
-    for name in ("draw_examples", "draw_pictures"):
-        monkeypatch.setattr(f"sztrain.cli.results.{name}", lambda *arguments: [])
 
 
 @pytest.fixture
@@ -73,12 +65,12 @@ def l0_of(table, net, attack, *, at=(), steps=10):
     return np.array([[float(record["l0"]) for record in records] for records in found])
 
 
-def check_row(row, table, budgets):
+def check_row(row, table, budgets, attacks=ATTACKS):
     """Every figure of a row against the records."""
     net, steps = row["model"], row["steps"]
     runs = {
         a: l0_of(table, net, a, at=() if a in MINIMUM_NORM else budgets, steps=steps)
-        for a in ATTACKS
+        for a in attacks
     }
     fewest = np.concatenate([*runs.values()]).min(axis=0)
     assert float(row["clean_acc"]) == pytest.approx(100 * (fewest > 0).mean())
@@ -220,12 +212,14 @@ def test_a_grid_over_the_unit_names_it_in_every_row(
 
 
 def test_every_number_of_steps_has_a_row(call, table, without_pictures):
+    attacks = ["sigma_zero", "sparse_rs"]
     command = f"{DEFENCE} suite.models=[digits_standard] suite.num_steps=[10,40]"
+    command += f" suite.attacks=[{','.join(attacks)}] suite.fixed_budget_attacks=[sparse_rs]"
     assert call(command).status == 0
     rows = table("out/worst_case.csv")
     assert [row["steps"] for row in rows] == ["10", "40"]
     for row in rows:
-        check_row(row, table, [2, 4])
+        check_row(row, table, [2, 4], attacks)
     assert rows[0]["mean_l0"] != rows[1]["mean_l0"]
 
 
@@ -327,12 +321,11 @@ def test_no_table_of_an_earlier_run_is_left(call, tmp_path, monkeypatch, without
     assert not found.exists()
 
 
-def test_a_suite_of_ones_own_needs_no_word_of_it(call, tmp_path):
+def test_a_suite_of_ones_own_needs_no_word_of_it(call, composed, tmp_path):
     (tmp_path / "mine" / "suite").mkdir(parents=True)
-    lines = (ROOT / "configs" / "suite" / "quick.yaml").read_text().splitlines()
-    old = [line for line in lines if not line.startswith(("worst_case:", "unit:"))]
-    assert len(old) == len(lines) - 2
-    (tmp_path / "mine" / "suite" / "own.yaml").write_text("\n".join(old))
+    old = dict(composed("evaluate", "suite=quick").suite)
+    del old["worst_case"], old["unit"]
+    OmegaConf.save(old, tmp_path / "mine" / "suite" / "own.yaml")
     command = "evaluate --config-dir=mine suite=own suite.num_steps=[2] suite.num_samples=4"
     outcome = call(f"{command} suite.loss_terms=false hydra.run.dir=out")
     assert outcome.status == 0, outcome.err

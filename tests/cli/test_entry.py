@@ -8,6 +8,8 @@ import sys
 import warnings
 
 import pytest
+import torch
+from hydra._internal.utils import get_args_parser
 from hydra.errors import InstantiationException, MissingConfigException
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +17,10 @@ from omegaconf import OmegaConf
 
 from sztrain.cli.arguments import check_arguments
 from sztrain.cli.build import make, named, quieten
-from sztrain.cli.entry import digest, gauge_key, register_resolvers, slug
+from sztrain.cli.checks import set_num_threads
 from sztrain.cli.messages import one_line
+from sztrain.cli.net_data import with_data_of_net
+from sztrain.cli.resolvers import digest, gauge_key, register_resolvers, slug
 from sztrain.errors import InputError, SztrainWarning
 from sztrain.evaluation.gauge_keys import GaugeKeys
 from sztrain.types import UNITS
@@ -75,6 +79,47 @@ def test_checkpoints_are_chosen_by_keys_that_the_gauge_logs(unit):
     keys = GaugeKeys(unit=unit, budgets=(), probe_budgets=(24,))
     assert [gauge_key(unit, 24)] == keys.worst_accs
     assert gauge_key(unit, None) == keys.mean_l0
+
+
+# --- the data of a net ---
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        ("--config-dir conf", ""),
+        ("--config-dir=conf", ""),
+        ("-cd conf", ""),
+        ("-m", ""),
+        ("--cfg job --config-dir conf", ""),
+        ("", "--config-dir conf"),
+        ("", "-m"),
+        ("--info config", "--resolve"),
+    ],
+)
+def test_a_net_brings_its_data_whatever_flags_stand_beside_it(before, behind):
+    given = [*before.split(), "net=M1", "num_samples=3", *behind.split()]
+    completed = [*before.split(), "net=M1", "num_samples=3", "data=mnist", *behind.split()]
+    assert with_data_of_net(given) == completed
+    args, unknown = get_args_parser().parse_known_args(completed)
+    assert args.overrides == ["net=M1", "num_samples=3", "data=mnist"]
+    assert unknown == []
+
+
+# --- threads ---
+
+
+def test_a_run_that_leaves_them_open_takes_as_many_as_torch(monkeypatch):
+    """In a sweep as well, where the run before it took one."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr("sztrain.cli.checks._NUM_THREADS", 3)
+    try:
+        set_num_threads(1)
+        assert torch.get_num_threads() == 1
+        set_num_threads(None)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 # --- one line out of any error ---

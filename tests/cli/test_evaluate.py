@@ -1,5 +1,6 @@
 import csv
 import errno
+import json
 import os
 import random
 import socket
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sztrain.cli import jobs
-from sztrain.cli.entry import with_data_of_net
+from sztrain.cli.net_data import with_data_of_net
 from sztrain.data import Digits
 from sztrain.errors import InputError
 from sztrain.evaluation import recording
@@ -60,6 +61,8 @@ def test_samples_begin_where_they_are_asked_to(call, trained, table, tmp_path):
     assert call(f"evaluate net={trained.best} {quick} {later}").status == 0
     assert call(f"evaluate net={trained.best} {quick} num_samples=40 hydra.run.dir=all").status == 0
     parts = table("later/records/best.csv"), table("all/records/best.csv")[25:]
+    (row,) = table("later/results.csv")
+    assert (row["split"], row["first_sample"]) == ("test", "25")
     for key in ("index", "label", "clean_prediction", "l0", "success"):
         assert [row[key] for row in parts[0]] == [row[key] for row in parts[1]]
     assert "15 of digits from 25 on" in (tmp_path / "later/report.html").read_text()
@@ -80,7 +83,9 @@ def test_a_suite_takes_samples_from_where_it_is_told(call, table):
     ]
 
 
-def test_the_nets_are_attacked_in_the_layout_that_was_asked_for(call, trained, monkeypatch):
+def test_the_nets_are_attacked_in_the_layout_that_was_asked_for(
+    call, trained, tmp_path, monkeypatch, without_pictures
+):
     seen = []
     attack_batches = recording.attack_batches
 
@@ -91,12 +96,16 @@ def test_the_nets_are_attacked_in_the_layout_that_was_asked_for(call, trained, m
 
     monkeypatch.setattr(recording, "attack_batches", watched)
     for options in (
-        f"net={trained.best} attack.num_steps=4 num_samples=40",
-        "suite=quick suite.models=[digits_standard] suite.num_steps=[2] suite.num_samples=4",
+        f"net={trained.best} attack.num_steps=1 num_samples=2",
+        "suite=quick suite.models=[digits_standard] suite.num_steps=[1] suite.num_samples=2 "
+        "suite.loss_terms=false",
     ):
         for layout in ("false", "true"):
-            folder = f"hydra.run.dir=out-{len(seen)}"
-            assert call(f"evaluate {options} channels_last={layout} {folder}").status == 0
+            out = f"out-{len(seen)}"
+            command = f"evaluate {options} channels_last={layout} hydra.run.dir={out}"
+            assert call(command).status == 0
+            (identity,) = tmp_path.glob(f"{out}/batches/*/identity.json")
+            assert json.loads(identity.read_text())["channels_last"] is (layout == "true")
     assert seen == [False, True, False, True]
 
 
@@ -145,11 +154,20 @@ def test_the_table_on_the_screen_names_judge_net_and_figures(call, trained, tabl
     assert "…" not in outcome.out  # nothing is cut off
 
 
-def test_the_same_command_has_the_same_place_and_another_another(call, trained, tmp_path):
-    for num_steps in (1, 1, 2):
-        command = f"evaluate net={trained.best} num_samples=2 attack.num_steps={num_steps}"
+def test_the_same_command_has_the_same_place_and_another_another(call, trained, monkeypatch):
+    places = []
+    monkeypatch.setattr("sztrain.cli.evaluate.evaluate", lambda cfg: places.append(cfg.output_dir))
+    alone = f"evaluate net={trained.best}"
+    others = "attack.num_steps=2", "split=val", "channels_last=true"
+    suite = "evaluate suite=quick"
+    for command in (
+        *(alone, alone, *(f"{alone} {other}" for other in others)),
+        *(suite, suite, f"{suite} suite.num_steps=[2]", f"{suite} channels_last=true"),
+    ):
         assert call(command).status == 0
-    assert len(list((tmp_path / "outputs" / "evaluate").iterdir())) == 2
+    assert places[0] == places[1]
+    assert places[5] == places[6]
+    assert len(set(places)) == 4 + 3
 
 
 # --- stopped and started again ---
@@ -175,7 +193,8 @@ def test_an_evaluation_that_was_stopped_goes_on_to_the_same_end(
     batches = tmp_path / "out" / "batches" / "best"
     done = {path: path.stat().st_mtime_ns for path in batches.glob("*.csv")}
     assert len(done) == 3
-    assert call(f"{command} hydra.run.dir=out").status == 0
+    outcome = call(f"{command} hydra.run.dir=out")
+    assert (outcome.status, "nothing was run anew" in outcome.out) == (0, False)
     assert all(path.stat().st_mtime_ns == time for path, time in done.items())
 
     ends = [tmp_path / name for name in ("undisturbed", "out")]
@@ -211,10 +230,11 @@ def test_an_evaluation_killed_ten_times_ends_as_an_undisturbed_one(start, spawn,
     assert {key for key in first if first[key] != second[key]} <= TIMED
 
 
-def test_two_processes_leave_the_records_of_one(spawn, trained, tmp_path):
+def test_two_processes_leave_the_records_of_one(call, spawn, trained, tmp_path):
     command = f"evaluate net={trained.best} attack.num_steps=4 num_samples=40 batch_size=8"
-    for name, devices in (("one", 1), ("two", 2)):
-        outcome = spawn(f"{command} device=cpu devices={devices} hydra.run.dir={name}")
+    command += " device=cpu"
+    for run, name, devices in ((call, "one", 1), (spawn, "two", 2)):
+        outcome = run(f"{command} devices={devices} hydra.run.dir={name}")
         assert outcome.status == 0, outcome.err
     for name in ("records/best.csv", "examples/best.png", "curves/features.png"):
         first, second = ((tmp_path / run / name).read_bytes() for run in ("one", "two"))
@@ -275,11 +295,17 @@ def test_a_folder_with_other_records_is_refused_and_kept(call, trained, tmp_path
     ours = [path for path in (tmp_path / "out").rglob("*.*") if ".hydra" not in path.parts]
     kept = {path: path.read_bytes() for path in ours if path.is_file()}
     assert tmp_path / "out/config.yaml" in kept
-    outcome = call(f"{command} attack.num_steps=3")
-    assert outcome.status == 2
-    assert "attack.num_steps is 2 there and 3 here" in outcome.err
-    assert len(outcome.err.splitlines()) == 1
-    assert {path: path.read_bytes() for path in kept} == kept
+    for options, message in {
+        "attack.num_steps=3": "attack.num_steps is 2 there and 3 here",
+        "attack.num_steps=2 channels_last=true": "channels_last is False there and True here",
+    }.items():
+        outcome = call(f"{command} {options}")
+        assert outcome.status == 2
+        assert message in outcome.err
+        assert len(outcome.err.splitlines()) == 1
+        assert {path: path.read_bytes() for path in kept} == kept
+    outcome = call(f"{command} attack.num_steps=2")
+    assert "1/1 best: nothing was run anew" in outcome.out
 
 
 def test_a_record_cut_in_half_is_refused(call, trained, tmp_path):
@@ -358,7 +384,9 @@ def test_nets_with_the_same_file_name_do_not_overwrite_each_other(call, trained,
     assert predictions[0] != predictions[1]
 
 
-def test_a_checkpoint_brings_the_options_of_its_data(call, trained, table, tmp_path):
+def test_a_checkpoint_brings_the_options_of_its_data(
+    call, trained, table, tmp_path, without_pictures
+):
     checkpoint = torch.load(trained.best, weights_only=True)
     checkpoint["hyper_parameters"]["data"] |= {"split_seed": 3, "val_fraction": 0.25}
     torch.save(checkpoint, tmp_path / "moved.ckpt")
@@ -366,7 +394,11 @@ def test_a_checkpoint_brings_the_options_of_its_data(call, trained, table, tmp_p
     def labels(*options):
         out = f"out{len(list(tmp_path.glob('out*')))}"
         command = f"evaluate net=moved.ckpt {QUICK} num_samples=12 split=val hydra.run.dir={out}"
-        assert call(" ".join([command, *options])).status == 0
+        outcome = call(" ".join([command, *options]))
+        assert outcome.status == 0
+        assert "on 12 images of the val split of digits" in " ".join(outcome.out.split())
+        (row,) = table(f"{out}/results.csv")
+        assert (row["split"], row["first_sample"], row["num_steps"]) == ("val", "0", "4")
         return [int(record["label"]) for record in table(f"{out}/records/moved.csv")]
 
     def expected(**options):

@@ -73,6 +73,7 @@ def test_a_published_net_is_tuned_from_its_own_weights(made_up_data, call, tmp_p
         "trainer=cpu logger=csv data.batch_size=4 data.limit_train=4 data.val_fraction=0.5 "
         "trainer.max_epochs=1 method.attack.num_steps=2 callbacks.gauge.num_samples=2 "
         "callbacks.gauge.attack.num_steps=2 callbacks.gauge.probe.num_steps=2 "
+        "callbacks.gauge.probe.num_queries=2 "
         "verdict.num_steps=10 verdict.num_queries=10 verdict.num_samples=2"
     )
     outcome = call(f"train experiment=finetune_robustbench {few} hydra.run.dir=run")

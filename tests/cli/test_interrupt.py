@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import time
 
@@ -9,12 +10,12 @@ from sztrain.callbacks import SparseRobustness
 from sztrain.evaluation import recording
 from sztrain.models import read_checkpoint
 
-# Twelve epochs of ten steps with all that is random in a training: the order, shifted images, and a
+# Eight epochs of ten steps with all that is random in a training: the order, shifted images, and a
 # net that drops out. Alarms are off: a gauge of three steps calls robust what is not, and with 320
 # samples and dropout some accuracy is above another by chance.
 RUN = (
     "model=wrn28 model.depth=10 model.width=1 model.dropout=0.3 data=digits "
-    "trainer=cpu data.limit_train=320 data.batch_size=32 data.augment=true trainer.max_epochs=12 "
+    "trainer=cpu data.limit_train=320 data.batch_size=32 data.augment=true trainer.max_epochs=8 "
     "method.attack.num_steps=6 callbacks.gauge.num_samples=16 callbacks.gauge.attack.num_steps=3 "
     "verdict.num_steps=10 verdict.num_queries=10 verdict.num_samples=16 logger=csv "
     "callbacks.pictures.alarm_share=1 callbacks.guard.rule.margin=1"
@@ -60,7 +61,7 @@ def test_an_interrupted_training_goes_on_to_the_very_same_weights(
     assert "Traceback" not in err
     checkpoint = read_checkpoint(last)
     whole_epochs = checkpoint["epoch"] + 1
-    assert 1 <= whole_epochs < 12
+    assert 1 <= whole_epochs < 8
     assert checkpoint["global_step"] == whole_epochs * STEPS_PER_EPOCH
     logged = [row for row in table(tmp_path / "part1" / "metrics.csv") if row.get("train/loss")]
     # The figures of an epoch follow its checkpoint, and the signal may have come between them.
@@ -71,7 +72,7 @@ def test_an_interrupted_training_goes_on_to_the_very_same_weights(
     assert call(f"train {RUN} hydra.run.dir=whole").status == 0
     runs = [tmp_path / name / "checkpoints" for name in ("part2", "whole")]
     resumed, whole = (read_checkpoint(run / "last.ckpt") for run in runs)
-    assert resumed["epoch"] == whole["epoch"] == 11
+    assert resumed["epoch"] == whole["epoch"] == 7
     assert resumed["state_dict"].keys() == whole["state_dict"].keys()
     for key, weights in whole["state_dict"].items():
         assert torch.equal(weights, resumed["state_dict"][key]), key
@@ -125,6 +126,21 @@ def test_an_interrupt_during_the_verdict_keeps_the_training(call, tiny, tmp_path
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+def test_an_interrupt_names_no_epoch_of_an_earlier_run(trained, call, small, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(trained.dir, folder)
+    best = folder / "checkpoints" / "best.ckpt"
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SparseRobustness, "on_train_epoch_start", interrupted)
+    command = f"train {small} logger=none trainer.max_epochs=9 ckpt_path={best} hydra.run.dir=run"
+    outcome = call(command)
+    assert outcome.status == 130
+    assert outcome.err.splitlines()[-1].endswith(f"goes on with ckpt_path={best}")
+
+
 def test_an_interrupted_evaluation_leaves_cleanly(call, trained, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
@@ -133,3 +149,6 @@ def test_an_interrupted_evaluation_leaves_cleanly(call, trained, monkeypatch):
     outcome = call(f"evaluate net={trained.best} num_samples=4 attack.num_steps=1")
     said = "sztrain: interrupted; the same command goes on"
     assert (outcome.status, outcome.err.strip()) == (130, said)
+    # The folder of a sweep is named by its time: the same command would begin another.
+    outcome = call(f"evaluate -m net={trained.best} num_samples=4 attack.num_steps=1,2")
+    assert (outcome.status, outcome.err.strip()) == (130, "sztrain: interrupted")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sztrain.cli.report import print_results
+from sztrain.cli.report import print_results, print_verdict
 from sztrain.evaluation.tables import Cell
 
 HEADINGS = ["net", "attack", "N", "clean", "median", "mean", "t"]
@@ -26,6 +26,17 @@ def printed(capsys, monkeypatch):
         return lines
 
     return at
+
+
+def test_a_verdict_says_that_clean_accuracy_is_of_all_images(capsys):
+    figures = {"clean_accuracy": 0.125, "median_l0": 3.0, "mean_l0": 4.0, "asr_inf": 1.0}
+    figures |= {"robust_accuracy": {"2": 0.5}, "train_seconds": 1.0, "attack_seconds": 0.5}
+    about = {"unit": "features", "attacks": ["SigmaZero"], "num_steps": 10, "method": "TRADES"}
+    print_verdict(figures | about | {"num_samples": 8, "last": None}, Path("out"))
+    lines = capsys.readouterr().out.splitlines()
+    assert "8 test images" in " ".join(lines)
+    (line,) = (line for line in lines if "12.50 %" in line)
+    assert "clean accuracy (all images)" in line
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])

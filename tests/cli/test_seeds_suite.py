@@ -30,7 +30,7 @@ def predictions(net, inputs):
         return net(inputs).argmax(dim=1)
 
 
-def test_four_attacks_side_by_side(call, table, tmp_path, monkeypatch):
+def test_four_attacks_side_by_side(call, table, tmp_path, without_pictures):
     outcome = call(SEEDS)
     assert outcome.status == 0, outcome.err
     out = tmp_path / "out"
@@ -67,8 +67,6 @@ def test_four_attacks_side_by_side(call, table, tmp_path, monkeypatch):
     assert drawn == {f"{net}-lin_sparse_mnist-3.png" for net in NETS}
     assert report.count("What the changes do: digits_") == 2
 
-    for name in ("draw_examples", "draw_pictures"):  # which take most of the time
-        monkeypatch.setattr(f"sztrain.cli.results.{name}", lambda *arguments: [])
     _check_resumed(call, out)
 
 

@@ -11,8 +11,9 @@ import torch
 import wandb
 from wandb_files import charts, logged_items, run_records
 
+from sztrain.cli.jobs import file_labels
 from sztrain.cli.team import automatic_batch_size
-from sztrain.errors import UnavailableError
+from sztrain.errors import InputError, UnavailableError
 
 
 def floats(rows, name):
@@ -20,6 +21,9 @@ def floats(rows, name):
 
 
 SUITE = "evaluate suite=quick suite.num_steps=[4,6] suite.num_samples=24 hydra.run.dir=out"
+
+# Without the figures of single runs, which take longer than the attacks.
+PLAIN = f"{SUITE} suite.loss_terms=false"
 
 
 def test_a_suite_attacks_every_net_with_every_number_of_steps(call, table, tmp_path):
@@ -78,7 +82,7 @@ def test_the_files_of_a_net_that_is_a_path_stay_in_the_folder(call, trained, tab
     folder = Path(trained.best).parent
     before = set(folder.rglob("*"))
     options = f"suite.models=[{trained.best},{trained.last}] suite.num_steps=[4]"
-    assert call(f"{SUITE} {options} suite.attacks=[sigma_zero,sparse_rs]").status == 0
+    assert call(f"{PLAIN} {options} suite.attacks=[sigma_zero,sparse_rs]").status == 0
     assert set(folder.rglob("*")) == before
     names = {path.name for path in (tmp_path / "out" / "records").iterdir()}
     assert {"best-sigma_zero-4.csv", "last-sparse_rs-4.csv"} <= names
@@ -107,7 +111,7 @@ def test_a_suite_that_measures_nothing_says_why_and_fails(
     [
         ("attack.num_steps=3", "attack.num_steps has no meaning beside a suite"),
         ("net=M1", "net has no meaning beside a suite"),
-        ("suite.attacks=[fgsm]", "there is no attack=fgsm; known here: "),
+        ("suite.attacks=[fgsm]", "there is no attack=fgsm; expected one of "),
         ("suite.attacks=[attack_mix]", "expected `attack=attack_mix` to be one that judges"),
         ("suite.fixed_budget_attacks=[attack_mix]", "got AttackMix, made to train"),
         ("+suite.variants.cifar10={sigma_zero:attack_mix}", "got AttackMix, made to train"),
@@ -142,9 +146,16 @@ def test_a_suite_that_measures_nothing_says_why_and_fails(
         ),
         ("+suite.grid.sigma=[-1]", "expected `sigma` to be positive, got -1"),
         ("+suite.variants.mnist=gse", "expected `suite.variants.mnist` to name an attack for each"),
-        ("+suite.variants.mnits={gse:gse}", "there is no data=mnits; known here: "),
-        ("+suite.variants.cifar10={sigma_zero:fgsm}", "there is no attack=fgsm; known here: "),
+        ("+suite.variants.mnits={gse:gse}", "there is no data=mnits; expected one of "),
+        ("+suite.variants.cifar10={sigma_zero:fgsm}", "there is no attack=fgsm; expected one of "),
         ("suite.explained_attacks=[1]", "expected `suite.explained_attacks` to hold names, got 1"),
+        (
+            "suite.explained_attacks=[nonsense]",
+            "suite.explained_attacks: there is no attack=nonsense; expected one of ",
+        ),
+        ("+suite.steps_per_n.sigma_zerro=4", "attack=sigma_zerro; expected one of "),
+        ("+suite.fixed_budget_steps_per_n.fnm=4", "fixed_budget_steps_per_n: there is no attack="),
+        ("+suite.variants.mnist={gsee:gse}", "suite.variants.mnist: there is no attack=gsee; "),
         ("suite.transfer=7", "expected `suite.transfer` to be true or false, got 7"),
         # Before the hours that the first net would take.
         ("suite.models=[digits_standard,M9]", "expected a net's name"),
@@ -157,17 +168,51 @@ def test_what_a_suite_cannot_do_is_refused(call, options, message):
     assert len(outcome.err.splitlines()) == 1
 
 
-def test_suites_have_places_of_their_own(call, tmp_path):
+@pytest.mark.parametrize("where", ["--config-dir conf", "hydra.searchpath=[file://conf]"])
+def test_a_suite_takes_options_from_a_folder_of_ones_own(call, table, tmp_path, where):
+    for group, text in {
+        "attack": "defaults: [sigma_zero, _self_]\ntau: 0.5\n",
+        "data": "defaults: [digits, _self_]\nname: digits\nsplit_seed: 1\n",
+    }.items():
+        (tmp_path / "conf" / group).mkdir(parents=True)
+        (tmp_path / "conf" / group / "mine.yaml").write_text(text)
+    flag, override = (where, "") if where.startswith("-") else ("", where)
+    mine = "suite.attacks=[mine] suite.models=[digits_standard] +suite.variants.mine={mine:mine}"
+    command = f"{flag} suite=quick {mine} suite.num_steps=[3] suite.num_samples=4 {override}"
+    assert call(f"evaluate {command} suite.loss_terms=false hydra.run.dir=out").status == 0
+    (row,) = table("out/results.csv")
+    assert row["options"] == "tau=0.5"
+
+
+def test_suites_have_places_of_their_own(call, tmp_path, without_pictures):
     for steps in ("[1]", "[1]", "[2]"):
-        command = f"evaluate suite=quick suite.num_steps={steps} suite.num_samples=2"
+        short = f"suite.num_steps={steps} suite.num_samples=2 suite.loss_terms=false"
+        command = f"evaluate suite=quick suite.models=[digits_standard] {short}"
         assert call(command).status == 0
     places = [path.name for path in (tmp_path / "outputs" / "evaluate").iterdir()]
     assert len(places) == 2
     assert all(place.startswith("quick-") for place in places)
 
 
+@pytest.mark.parametrize(
+    ("named", "threads"), [("", 1), ("num_threads=2", 2), ("++num_threads=2", 2)]
+)
+def test_a_suite_takes_one_thread_unless_the_command_says_otherwise(
+    call, monkeypatch, named, threads
+):
+    taken = []
+
+    def stop(num_threads):
+        taken.append(num_threads)
+        raise InputError("stop")
+
+    monkeypatch.setattr("sztrain.cli.evaluate.set_num_threads", stop)
+    assert call(f"{SUITE} {named}").status == 2
+    assert taken == [threads]
+
+
 def test_a_grid_runs_every_combination_of_its_options(call, table, tmp_path):
-    command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[4]"
+    command = f"{PLAIN} suite.models=[digits_standard] suite.num_steps=[4]"
     assert call(f"{command} +suite.grid.sigma=[0.001,1.0] +suite.grid.tau=[0.3,0.5]").status == 0
     rows = table("out/results.csv")
     expected = [f"sigma={sigma} tau={tau}" for sigma in (0.001, 1.0) for tau in (0.3, 0.5)]
@@ -187,24 +232,27 @@ def test_a_grid_over_another_attack_with_the_options_of_fig_4_ends_well(call, ta
     options = "suite.models=[digits_standard] suite.num_steps=[4]"
     grid = "+suite.grid.sigma=[0.02] +suite.grid.tau=[0.3]"
     attacks = "suite.attacks=[aslo]"
-    outcome = call(f"{SUITE} {options} {grid} {attacks}")
+    outcome = call(f"{PLAIN} {options} {grid} {attacks}")
     assert outcome.status == 0, outcome.err
     assert len(table("out/results.csv")) == 1
 
 
 def test_pictures_that_were_deleted_are_drawn_again(call, tmp_path):
     command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[6]"
+    command += " suite.num_samples=8"
     assert call(command).status == 0
     pictures = {path: path.read_bytes() for path in (tmp_path / "out").glob("*/*.png")}
     assert len(pictures) >= 4
-    for path in pictures:
-        path.unlink()
+    # Each is missing once while others are there.
+    for lost in (list(pictures)[::2], list(pictures)[1::2]):
+        for path in lost:
+            path.unlink()
         assert call(command).status == 0
-        assert path.read_bytes() == pictures[path]
+        assert {path: path.read_bytes() for path in pictures} == pictures
 
 
-def test_attacks_at_a_fixed_budget_stand_beside_what_is_read_off(call, table):
-    command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[20]"
+def test_attacks_at_a_fixed_budget_stand_beside_what_is_read_off(call, table, without_pictures):
+    command = f"{PLAIN} suite.models=[digits_standard] suite.num_steps=[20]"
     assert call(f"{command} suite.fixed_budget_attacks=[sigma_zero]").status == 0
     assert len(table("out/results.csv")) == 1
     rows = table("out/results_fixed_budget.csv")
@@ -218,14 +266,16 @@ def test_attacks_at_a_fixed_budget_stand_beside_what_is_read_off(call, table):
     assert float(first["queries_k"]) > float(second["queries_k"])  # at the largest budget
 
 
-def test_an_attack_may_take_several_steps_for_each_of_n_at_a_fixed_budget(call, table):
+def test_an_attack_may_take_several_steps_for_each_of_n_at_a_fixed_budget(
+    call, table, without_pictures
+):
     # At 1 change the digit that is hardest to break takes all the steps it is given.
     options = "suite.models=[digits_standard] suite.num_steps=[4] suite.fixed_budgets=[1]"
     queries = []
     for factor in (1, 3):
         granted = f"+suite.fixed_budget_steps_per_n.sigma_zero={factor} hydra.run.dir=run{factor}"
         assert (
-            call(f"{SUITE} {options} suite.fixed_budget_attacks=[sigma_zero] {granted}").status == 0
+            call(f"{PLAIN} {options} suite.fixed_budget_attacks=[sigma_zero] {granted}").status == 0
         )
         _, row = table(f"run{factor}/results_fixed_budget.csv")
         assert (row["steps"], row["budget"], row["options"]) == ("4", "1", "budget=1")
@@ -234,7 +284,7 @@ def test_an_attack_may_take_several_steps_for_each_of_n_at_a_fixed_budget(call, 
 
 
 def test_the_judge_is_named_with_its_members(call, table, tmp_path):
-    command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[12]"
+    command = f"{PLAIN} suite.models=[digits_standard] suite.num_steps=[12]"
     assert call(f"{command} suite.attacks=[sigma_zero,sparse_autoattack]").status == 0
     alone, judged = table("out/results.csv")
     assert alone["broken_by"] == ""
@@ -247,24 +297,33 @@ def test_the_judge_is_named_with_its_members(call, table, tmp_path):
     assert "digits_standard-N=12-features.png" in names  # both attacks on one picture
 
 
-def test_an_attack_may_take_several_steps_for_each_of_n(call, table):
-    command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[3]"
+def test_an_attack_may_take_several_steps_for_each_of_n(call, table, without_pictures):
+    command = f"{PLAIN} suite.models=[digits_standard] suite.num_steps=[3]"
     assert call(f"{command} +suite.steps_per_n.sigma_zero=4").status == 0
     (row,) = table("out/results.csv")
     assert row["steps"] == "3"
     # The last iterate takes no gradient, but a forward pass, and so does the check.
     assert float(row["queries_k"]) == pytest.approx((2 * 12 + 2) / 1000, abs=1e-3)
-    outcome = call(f"{SUITE} +suite.steps_per_n.sigma_zero=0")
+    outcome = call(f"{PLAIN} +suite.steps_per_n.sigma_zero=0")
     assert "expected `suite: steps of sigma_zero for each of N` to be positive" in outcome.err
 
 
-def test_an_attack_may_take_a_share_of_n(call, table, tmp_path):
-    command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[10]"
+def test_an_attack_may_take_a_share_of_n(call, table, tmp_path, without_pictures):
+    command = f"{PLAIN} suite.models=[digits_standard] suite.num_steps=[10]"
     assert call(f"{command} +suite.steps_per_n.sigma_zero=0.3").status == 0
     (row,) = table("out/results.csv")
     assert row["steps"] == "10"
     (identity,) = tmp_path.glob("out/batches/*sigma_zero-10/identity.json")
     assert json.loads(identity.read_text())["attack"]["num_steps"] == 3
+
+
+def test_nets_never_share_a_file():
+    names = ["a-b/best.ckpt", "a_b/best.ckpt", "a b/best.ckpt", "last.ckpt", "M1"]
+    labels = file_labels(names)
+    assert list(labels.values()) == [
+        *("a_b_best_ckpt", "a_b_best_ckpt-2", "a_b_best_ckpt-3"),
+        *("last", "M1"),
+    ]
 
 
 def test_a_budget_beyond_the_sample_is_refused(call):
@@ -273,8 +332,8 @@ def test_a_budget_beyond_the_sample_is_refused(call):
     assert "budget=65.budget` to be at most 64" in outcome.err
 
 
-def test_a_batch_size_that_is_left_open_suits_device_and_images(call, table):
-    assert call(f"{SUITE} suite.batch_size=null suite.num_steps=[2]").status == 0
+def test_a_batch_size_that_is_left_open_suits_device_and_images(call, table, without_pictures):
+    assert call(f"{PLAIN} suite.batch_size=null suite.num_steps=[2]").status == 0
     assert {row["batch_size"] for row in table("out/results.csv")} == {"128"}
     sizes = [
         automatic_batch_size(torch.device(device), shape)
@@ -302,13 +361,14 @@ class Page(HTMLParser):
         self.words.append(" ".join(data.split()))
 
 
-def test_the_report_is_one_page_that_needs_nothing_beside_it(call, paper_nets, tmp_path):
-    assert (
-        call(f"{SUITE} suite.models=[M1,C9] suite.num_steps=[1000] suite.num_samples=3").status == 0
-    )
+def test_the_report_is_one_page_that_needs_nothing_beside_it(call, paper_nets, table, tmp_path):
+    options = "suite.models=[M1,C9] suite.num_steps=[100] suite.num_samples=3"
+    assert call(f"{SUITE} {options}").status == 0
+    (row,) = (row for row in table("out/results.csv") if row["model"] == "M1")
     page = Page((tmp_path / "out" / "report.html").read_text())
     assert {"sigma-zero", "M1", "C9", "3 of mnist"} <= set(page.words)
-    assert any(word.startswith("16 (") for word in page.words)
+    paper, delta = float(row["paper_median_l0"]), float(row["delta_median_l0"])
+    assert f"{paper:g} ({delta:+g})" in page.words
     assert any(word.startswith("not available: ") for word in page.words)
     drawn = list((tmp_path / "out").glob("*/*.png"))
     pictures = [attrs for tag, attrs in page.tags if tag == "img"]

@@ -238,6 +238,30 @@ def test_a_finished_run_can_be_judged_again(trained, call, small, tmp_path):
     assert (summary["num_steps"], summary["epochs"]) == (12, 6)
 
 
+def test_a_run_is_not_written_over_another(call, tiny, tmp_path):
+    folder = tmp_path / "run"
+    command = f"train {tiny} logger=none hydra.run.dir=run"
+    assert call(command).status == 0
+
+    def files():
+        found = (path for path in folder.rglob("*.*") if path.is_file())
+        return {path: path.read_bytes() for path in found if path.parent.name != ".hydra"}
+
+    before = files()
+    assert folder / "summary.json" in before
+    outcome = call(f"{command} seed=7 callbacks.gauge.verdict=null")
+    assert outcome.status == 2
+    assert f"{folder / 'checkpoints'} holds the checkpoints of another run" in outcome.err
+    assert len(outcome.lines) == 1
+    assert files() == before
+
+    last = folder / "checkpoints" / "last.ckpt"
+    assert call(f"{command} ckpt_path={last} callbacks.gauge.verdict=null").status == 0
+    # What the first part was found to be worth says nothing about the whole.
+    names = ("summary.json", "robustness_curve.png", "adversarial_examples.png")
+    assert not [name for name in names if (folder / name).exists()]
+
+
 def test_a_sweep_makes_one_run_each(call, tiny, tmp_path):
     outcome = call(f"train -m method=standard,sparse_at {tiny} hydra.sweep.dir=sweep")
     assert outcome.status == 0
@@ -356,7 +380,8 @@ def test_pixels_are_counted_and_named(call, tiny, tmp_path):
 
 def test_train_returns_nothing_where_nothing_is_monitored(composed, tiny, undisturbed):
     assert train(composed("train", *tiny.split(), "logger=none", "~callbacks.best")) is None
-    value = train(composed("train", *tiny.split(), "logger=none", "monitor=val/clean_acc"))
+    other = ("logger=none", "monitor=val/clean_acc", "output_dir=other")
+    value = train(composed("train", *tiny.split(), *other))
     assert 0 <= value <= 1
     assert not math.isnan(value)
 

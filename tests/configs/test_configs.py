@@ -25,7 +25,7 @@ from sztrain.cli.build import (
     make,
     plain,
 )
-from sztrain.cli.entry import register_resolvers
+from sztrain.cli.resolvers import register_resolvers
 from sztrain.data import ImageDataModule
 from sztrain.training import SparseAT
 

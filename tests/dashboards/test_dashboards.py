@@ -97,14 +97,28 @@ def test_without_a_gauge_in_any_run_it_is_one_line(project, capsys):
     assert project.saved == []
 
 
-@pytest.mark.parametrize("error", [wandb.errors.CommError("no\nway"), ValueError("no project")])
-def test_what_wandb_refuses_is_one_line(error, project, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (wandb.errors.CommError("no\nway"), "no"),
+        (ValueError("no project"), "no project"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_what_wandb_refuses_is_one_line(error, reason, project, monkeypatch, capsys):
     def refuse(self):
         raise error
 
     monkeypatch.setattr(workspaces().Workspace, "save", refuse)
     assert main(["me/nets", "--budgets", "2"]) == 2
-    assert "W&B refuses me/nets: no" in said(capsys)
+    assert said(capsys) == f"sztrain: error: W&B refuses me/nets: {reason}\n"
+
+
+@pytest.mark.parametrize("alone", [["--unit", "pixels"], ["--probe-budgets", "4"]])
+def test_what_says_nothing_without_budgets_is_refused(alone, project, capsys):
+    project.runs = [["val/robust_acc@2"]]
+    assert main(["me/nets", *alone]) == 2
+    assert "have no meaning without --budgets" in said(capsys)
 
 
 @pytest.mark.parametrize("place", ["nets", "me/", "/nets", "me/nets/x"])

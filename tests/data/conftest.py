@@ -8,6 +8,7 @@ import torch
 from sztrain.data import ImageDataModule
 from sztrain.data.augment import CropFlip
 from sztrain.data.samples import TensorSamples
+from sztrain.evaluation.records import data_digest
 
 
 class Toy(ImageDataModule):
@@ -34,6 +35,17 @@ class Toy(ImageDataModule):
 @pytest.fixture
 def toy():
     return Toy
+
+
+@pytest.fixture
+def fingerprint():
+    """What tells the samples of a part and their order apart."""
+
+    def of(data, split):
+        samples = data.part(split).samples
+        return data_digest([(samples.read(torch.arange(len(samples.labels))), samples.labels)])
+
+    return of
 
 
 @pytest.fixture

@@ -51,9 +51,9 @@ def test_digits_are_those_of_scikit_learn():
     assert abs(counts.float() - 35.9).max() < 2
 
 
-def test_digits_test_part_depends_on_the_split_seed_alone():
-    assert Digits(seed=9).fingerprint("test") == Digits().fingerprint("test")
-    assert Digits(split_seed=9).fingerprint("test") != Digits().fingerprint("test")
+def test_digits_test_part_depends_on_the_split_seed_alone(fingerprint):
+    assert fingerprint(Digits(seed=9), "test") == fingerprint(Digits(), "test")
+    assert fingerprint(Digits(split_seed=9), "test") != fingerprint(Digits(), "test")
 
 
 def test_digits_augmentation_shifts_by_one_pixel_at_most():

@@ -1,11 +1,14 @@
 """A data set under attack, with every pass counted at the net."""
 
+from dataclasses import dataclass, replace
+
 import pytest
 import torch
 from torch import nn
 from toy_training import toy_data, toy_net
 
 from sztrain.attacks import SigmaZero, SparseAutoAttack
+from sztrain.evaluation import recording
 from sztrain.evaluation.recording import counted_passes, record_attack
 from sztrain.evaluation.records import Records, batch_spans
 
@@ -72,6 +75,36 @@ def test_an_attack_that_miscounts_is_not_believed(records):
 
     list(record_attack(toy_net(), Miscounting(num_steps=3), toy_data(4), records, [range(4)]))
     assert records.cost(range(4)).num_forwards > 0
+
+
+def test_an_attack_whose_replays_no_hook_sees_counts_for_itself(records):
+    @dataclass(frozen=True, kw_only=True)
+    class Replaying(SigmaZero):
+        """Takes 100 passes that the net knows nothing of."""
+
+        def __call__(self, net, inputs, labels):
+            result = replace(self, cuda_graph=False).search(net, inputs, labels)
+            counts = (result.num_forwards, result.num_backwards)
+            forwards, backwards = (count + 100 for count in counts)
+            return replace(result, num_forwards=forwards, num_backwards=backwards)
+
+        def search(self, net, inputs, labels):
+            return super().__call__(net, inputs, labels)
+
+    attack = Replaying(num_steps=3, cuda_graph=True)
+    list(record_attack(toy_net(), attack, toy_data(4), records, [range(4)]))
+    rows, cost = records.read(range(4)), records.cost(range(4))
+    assert cost.num_forwards == sum(row.num_forwards for row in rows) > 400
+    assert cost.num_backwards == sum(row.num_backwards for row in rows) > 400
+
+
+@pytest.mark.parametrize(("peaks", "expected"), [([5, 9], 9), ([9, 9], 0)])
+def test_memory_that_the_process_had_needed_before_is_not_the_attacks(
+    records, monkeypatch, peaks, expected
+):
+    monkeypatch.setattr(recording, "peak_memory", lambda device: peaks.pop(0))
+    list(record_attack(toy_net(), SigmaZero(num_steps=2), toy_data(4), records, [range(4)]))
+    assert records.cost(range(4)).peak_memory == expected
 
 
 def test_passes_are_counted_whoever_sends_them_and_the_net_is_left_as_it_was():

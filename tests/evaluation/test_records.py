@@ -1,8 +1,10 @@
 """Records on disk: whole or not at all, of one run alone, and read as they were written."""
 
 import json
+import math
+import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from sztrain.evaluation.records import (
     total_cost,
 )
 from sztrain.files import write_whole
+from sztrain.models import Normalize
 
 IDENTITY = {"attack": {"name": "SigmaZero", "num_steps": 10, "budget": None}, "num_samples": 10}
 COST = Cost(num_samples=4, seconds=0.1, num_forwards=44, num_backwards=40, peak_memory=7)
@@ -131,7 +134,13 @@ def test_every_cut_is_noticed(tmp_path):
     "text",
     [
         *("", "{", "[]", '{"seconds": 1}'),
-        *(json.dumps(asdict(COST) | wrong) for wrong in ({"seconds": "x"}, {"num_samples": 0})),
+        *(
+            json.dumps(asdict(COST) | wrong)
+            for wrong in (
+                *({"seconds": "x"}, {"num_samples": 0}, {"num_forwards": -1}),
+                *({"seconds": value} for value in (float("nan"), float("inf"), -0.1)),
+            )
+        ),
     ],
 )
 def test_a_damaged_cost_is_refused(tmp_path, text):
@@ -153,12 +162,32 @@ def test_a_damaged_identity_is_refused_with_a_way_out_that_works(tmp_path):
     assert not Records(folder, IDENTITY).has(span)
 
 
-@pytest.mark.parametrize("l0", ["nan", "inf"])
-def test_a_record_that_contradicts_itself_is_refused(tmp_path, l0):
+@pytest.mark.parametrize(
+    ("sample", "changed"),
+    [
+        *((4, {"l0": l0}) for l0 in (*(math.nan, math.inf, -3.0, 2.5), 0.0, 5.0)),
+        *((4, counts) for counts in ({"features": 0, "pixels": 0}, {"features": 5, "pixels": 3})),
+        *((7, {"l0": l0}) for l0 in (math.nan, -math.inf, 4.0)),
+        (7, {"features": 3}),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(tmp_path, sample, changed):
     records, span = Records(tmp_path, IDENTITY), range(4, 8)
-    records.write(span, rows(span), COST)
-    path = tmp_path / "000004.csv"
-    path.write_text(path.read_text().replace(",4.0,True,", f",{l0},True,"))
+    counts = {4: (4, 2), 5: (9, 5), 6: (6, 6), 7: (0, 0)}  # sample 5 counts pixels
+    whole = [replace(r, features=counts[r.index][0], pixels=counts[r.index][1]) for r in rows(span)]
+    records.write(span, whole, COST)
+    assert records.read(span) == whole
+    damaged = [replace(row, **changed) if row.index == sample else row for row in whole]
+    records.write(span, damaged, COST)
+    with pytest.raises(InputError, match=r"000004\.csv is damaged"):
+        records.read(span)
+
+
+@pytest.mark.parametrize("l0", [-3.0, 2.5, math.nan, math.inf])
+def test_an_l0_that_cannot_be_is_refused_where_nothing_else_was_counted(tmp_path, l0):
+    records, span = Records(tmp_path, IDENTITY), range(4, 8)
+    first, *others = rows(span)
+    records.write(span, [replace(first, l0=l0), *others], COST)
     with pytest.raises(InputError, match=r"000004\.csv is damaged"):
         records.read(span)
 
@@ -221,3 +250,39 @@ def test_digests_tell_nets_and_data_apart():
     assert data_digest([(inputs[:3], labels[:3]), (inputs[3:], labels[3:])]) == whole
     assert data_digest([(inputs, labels.flip(0))]) != whole
     assert data_digest([(inputs.flip(0), labels)]) != whole
+
+
+def test_buffers_outside_the_state_dict_are_part_of_a_net():
+    nets = [Normalize([mean], [std]) for mean, std in ((0.5, 0.25), (0.5, 0.5), (0.25, 0.25))]
+    assert all(not net.state_dict() for net in nets)
+    assert len({net_digest(net) for net in nets}) == 3
+
+
+def test_of_two_evaluations_that_begin_at_once_one_has_the_folder(tmp_path, monkeypatch):
+    """The other one looked when nothing was there yet."""
+    folder = tmp_path / "M1"
+
+    def first_elsewhere(path, content, **options):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "write_whole", write_whole)
+            Records(folder, identity_there)
+        write_whole(path, content, **options)
+
+    monkeypatch.setattr(module, "write_whole", first_elsewhere)
+    identity_there = IDENTITY | {"num_samples": 11}
+    with pytest.raises(InputError, match="num_samples is 11 there and 10 here"):
+        Records(folder, IDENTITY)
+    assert [path.name for path in folder.iterdir()] == ["identity.json"]
+    shutil.rmtree(folder)
+    identity_there = IDENTITY  # as of a team
+    assert not Records(folder, IDENTITY).has(range(4))
+
+
+def test_a_picture_shows_records_only_if_it_is_no_older(tmp_path):
+    records, picture = Records(tmp_path, IDENTITY), tmp_path / "picture.png"
+    (tmp_path / "examples.safetensors").touch()
+    assert not records.precede(picture)
+    picture.touch()
+    assert records.precede(picture)
+    os.utime(picture, ns=(0, 0))
+    assert not records.precede(picture)

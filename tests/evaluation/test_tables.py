@@ -9,13 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from sztrain.attacks import GSE, LinSparse, SigmaZero
+from sztrain.attacks import GSE, PGDL0, LinSparse, SigmaZero, SparseRS
+from sztrain.evaluation.attack_names import attack_label, describe_options
 from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.records import Cost
 from sztrain.evaluation.rows import (
-    attack_label,
     budget_rows,
-    describe_options,
     missing_row,
     paper_row,
     verdict,
@@ -84,7 +83,8 @@ def test_columns_begin_with_those_of_the_paper():
     found = list(row())
     assert found[: len(header)] == header
     ours = ["num_samples", "unit", "device", "batch_size", "clean_acc", "mean_l0"]
-    ours += ["resident_gb", "options", "broken_by", "features", "pixels", "clusters", "verdict"]
+    ours += ["resident_gb", "split", "first_sample", "num_steps"]
+    ours += ["options", "broken_by", "features", "pixels", "clusters", "verdict"]
     assert found[len(header) : len(header) + len(ours)] == ours
     compared = header[header.index("asr_10") : header.index("notes")]
     pairs = [f"{kind}_{column}" for column in compared for kind in ("paper", "delta")]
@@ -109,9 +109,13 @@ def test_figures_are_in_the_units_of_the_paper():
     assert (found["device"], found["batch_size"]) == ("some GPU", 32)
 
 
-@pytest.mark.parametrize(("model", "steps"), [("M1", 1000), ("M2", 100), ("C1", 1000)])
-def test_the_papers_figures_stand_beside_ours(model, steps):
-    found = row(model=model, attack=SigmaZero(num_steps=steps), spent=cost(device="some GPU"))
+@pytest.mark.parametrize(
+    ("model", "dataset", "steps"),
+    [("M1", "mnist", 1000), ("M2", "mnist", 100), ("C1", "cifar10", 1000)],
+)
+def test_the_papers_figures_stand_beside_ours(model, dataset, steps):
+    attack, spent = SigmaZero(num_steps=steps), cost(device="some GPU")
+    found = row(model=model, dataset=dataset, attack=attack, spent=spent)
     printed = published(model, "sigma-zero", steps)
     assert found["table"] == printed["table"]
     for column in ("asr_10", "asr_50", "asr_inf", "median_l0", "time_s", "queries_k", "vram_gb"):
@@ -136,6 +140,11 @@ def test_memory_of_a_cpu_is_compared_with_nothing():
         {"attack": SigmaZero(num_steps=1000, sigma=1.0)},
         {"attack": SigmaZero(num_steps=1000, budget=24)},
         {"attack": SigmaZero(num_steps=1000, patience=100)},
+        {"split": "train"},
+        {"dataset": "folder"},
+        {"attack": SigmaZero(num_steps=100), "steps": 1000},
+        {"attack": SparseRS(num_steps=1000)},
+        {"attack": SparseRS(num_steps=2000), "steps": 1000},
     ],
 )
 def test_what_the_paper_does_not_print_is_left_open(options):
@@ -145,6 +154,21 @@ def test_what_the_paper_does_not_print_is_left_open(options):
     assert len(compared) == 14
     assert all(found[key] is None for key in compared)
     assert (found["asr_10"], found["median_l0"], found["mean_l0"]) == (25, 17, 18.5)
+
+
+def test_sparse_rs_is_granted_what_the_paper_grants_it():
+    found = row(attack=SparseRS(num_steps=4000), steps=1000)
+    assert (found["steps"], found["num_steps"]) == (1000, 4000)
+    assert found["paper_median_l0"] == float(published("M1", "Sparse-RS", 1000)["median_l0"])
+
+
+def test_a_row_says_which_samples_it_is_of(tmp_path):
+    found = row(split="train", first_sample=25)
+    assert (found["split"], found["first_sample"]) == ("train", 25)
+    write_markdown([row(), found], tmp_path / "results.md")
+    assert "| train | 25 |" in (tmp_path / "results.md").read_text()
+    write_markdown([row()], tmp_path / "results.md")  # as nearly all are
+    assert "| split |" not in (tmp_path / "results.md").read_text()
 
 
 def test_how_an_attack_is_run_keeps_the_papers_figures():
@@ -177,6 +201,10 @@ def test_memory_of_several_devices_is_nobodys():
     found = row(spent=cost(device="cpu, some GPU"))
     assert found["device"] == "cpu, some GPU"
     assert (found["vram_gb"], found["resident_gb"]) == (None, None)
+
+
+def test_memory_that_nobody_knows_is_left_open():
+    assert row(spent=cost(0))["resident_gb"] is None
 
 
 def test_who_broke_how_many_is_told():
@@ -212,9 +240,10 @@ def test_infinite_medians():
     found = row(measured(median=INF))
     assert (found["median_l0"], found["delta_median_l0"]) == (INF, INF)
     assert published("C6", "BB", 1000)["median_l0"] == "inf"
-    found = row(measured(median=INF), model="C6", attack=BB())
+    of_c6 = {"model": "C6", "dataset": "cifar10", "attack": BB()}
+    found = row(measured(median=INF), **of_c6)
     assert (found["paper_median_l0"], found["delta_median_l0"]) == (INF, 0)
-    found = row(measured(median=17.0), model="C6", attack=BB())
+    found = row(measured(median=17.0), **of_c6)
     assert found["delta_median_l0"] == -INF
 
 
@@ -237,6 +266,16 @@ def test_csv_reads_back(tmp_path):
     write_csv(rows[:1], path)  # replaced, not appended to
     assert len(pd.read_csv(path)) == 1
     assert [file.name for file in path.parent.iterdir()] == ["results.csv"]
+
+
+def test_whole_numbers_stay_whole_beside_what_is_missing(tmp_path):
+    path = tmp_path / "results.csv"
+    write_csv([row(), missing_row("M2", SigmaZero(), 1000, "no weights")], path)
+    with path.open() as file:
+        found, missing = csv.DictReader(file)
+    keys = ("num_samples", "batch_size", "first_sample", "median_l0", "paper_median_l0")
+    assert [found[key] for key in keys] == ["64", "32", "0", "17.0", "16.0"]
+    assert [missing[key] for key in keys[:4]] == [""] * 4
 
 
 def test_a_net_that_cannot_be_had_keeps_the_papers_figures():
@@ -275,6 +314,27 @@ def test_fixed_budgets_are_read_off_the_curve_beside_the_papers():
     assert budget_rows(measurement, cost(), [1, 24, 50], attack=attack, **about) == [
         rows[1] | {"options": "budget=24"}
     ]
+
+
+@pytest.mark.parametrize(
+    ("attack", "about", "beside"),
+    [
+        (PGDL0(num_steps=1000, budget=24), {}, True),
+        (SparseRS(num_steps=2000, budget=24), {}, True),
+        (SparseRS(num_steps=1000, budget=24), {}, False),
+        (SigmaZero(num_steps=100), {}, False),
+        # The paper runs these two at each budget: there is no search for the smallest in it.
+        (PGDL0(num_steps=1000), {}, False),
+        (SparseRS(num_steps=2000), {}, False),
+        (SigmaZero(num_steps=1000), {"split": "val"}, False),
+        (SigmaZero(num_steps=1000), {"dataset": "folder"}, False),
+    ],
+)
+def test_a_fixed_budget_is_compared_with_what_was_run_alike(attack, about, beside):
+    about = {"model": "M1", "dataset": "mnist", "steps": 1000} | about
+    (found,) = budget_rows(measured(), cost(), [24], attack=attack, **about)
+    assert (found["paper_asr"] is not None) == beside
+    assert found["num_steps"] == attack.num_steps
 
 
 @pytest.mark.parametrize(

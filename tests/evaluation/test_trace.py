@@ -241,7 +241,7 @@ def test_passes_after_the_search_is_over_are_left_out(monkeypatch):
     expected = trace_attack(net, attack, inputs, labels, keep="all")
     passes = []
     net.register_forward_hook(lambda *_: passes.append(1))
-    monkeypatch.setattr("sztrain.attacks.sigma_zero.steps_between_looks", lambda device: 8)
+    monkeypatch.setattr("sztrain.attacks.sigma_zero.steps_between_syncs", lambda device: 8)
     found = trace_attack(net, attack, inputs, labels, keep="all")
     assert len(passes) > expected.num_steps + 2  # it went on after the end
     assert found.num_steps == expected.num_steps

@@ -115,8 +115,9 @@ def test_damaged_examples_are_refused_and_missing_ones_are_waited_for(records, s
 
 
 def test_the_table_has_a_row_for_each_attack_and_source_and_a_column_for_each_target():
+    about = {"options": "", "steps": 100, "unit": "features"}
     rows = [
-        {"attack": attack, "options": "", "steps": 100, "source": a, "target": b, "fooled": share}
+        about | {"attack": attack, "source": a, "target": b, "fooled": share}
         for attack, a, b, share in [
             ("GSE", "A", "B", 25.0),
             ("GSE", "A", "C", None),
@@ -130,4 +131,15 @@ def test_the_table_has_a_row_for_each_attack_and_source_and_a_column_for_each_ta
         ["GSE", "100", "A", "", "25", ""],
         ["GSE", "100", "B", "75", "", ""],
         ["ASLO", "100", "A", "", "5", ""],
+    ]
+
+
+def test_features_and_pixels_have_rows_of_their_own():
+    about = {"attack": "GSE", "options": "", "steps": 100, "source": "A", "target": "B"}
+    rows = [about | {"unit": u, "fooled": f} for u, f in (("features", 25.0), ("pixels", 75.0))]
+    headings, body = transfer_table(rows)
+    assert headings == ["attack", "N", "unit", "examples from", "on B"]
+    assert [[cell.ours for cell in row] for row in body] == [
+        ["GSE", "100", "features", "A", "25"],
+        ["GSE", "100", "pixels", "A", "75"],
     ]

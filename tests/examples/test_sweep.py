@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from sztrain.cli.entry import register_resolvers
+from sztrain.cli.resolvers import register_resolvers
 
 ROOT = Path(__file__).parents[2]
 SWEEP = yaml.safe_load((ROOT / "examples" / "sweep.yaml").read_text())

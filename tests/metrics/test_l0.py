@@ -157,6 +157,11 @@ def test_other_misuse_is_refused():
         RobustAccuracy(D, -1)
     with pytest.raises(InputError, match="budget"):
         AttackSuccessRate(D, -1)
+    for measure in (AttackSuccessRate, RobustAccuracy):
+        with pytest.raises(InputError, match=r"expected `budget` to be a whole number, got 2\.5"):
+            measure(D, 2.5)
+    with pytest.raises(InputError, match="expected `num_features` to be a whole number"):
+        MedianL0(D + 0.5)
     with pytest.raises(InputError, match="unit"):
         RobustnessCurve(D, unit="voxels")
     with pytest.raises(InputError, match="unit"):
@@ -166,8 +171,18 @@ def test_other_misuse_is_refused():
 def test_functional_budgets_are_checked():
     histogram = functional.l0_histogram(torch.zeros(1), D)
     for rate in (functional.attack_success_rate, functional.robust_accuracy):
-        with pytest.raises(InputError, match="budget"):
-            rate(histogram, -1)
+        for budget in (-1, 2.5):
+            with pytest.raises(InputError, match="budget"):
+                rate(histogram, budget)
+
+
+@pytest.mark.parametrize("measure", [AttackSuccessRate, RobustAccuracy])
+def test_without_a_budget_any_is_meant(measure):
+    metrics = measure(D), measure(D, None)
+    for metric in metrics:
+        metric.update(torch.tensor([0.0, D, INF]))
+    expected = 2 / 3 if measure is AttackSuccessRate else 1 / 3
+    assert [metric.compute().item() for metric in metrics] == pytest.approx([expected] * 2)
 
 
 @pytest.mark.parametrize("metric", [metric for metric, _ in references([0.0])][:-1])

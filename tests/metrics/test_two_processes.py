@@ -1,13 +1,14 @@
 """Two processes that each see a part of the samples report the figures of all of them.
 
-The processes run this very file as a program: under pytest's importlib mode, a spawned process
-could not import the test module to find its function.
+One is that of the test, the other runs this very file as a program: under pytest's importlib mode,
+a spawned process could not import the test module to find its function.
 """
 
 import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 import torch
@@ -19,35 +20,33 @@ PARTS = [[0.0, 1.0, 1.0, 2.0, 2.0], [8.0, float("inf"), 3.0]]
 
 
 def report(rank: int, folder: str) -> dict[str, float]:
-    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    metrics = l0_metrics(12, budgets=[2])
-    metrics.add_metrics({"curve": RobustnessCurve(12)})
-    for batch in (PARTS[rank][:1], PARTS[rank][1:]):
-        metrics.update(torch.tensor(batch))
-    figures = {key: value.tolist() for key, value in metrics.compute().items()}
-    dist.destroy_process_group()
-    return figures
+    meeting = f"file://{folder}/rendezvous"
+    dist.init_process_group("gloo", meeting, timedelta(seconds=120), rank=rank, world_size=2)
+    try:
+        metrics = l0_metrics(12, budgets=[2])
+        metrics.add_metrics({"curve": RobustnessCurve(12)})
+        for batch in (PARTS[rank][:1], PARTS[rank][1:]):
+            metrics.update(torch.tensor(batch))
+        return {key: value.tolist() for key, value in metrics.compute().items()}
+    finally:
+        dist.destroy_process_group()
 
 
 def test_two_processes_report_the_figures_of_all_samples(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(tmp_path)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    other = subprocess.Popen(
+        [sys.executable, __file__, "1", str(tmp_path)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
-        outputs = [process.communicate(timeout=120)[0] for process in processes]
+        figures_here = report(0, str(tmp_path))
+        output = other.communicate(timeout=120)[0]
     finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0]
-    for output in outputs:
-        figures = json.loads(output.splitlines()[-1])
+        other.kill()
+    assert other.returncode == 0
+    for figures in (figures_here, json.loads(output.splitlines()[-1])):
         # Sorted: 0 1 1 2 2 3 8 inf. A mean of the medians of the parts, 1 and 8, would be 4.5.
         assert figures["median_l0"] == 2
         assert figures["mean_l0"] == pytest.approx(17 / 7)

@@ -227,7 +227,7 @@ def test_dropout_acts_in_training_alone():
     ("factory", "arguments", "match"),
     [
         (wrn28, {"depth": 27}, r"`depth` to be 6n \+ 4"),
-        (wrn28, {"depth": 4}, "`depth` to be a whole number of at least 10"),
+        (wrn28, {"depth": 4}, "`depth` to be at least 10"),
         (wrn28, {"width": 0}, "`width`"),
         (wrn28, {"dropout": 1.0}, "`dropout`"),
         (wrn28, {"dropout": -0.1}, "`dropout`"),

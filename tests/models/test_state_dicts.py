@@ -9,13 +9,16 @@ from urllib.error import HTTPError
 
 import pytest
 import torch
+from torch import nn
 
 from sztrain.errors import InputError, UnavailableError
 from sztrain.models import state_dicts
 from sztrain.models.state_dicts import (
     bare_weights,
     cannot_download,
+    check_finite,
     download,
+    load_strictly,
     require_answer,
 )
 
@@ -117,3 +120,19 @@ def test_bare_weights(key, prefix):
 def test_bare_weights_of_something_else(value):
     with pytest.raises(InputError, match="x holds no state dict"):
         bare_weights(value, "x")
+
+
+def test_infinities_are_refused_in_parameters_alone():
+    """Some defences keep a threshold of infinity."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    net.register_buffer("threshold", torch.tensor(torch.inf))
+    check_finite(net, "it")
+    load_strictly(net, net.state_dict(), "it")
+    net.threshold.fill_(torch.nan)
+    with pytest.raises(InputError, match="NaN or infinite in 1 of 8 entries, first in threshold"):
+        check_finite(net, "it")
+    net.threshold.fill_(0)
+    with torch.no_grad():
+        net[1].bias[0] = -torch.inf
+    with pytest.raises(InputError, match=r"first in 1\.bias"):
+        load_strictly(net, net.state_dict(), "it")

@@ -66,16 +66,17 @@ def test_published_net_has_its_clean_accuracy(name, clean_accuracy):
 
 def test_the_shipped_mnist_net_withstands_what_breaks_m1():
     """With all five attacks more is broken, of M1 nearly all: see the README."""
-    inputs, labels = mnist_test_images(64)
+    inputs, labels = mnist_test_images(32)
 
     def left(net):
-        attacks = (
-            SigmaZero(num_steps=100, budget=24),
-            SigmaZero(num_steps=100, budget=24, step_rule="sgd"),
-            SparsePGD(num_steps=100, budget=24),
-        )
-        broken = [attack(net, inputs, labels).success for attack in attacks]
-        return 1 - torch.stack(broken).any(dim=0).float().mean().item()
+        robust = torch.arange(len(labels))
+        for attack in (
+            SigmaZero(num_steps=60, budget=24),
+            SigmaZero(num_steps=60, budget=24, step_rule="sgd"),
+            SparsePGD(num_steps=60, budget=24),
+        ):  # what one has broken the next need not
+            robust = robust[~attack(net, inputs[robust], labels[robust]).success]
+        return len(robust) / len(labels)
 
     assert left(published_net("M1")) < 0.4 < 0.6 < left(load_net("mnist_sparse_at"))
 

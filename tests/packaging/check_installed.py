@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 import sztrain
-from sztrain.cli.entry import register_resolvers
+from sztrain.cli.resolvers import register_resolvers
 from sztrain.evaluation.published import fixed_budget_rows, minimum_norm_rows, net_rows
 from sztrain.models import CARDS, describe_net, load_net
 

@@ -1,0 +1,87 @@
+"""The data that a net brings along: its data set, and what a checkpoint says of it."""
+
+import json
+from typing import Any
+
+# What Hydra reads the command line with: it alone knows which words are values of its flags.
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from sztrain.errors import InputError
+
+# Which samples there are, and in which form.
+_CARRIED = (
+    "root",
+    "image_size",
+    "num_classes",
+    "in_channels",
+    "split_seed",
+    "val_fraction",
+    "test_fraction",
+)
+
+
+def data_of_net(name: str) -> tuple[str, dict[str, Any]]:
+    """Name of a net's data set, and the options of it that a checkpoint brings along.
+
+    Raises:
+        InputError: there is no such net.
+
+    Example:
+        >>> data_of_net("M1")
+        ('mnist', {})
+    """
+    from sztrain.models import describe_net  # imports torch, which not every command needs
+
+    described = describe_net(name)["data"]
+    assert isinstance(described, dict)
+    options = {key: described[key] for key in _CARRIED if described.get(key) is not None}
+    return str(described["name"]), options
+
+
+def with_data_of_net(args: list[str]) -> list[str]:
+    """Add ``data=`` of the net's own data set where the command names a net but no data.
+
+    A checkpoint also brings the data options it was trained with; the command's own win.
+
+    Args:
+        args: command-line arguments.
+
+    Raises:
+        InputError: no such net, or nets of several data sets.
+
+    Example:
+        >>> with_data_of_net(["net=M1", "attack.num_steps=10", "--config-dir", "conf"])
+        ['net=M1', 'attack.num_steps=10', 'data=mnist', '--config-dir', 'conf']
+    """
+    overrides = get_args_parser().parse_known_args(args)[0].overrides
+    try:
+        given = OverridesParser.create().parse_overrides(overrides)
+    except HydraException:
+        return args  # Hydra itself says what is wrong with it
+    chosen = [override for override in given if override.key_or_group == "net"]
+    if not chosen or any(override.key_or_group == "data" for override in given):
+        return args
+    if chosen[-1].is_sweep_override():
+        raise InputError("a sweep over nets needs data=...; or evaluate them together: net=[a,b]")
+    nets = chosen[-1].value()
+    names = nets if isinstance(nets, list) else [nets]
+    if names in ([], [None]):
+        return args  # evaluate says what is wrong with it
+    found = {str(name): data_of_net(str(name)) for name in names}
+    datasets = {dataset for dataset, _ in found.values()}
+    if len(datasets) > 1:
+        listed = ", ".join(f"{name} ({dataset})" for name, (dataset, _) in found.items())
+        raise InputError(f"these nets are of several data sets: {listed}; evaluate them apart")
+    first, *others = (options for _, options in found.values())
+    taken = {override.key_or_group for override in given}
+    extra = [
+        f"++data.{key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in first.items()
+        if f"data.{key}" not in taken
+        and all(key in options and options[key] == value for options in others)
+    ]
+    # Hydra takes overrides in one block: behind a flag it would not know the new ones.
+    end = len(args) - args[::-1].index(overrides[-1])
+    return [*args[:end], f"data={datasets.pop()}", *extra, *args[end:]]

@@ -1,0 +1,75 @@
+"""What an attack is called in tables, legends and file names."""
+
+from collections.abc import Collection
+from dataclasses import MISSING, fields
+from typing import Any
+
+from sztrain.types import Attack
+
+PAPER_NAMES = {"SigmaZero": "sigma-zero", "PGDL0": "PGD-l0", "SparseRS": "Sparse-RS"}
+"""Attacks as the paper's tables call them; others go by the name of their class."""
+
+
+def paper_name(attack: Attack) -> str:
+    """An attack as the paper's tables call it.
+
+    Example:
+        >>> from sztrain.attacks import GSE, SigmaZero
+        >>> paper_name(SigmaZero()), paper_name(GSE())
+        ('sigma-zero', 'GSE')
+    """
+    name = type(attack).__name__
+    return PAPER_NAMES.get(name, name)
+
+
+def describe_options(attack: Attack, named: Collection[str] = ()) -> str:
+    """The options in which an attack differs from its defaults; steps and unit stand elsewhere.
+
+    Args:
+        attack: the attack.
+        named: options to name in any case.
+
+    Example:
+        >>> from sztrain.attacks import SigmaZero
+        >>> describe_options(SigmaZero(num_steps=10, sigma=0.1, tau=0.5))
+        'sigma=0.1 tau=0.5'
+    """
+    changed = changed_options(attack)
+    shown = {
+        field.name: getattr(attack, field.name)
+        for field in fields(attack)
+        if field.name in named
+        or (field.name in changed and field.name not in ("num_steps", "unit"))
+    }
+    return " ".join(f"{k}={_shortened(v)}" for k, v in shown.items())
+
+
+def _shortened(value: Any) -> Any:
+    """96/255, say, without its last digits, and names without brackets and quotes."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    return "+".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def attack_label(attack: Attack) -> str:
+    """An attack in legends and file names: its class, and the options it is called with.
+
+    Example:
+        >>> from sztrain.attacks import SigmaZero
+        >>> attack_label(SigmaZero(num_steps=10, patience=5))
+        'SigmaZero patience=5'
+    """
+    return f"{type(attack).__name__} {describe_options(attack)}".rstrip()
+
+
+def changed_options(attack: Attack) -> dict[str, Any]:
+    """The options in which an attack differs from its defaults.
+
+    Example:
+        >>> from sztrain.attacks import SigmaZero
+        >>> changed_options(SigmaZero(num_steps=10))
+        {'num_steps': 10}
+    """
+    values = {field.name: getattr(attack, field.name) for field in fields(attack)}
+    defaults = {field.name: field.default for field in fields(attack)}
+    return {k: v for k, v in values.items() if defaults[k] is MISSING or defaults[k] != v}

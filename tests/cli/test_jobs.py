@@ -1,0 +1,62 @@
+"""What the records of a job depend on."""
+
+from dataclasses import replace
+
+import pytest
+from torch.utils.data import Subset
+
+from sztrain.attacks import SigmaZero
+from sztrain.cli.jobs import Job, Selection
+from sztrain.data import Digits
+from sztrain.errors import InputError
+from sztrain.models import load_net, preact_resnet18, save_net
+
+SIZE = {"num_classes": 10, "in_channels": 1, "width": 1}
+
+
+@pytest.fixture
+def job_of(tmp_path):
+    data = Digits()
+    data.setup()
+    net = preact_resnet18(**SIZE)
+    path = str(tmp_path / "net.safetensors")
+
+    def job(**options):
+        """Of a net whose weights are always the same."""
+        spec = {"_target_": "sztrain.models.preact_resnet18", **SIZE, **options}
+        described = {"net": spec, "data": {"name": "digits"}, "unit": "features"}
+        save_net(net, described | {"method": {"name": "standard"}}, path)
+        return Job(
+            label="net",
+            model=path,
+            net=load_net(path),
+            attack=SigmaZero(num_steps=2),
+            steps=2,
+            selection=Selection(data, Subset(data.part("test"), range(4))),
+            batch_size=4,
+            budgets=[],
+            output_dir=tmp_path,
+        )
+
+    return job
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activation": "softplus"}, "architecture.activation is relu there and softplus here"),
+        ({"mean": [0.5], "std": [0.25]}, "architecture.mean is None there and "),
+    ],
+)
+def test_records_of_a_net_with_the_same_weights_are_refused(job_of, options, message):
+    for _ in range(2):
+        assert not job_of(activation="relu").records.has(range(4))
+    with pytest.raises(InputError, match=message):
+        _ = job_of(**{"activation": "relu"} | options).records
+
+
+def test_records_of_a_net_in_another_layout_are_refused(job_of):
+    job = job_of()
+    assert not job.records.has(range(4))
+    with pytest.raises(InputError, match="channels_last is False there and True here"):
+        _ = replace(job, channels_last=True).records
