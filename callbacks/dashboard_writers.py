@@ -87,7 +87,7 @@ class CsvWriter:
 
     ``robustness_curves.csv``, ``class_l0.csv`` and ``l0_histogram.csv``: every measurement adds its
     rows, which say its stage and epoch. As with ``metrics.csv``, a training that goes on in the
-    same folder starts them anew.
+    same folder starts them anew; ``train.py`` sets those of its first part aside.
 
     Args:
         logger: a ``CSVLogger``.

@@ -4,6 +4,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from sztrain.errors import InputError
@@ -80,3 +81,20 @@ def write_whole(path: str | Path, content: str | bytes, *, replace: bool = True)
     """
     with whole_file(path, replace=replace) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def set_aside(path: Path) -> None:
+    """Keep a file that is about to be begun anew, under the first free number.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "metrics.csv"
+        >>> for text in ("first", "second"):
+        ...     _ = path.write_text(text)
+        ...     set_aside(path)
+        >>> {file.name: file.read_text() for file in sorted(path.parent.iterdir())}
+        {'metrics.1.csv': 'first', 'metrics.2.csv': 'second'}
+    """
+    if path.is_file():
+        numbered = (path.with_name(f"{path.stem}.{i}{path.suffix}") for i in count(1))
+        path.rename(next(kept for kept in numbered if not kept.exists()))

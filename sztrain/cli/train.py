@@ -40,9 +40,11 @@ from sztrain.cli.verdict import judge
 from sztrain.cli.wandb_run import ended_run
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError, require_count
+from sztrain.files import set_aside
 from sztrain.norms import check_budgets
 from sztrain.training import AdversarialTraining, RobustClassifier
 
+_TABLES = ("metrics.csv", "robustness_curves.csv", "class_l0.csv", "l0_histogram.csv")
 _OF_THE_VERDICT = ("summary.json", "robustness_curve.png", "adversarial_examples.png")
 
 
@@ -87,6 +89,8 @@ def train(cfg: DictConfig) -> float | None:
         output_dir.mkdir(parents=True, exist_ok=True)
         for name in _OF_THE_VERDICT:  # where there is none, an older one's would be taken for it
             (output_dir / name).unlink(missing_ok=True)
+        for name in _TABLES:  # begun anew by a training that goes on in its own folder
+            set_aside(output_dir / name)
         OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
     last = _last_file(callbacks.get("last"))
     resumable = partial(_resumable, last, _written(last), cfg.ckpt_path)

@@ -165,6 +165,19 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(trained, call, table, small
     assert summary["train_seconds"] > trained.summary["train_seconds"]
 
 
+def test_a_run_that_goes_on_in_its_folder_keeps_its_tables(call, tiny, table, tmp_path):
+    command = f"train {tiny} logger=csv hydra.run.dir=run"
+    assert call(command).status == 0
+    before = (tmp_path / "run" / "metrics.csv").read_bytes()
+    outcome = call(f"{command} trainer.max_epochs=2 ckpt_path=run/checkpoints/last.ckpt")
+    assert outcome.status == 0, outcome.err
+    assert (tmp_path / "run" / "metrics.1.csv").read_bytes() == before
+    rows = table("run/metrics.csv")
+    assert {row["epoch"] for row in rows if row["train/loss"]} == {"1"}
+    for name in ("robustness_curves", "class_l0", "l0_histogram"):
+        assert (tmp_path / "run" / f"{name}.1.csv").is_file()
+
+
 def test_another_method_does_not_go_on(trained, call, small):
     outcome = call(f"train {small} method=trades ckpt_path={trained.last} hydra.run.dir=on")
     assert outcome.status == 2
