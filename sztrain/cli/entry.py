@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from sztrain.cli.interrupts import interrupts_held_back
 from sztrain.cli.messages import CONFIG_MODULE, one_line
 from sztrain.cli.net_data import with_data_of_net
 from sztrain.cli.resolvers import register_resolvers
@@ -46,13 +47,15 @@ def evaluate_main() -> None:
 
 
 def _train(cfg: DictConfig) -> float | None:
-    from sztrain.cli.train import train  # imports torch: not before the config is known to be good
+    with interrupts_held_back():  # imports torch: not before the config is known to be good
+        from sztrain.cli.train import train
 
     return train(cfg)
 
 
 def _evaluate(cfg: DictConfig) -> None:
-    from sztrain.cli.evaluate import evaluate
+    with interrupts_held_back():
+        from sztrain.cli.evaluate import evaluate
 
     evaluate(cfg)
 

@@ -8,6 +8,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from sztrain.cli.interrupts import interrupts_held_back
 from sztrain.errors import InputError
 
 # Which samples there are, and in which form.
@@ -32,7 +33,8 @@ def data_of_net(name: str) -> tuple[str, dict[str, Any]]:
         >>> data_of_net("M1")
         ('mnist', {})
     """
-    from sztrain.models import describe_net  # imports torch, which not every command needs
+    with interrupts_held_back():  # imports torch, which not every command needs
+        from sztrain.models import describe_net
 
     described = describe_net(name)["data"]
     assert isinstance(described, dict)
