@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
 from sztrain.callbacks.alarms import raise_alarm
+from sztrain.callbacks.smoke_test import is_smoke_test
 from sztrain.callbacks.sparse_robustness import gauges_of
 from sztrain.errors import InputError, require_at_least, require_count, require_in
 from sztrain.types import Attack
@@ -190,7 +191,7 @@ class CollapseGuard(Callback):
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics, is_complete = self._figures(trainer)
-        if "train/adv_acc" not in metrics or getattr(trainer, "fast_dev_run", False):
+        if "train/adv_acc" not in metrics or is_smoke_test(trainer):
             return
         state = self._state
         signs = self.rule.signs(metrics, state.best_clean, state.best_robust, self.monitor)

@@ -1,8 +1,6 @@
 """Sparse robustness: gauges median l0 beside a training."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from math import ceil
 from typing import Any
 
@@ -13,9 +11,8 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from typing_extensions import override
 
-from sztrain.attacks import AttackMix, SigmaZero, SparseAutoAttack
+from sztrain.attacks import SigmaZero
 from sztrain.attacks.base import require_attack, validate_batch
-from sztrain.attacks.fixed_budget import FixedBudgetAttack
 from sztrain.callbacks._adapters import (
     AttackedNet,
     BatchHook,
@@ -29,6 +26,7 @@ from sztrain.callbacks._image_space import ImageSpace
 from sztrain.callbacks._pace import Pace
 from sztrain.callbacks._progress import attack_bar
 from sztrain.callbacks.sample_store import SampleStore
+from sztrain.callbacks.smoke_test import is_smoke_test, shortened
 from sztrain.errors import InputError, require_count
 from sztrain.evaluation.measurement import Measurement, Tally
 from sztrain.evaluation.probe import ProbeTally, check_probe
@@ -209,7 +207,7 @@ class SparseRobustness(Callback):
             self._advice = Advice()
         self._advice.speaks = trainer.is_global_zero
         require_forward(pl_module, self.forward)
-        if not _is_smoke_test(trainer):  # which shortens them
+        if not is_smoke_test(trainer):  # which shortens them
             for name, attack in self._attacks().items():
                 _check_search(name, attack)
         # First, since others put the weights of the training back at the end of the validation.
@@ -320,8 +318,8 @@ class SparseRobustness(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, attack: Attack
     ) -> dict[str, float]:
         probe = self.probe if stage == "val" else None
-        is_smoke_test = _is_smoke_test(trainer)
-        if is_smoke_test:
+        smoke_test = is_smoke_test(trainer)
+        if smoke_test:
             attack, probe = shortened(attack), None if probe is None else shortened(probe)
         store, net, device = self._stores[stage], self._attacked(pl_module), pl_module.device
         tally = Tally(store.inputs.shape[1:], attack.unit, self.budgets, device, self.num_examples)
@@ -332,17 +330,17 @@ class SparseRobustness(Callback):
             attack_bar(trainer, f"{stage} attack", len(store.labels)) as advance,
         ):
             self._check_outputs(pl_module, store)
-            if not is_smoke_test:
+            if not smoke_test:
                 self._advice.on_labels(_extremes(pl_module, store.labels))
             for attacked in attack_batches(net, attack, self._batches(stage), device):
                 tally.add(net, attacked)
                 if both is not None:
                     both.add(net, attacked.inputs, attacked.labels, attacked.result.l0)
-                if not is_smoke_test:
+                if not smoke_test:
                     self._advice.on_attacked(net, attacked)
                 advance(len(attacked.labels), f"median ℓ0 {tally.running_median:g} {attack.unit}")
         self.measurements[stage] = tally.measurement()
-        if not is_smoke_test:
+        if not smoke_test:
             self._advice.on_measurement(self.measurements[stage])
         values = _figures(self.measurements[stage]) | (both.values() if both is not None else {})
         return {f"{stage}/{key}": value for key, value in values.items()}
@@ -377,10 +375,6 @@ def gauges_of(trainer: pl.Trainer) -> list[SparseRobustness]:
     return [callback for callback in callbacks if isinstance(callback, SparseRobustness)]
 
 
-def _is_smoke_test(trainer: pl.Trainer) -> bool:
-    return bool(getattr(trainer, "fast_dev_run", False))
-
-
 def _check_search(name: str, attack: Attack) -> None:
     check = getattr(attack, "check_search", None)
     if check is not None:
@@ -406,22 +400,3 @@ def _extremes(pl_module: pl.LightningModule, labels: Tensor) -> Tensor:
     """The smallest and the largest label of every process."""
     gathered = pl_module.all_gather(torch.stack(labels.aminmax()).to(pl_module.device))
     return torch.as_tensor(gathered).flatten()
-
-
-def shortened(attack: Attack) -> Attack:
-    """The attack as a smoke test runs it: as few steps as it takes, and no search for a budget.
-
-    Example:
-        >>> shortened(SigmaZero(num_steps=1000)).num_steps
-        1
-    """
-    changes: dict[str, Any] = {}
-    if isinstance(attack, SparseAutoAttack):
-        changes["num_queries"] = 1
-    if isinstance(attack, AttackMix | FixedBudgetAttack | SparseAutoAttack):
-        changes["budget"] = attack.budget or 1
-    # Some refuse a single step, and a mix what one of its members refuses.
-    for num_steps in range(1, attack.num_steps):
-        with suppress(InputError):
-            return replace(attack, num_steps=num_steps, **changes)
-    return replace(attack, **changes)

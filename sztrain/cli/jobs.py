@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Subset
 
 from sztrain.data import ImageDataModule, Split, in_one_line
 from sztrain.evaluation.changes import mean_changes
+from sztrain.evaluation.identity import data_digest, net_digest
 from sztrain.evaluation.measurement import Examples, Measurement, Tally
 from sztrain.evaluation.recording import record_attack
 from sztrain.evaluation.records import (
@@ -31,8 +32,6 @@ from sztrain.evaluation.records import (
     Records,
     batch_spans,
     common_cells,
-    data_digest,
-    net_digest,
     total_cost,
 )
 from sztrain.evaluation.rows import PAPER_BUDGETS

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer
 
 from sztrain.callbacks import RobustnessDashboard, SparseRobustness
-from sztrain.callbacks.sparse_robustness import shortened
+from sztrain.callbacks.smoke_test import is_smoke_test, shortened
 from sztrain.cli.report import print_verdict
 from sztrain.data import ImageDataModule
 from sztrain.evaluation.summary import training_summary, verdict_figures, write_json
@@ -45,7 +45,7 @@ def judge(
     attack_seconds = getattr(method, "attack_seconds", 0.0)
     train_seconds = timer.time_elapsed("train") if isinstance(timer, Timer) else None
     checkpoint = best.best_model_path if isinstance(best, ModelCheckpoint) else ""
-    smoke_test = getattr(trainer, "fast_dev_run", False)
+    smoke_test = is_smoke_test(trainer)
     judged = isinstance(gauge, SparseRobustness) and gauge.verdict is not None
     two = judged and not smoke_test and last_samples != 0 and _is_another(checkpoint, trainer)
     last = _last_figures(trainer, method, data, gauge, last_samples) if two else None

@@ -2,22 +2,21 @@
 
 import csv
 import gzip
-import hashlib
 import io
 import json
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from sztrain.errors import InputError
+from sztrain.evaluation.identity import claim_folder, damaged, read_json
 from sztrain.evaluation.measurement import Examples
 from sztrain.files import write_whole
 
@@ -125,19 +124,7 @@ and 100 here; choose another folder or remove that one
     ) -> None:
         self.folder = Path(folder)
         self.keeps_adv_inputs = keeps_adv_inputs
-        path = self.folder / "identity.json"
-        wanted = json.loads(json.dumps(identity))
-        # Looked for first: where another process has records, its identity is there by now.
-        has_records = any(self.folder.glob("*.csv"))
-        if not path.is_file():
-            if has_records:
-                raise InputError(
-                    f"{self.folder} has records of which {path.name} is missing, so nobody knows "
-                    "what they are of; choose another folder or remove that one"
-                )
-            write_whole(path, json.dumps(wanted, indent=1) + "\n", replace=False)
-        # Also of a folder that was new: another process may have been first.
-        _require_same(_read_identity(path), wanted, self.folder)
+        claim_folder(self.folder, identity)
 
     def has(self, span: range) -> bool:
         """Whether the batch of the samples ``span`` is done and all of its files are there."""
@@ -172,11 +159,11 @@ and 100 here; choose another folder or remove that one
             text = path.read_text(encoding="utf-8")
             rows = [_parse(row) for row in csv.DictReader(io.StringIO(text))]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(_damaged(path, f"it cannot be read ({error})")) from error
+            raise InputError(damaged(path, f"it cannot be read ({error})")) from error
         whole = [row.index for row in rows] == list(span) and all(map(_is_possible, rows))
         if not (whole and text.endswith("\n")):  # half a number may be a number
             found = f"it does not hold the samples {span[0]} to {span[-1]}, each whole"
-            raise InputError(_damaged(path, found))
+            raise InputError(damaged(path, found))
         return rows
 
     def cost(self, span: range) -> Cost:
@@ -186,13 +173,13 @@ and 100 here; choose another folder or remove that one
             InputError: the file is damaged.
         """
         path = self._cost_path(span)
-        values = _read_json(path)
+        values = read_json(path)
         try:
             cost = Cost(**values)
         except TypeError as error:
-            raise InputError(_damaged(path, f"it cannot be read ({error})")) from error
+            raise InputError(damaged(path, f"it cannot be read ({error})")) from error
         if cost.num_samples != len(span) or not _is_cost(cost):
-            raise InputError(_damaged(path, f"it does not hold the cost of {len(span)} samples"))
+            raise InputError(damaged(path, f"it does not hold the cost of {len(span)} samples"))
         return cost
 
     def write_adv_inputs(self, span: range, adv_inputs: Tensor) -> None:
@@ -214,9 +201,9 @@ and 100 here; choose another folder or remove that one
         try:
             adv_inputs = load(gzip.decompress(path.read_bytes()))["adv_inputs"]
         except (OSError, EOFError, ValueError, KeyError, zlib.error, SafetensorError) as error:
-            raise InputError(_damaged(path, f"it cannot be read ({error})")) from error
+            raise InputError(damaged(path, f"it cannot be read ({error})")) from error
         if len(adv_inputs) != len(span):
-            raise InputError(_damaged(path, f"it does not hold {len(span)} examples"))
+            raise InputError(damaged(path, f"it does not hold {len(span)} examples"))
         return adv_inputs
 
     def write_examples(self, examples: Examples) -> None:
@@ -235,7 +222,7 @@ and 100 here; choose another folder or remove that one
             return Examples(**load(self._examples_path.read_bytes()))
         except (OSError, ValueError, TypeError, SafetensorError) as error:
             raise InputError(
-                _damaged(self._examples_path, f"it cannot be read ({error})")
+                damaged(self._examples_path, f"it cannot be read ({error})")
             ) from error
 
     def precede(self, picture: Path) -> bool:
@@ -309,41 +296,6 @@ def total_cost(costs: Iterable[Cost]) -> Cost:
     )
 
 
-def net_digest(net: nn.Module) -> str:
-    """Checksum of a net's weights and buffers, those that its state dict leaves out included.
-
-    What is computed with them it cannot tell: two nets may differ in an activation alone.
-
-    Example:
-        >>> net_digest(nn.Linear(2, 2)) == net_digest(nn.Linear(2, 2))
-        False
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted({**net.state_dict(), **dict(net.named_buffers())}.items()):
-        digest.update(name.encode())
-        _update(digest, tensor)
-    return digest.hexdigest()
-
-
-def data_digest(batches: Iterable[tuple[Tensor, Tensor]]) -> str:
-    """Checksum of samples and their labels, whatever batches they come in.
-
-    Example:
-        >>> x, y = torch.rand(4, 2), torch.arange(4)
-        >>> data_digest([(x, y)]) == data_digest([(x[:1], y[:1]), (x[1:], y[1:])])
-        True
-    """
-    samples, classes = hashlib.sha256(), hashlib.sha256()
-    for inputs, labels in batches:
-        _update(samples, inputs)
-        _update(classes, labels)
-    return hashlib.sha256(samples.digest() + classes.digest()).hexdigest()
-
-
-def _update(digest: "hashlib._Hash", tensor: Tensor) -> None:
-    digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-
-
 def _parse(row: Mapping[str, str]) -> Record:
     return Record(
         index=int(row["index"]),
@@ -372,52 +324,9 @@ def _is_possible(row: Record) -> bool:
     return whole and (row.features is None or row.l0 in (row.features, row.pixels))
 
 
-def _damaged(path: Path, what: str) -> str:
-    return f"{path} is damaged: {what}; remove it, and the same command makes it again"
-
-
 def _is_cost(cost: Cost) -> bool:
     """Whether every value is one that its field can have: JSON holds what it is given."""
     numbers = [value for name, value in vars(cost).items() if name != "device"]
     return isinstance(cost.device, str) and all(
         type(value) in (int, float) and 0 <= value < math.inf for value in numbers
     )
-
-
-def _read_identity(path: Path) -> dict[str, Any]:
-    try:
-        return _read_json(path)
-    except InputError as error:
-        raise InputError(
-            f"{path} is damaged, so nobody knows what the records beside it are of; "
-            f"choose another folder or remove {path.parent}"
-        ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(_damaged(path, f"it cannot be read ({error})")) from error
-    if not isinstance(values, dict):
-        raise InputError(_damaged(path, "it is no JSON object"))
-    return values
-
-
-def _require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
-    there, here = dict(_flat(found)), dict(_flat(wanted))
-    # Checksums last: they differ for a reason that another key may name.
-    for key in sorted(there.keys() | here.keys(), key=lambda key: (key in ("net", "data"), key)):
-        if there.get(key) != here.get(key):
-            raise InputError(
-                f"{folder} has records of another run: {key} is {there.get(key)} there and "
-                f"{here.get(key)} here; choose another folder or remove that one"
-            )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -30,7 +30,7 @@ from toy_training import (
 from sztrain import attacks
 from sztrain.attacks import PGDL0, AttackMix, SigmaZero, SparseAutoAttack, SparsePGD
 from sztrain.callbacks import SparseRobustness
-from sztrain.callbacks.sparse_robustness import shortened
+from sztrain.callbacks.smoke_test import shortened
 from sztrain.errors import InputError
 from sztrain.evaluation import runner
 

@@ -8,7 +8,7 @@ import torch
 from sztrain.data import ImageDataModule
 from sztrain.data.augment import CropFlip
 from sztrain.data.samples import TensorSamples
-from sztrain.evaluation.records import data_digest
+from sztrain.evaluation.identity import data_digest
 
 
 class Toy(ImageDataModule):

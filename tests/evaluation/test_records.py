@@ -11,15 +11,14 @@ import torch
 from torch import nn
 
 from sztrain.errors import InputError
-from sztrain.evaluation import records as module
+from sztrain.evaluation import identity
+from sztrain.evaluation.identity import data_digest, net_digest
 from sztrain.evaluation.measurement import Examples
 from sztrain.evaluation.records import (
     Cost,
     Record,
     Records,
     batch_spans,
-    data_digest,
-    net_digest,
     total_cost,
 )
 from sztrain.files import write_whole
@@ -221,7 +220,7 @@ def test_a_batch_counts_once_its_records_are_there(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         write_whole(path, content)
 
-    monkeypatch.setattr(module, "write_whole", killed_at_records)
+    monkeypatch.setattr("sztrain.evaluation.records.write_whole", killed_at_records)
     with pytest.raises(KeyboardInterrupt):
         records.write(span, rows(span), COST)
     assert not records.has(span)
@@ -264,11 +263,11 @@ def test_of_two_evaluations_that_begin_at_once_one_has_the_folder(tmp_path, monk
 
     def first_elsewhere(path, content, **options):
         with monkeypatch.context() as patch:
-            patch.setattr(module, "write_whole", write_whole)
+            patch.setattr(identity, "write_whole", write_whole)
             Records(folder, identity_there)
         write_whole(path, content, **options)
 
-    monkeypatch.setattr(module, "write_whole", first_elsewhere)
+    monkeypatch.setattr(identity, "write_whole", first_elsewhere)
     identity_there = IDENTITY | {"num_samples": 11}
     with pytest.raises(InputError, match="num_samples is 11 there and 10 here"):
         Records(folder, IDENTITY)

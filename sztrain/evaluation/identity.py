@@ -1,0 +1,133 @@
+"""What records are of: checksums of nets and data, and the file beside the records that says it."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sztrain.errors import InputError
+from sztrain.files import write_whole
+
+
+def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Write what the records of a folder are of, or make sure that they are of the same.
+
+    Args:
+        folder: of the records.
+        identity: what they depend on; has to go into JSON.
+
+    Raises:
+        InputError: it holds records of something else, or of nobody knows what.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> claim_folder(folder, {"num_steps": 10})
+        >>> try:
+        ...     claim_folder(folder, {"num_steps": 100})
+        ... except InputError as error:
+        ...     print(str(error).removeprefix(str(folder)))
+         has records of another run: num_steps is 10 there and 100 here; choose another folder or \
+remove that one
+    """
+    path = folder / "identity.json"
+    wanted = json.loads(json.dumps(identity))
+    # Looked for first: where another process has records, its identity is there by now.
+    has_records = any(folder.glob("*.csv"))
+    if not path.is_file():
+        if has_records:
+            raise InputError(
+                f"{folder} has records of which {path.name} is missing, so nobody knows "
+                "what they are of; choose another folder or remove that one"
+            )
+        write_whole(path, json.dumps(wanted, indent=1) + "\n", replace=False)
+    # Also of a folder that was new: another process may have been first.
+    _require_same(_read_identity(path), wanted, folder)
+
+
+def net_digest(net: nn.Module) -> str:
+    """Checksum of a net's weights and buffers, those that its state dict leaves out included.
+
+    What is computed with them it cannot tell: two nets may differ in an activation alone.
+
+    Example:
+        >>> net_digest(nn.Linear(2, 2)) == net_digest(nn.Linear(2, 2))
+        False
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted({**net.state_dict(), **dict(net.named_buffers())}.items()):
+        digest.update(name.encode())
+        _update(digest, tensor)
+    return digest.hexdigest()
+
+
+def data_digest(batches: Iterable[tuple[Tensor, Tensor]]) -> str:
+    """Checksum of samples and their labels, whatever batches they come in.
+
+    Example:
+        >>> x, y = torch.rand(4, 2), torch.arange(4)
+        >>> data_digest([(x, y)]) == data_digest([(x[:1], y[:1]), (x[1:], y[1:])])
+        True
+    """
+    samples, classes = hashlib.sha256(), hashlib.sha256()
+    for inputs, labels in batches:
+        _update(samples, inputs)
+        _update(classes, labels)
+    return hashlib.sha256(samples.digest() + classes.digest()).hexdigest()
+
+
+def _update(digest: "hashlib._Hash", tensor: Tensor) -> None:
+    digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds a JSON object.
+
+    Raises:
+        InputError: it cannot be read, or holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(damaged(path, f"it cannot be read ({error})")) from error
+    if not isinstance(values, dict):
+        raise InputError(damaged(path, "it is no JSON object"))
+    return values
+
+
+def damaged(path: Path, what: str) -> str:
+    """What to say of a damaged file of the records."""
+    return f"{path} is damaged: {what}; remove it, and the same command makes it again"
+
+
+def _read_identity(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except InputError as error:
+        raise InputError(
+            f"{path} is damaged, so nobody knows what the records beside it are of; "
+            f"choose another folder or remove {path.parent}"
+        ) from error
+
+
+def _require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+    there, here = dict(_flat(found)), dict(_flat(wanted))
+    # Checksums last: they differ for a reason that another key may name.
+    for key in sorted(there.keys() | here.keys(), key=lambda key: (key in ("net", "data"), key)):
+        if there.get(key) != here.get(key):
+            raise InputError(
+                f"{folder} has records of another run: {key} is {there.get(key)} there and "
+                f"{here.get(key)} here; choose another folder or remove that one"
+            )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
