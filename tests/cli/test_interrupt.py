@@ -17,6 +17,7 @@ RUN = (
     "model=wrn28 model.depth=10 model.width=1 model.dropout=0.3 data=digits "
     "trainer=cpu data.limit_train=320 data.batch_size=32 data.augment=true trainer.max_epochs=8 "
     "method.attack.num_steps=6 callbacks.gauge.num_samples=16 callbacks.gauge.attack.num_steps=3 "
+    "callbacks.gauge.probe.num_steps=3 callbacks.gauge.probe.num_queries=10 "
     "verdict.num_steps=10 verdict.num_queries=10 verdict.num_samples=16 logger=csv "
     "callbacks.pictures.alarm_share=1 callbacks.guard.rule.margin=1"
 )
