@@ -174,6 +174,6 @@ def test_a_pass_finds_the_memory_of_the_last_one():
             [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=120
         )
         before, after = map(int, done.stdout.split())
-        if before > 0:  # now and then the imports leave a heap that is kept already
+        if before > 5000:  # now and then the imports leave a heap that is kept, or partly kept
             break
     assert after < before / 4
