@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from sztrain.attacks import SigmaZero
-from sztrain.attacks.base import require_attack, validate_batch
+from sztrain.attacks.base import check_search, require_attack, validate_batch
 from sztrain.callbacks._adapters import (
     AttackedNet,
     BatchHook,
@@ -376,12 +376,10 @@ def gauges_of(trainer: pl.Trainer) -> list[SparseRobustness]:
 
 
 def _check_search(name: str, attack: Attack) -> None:
-    check = getattr(attack, "check_search", None)
-    if check is not None:
-        try:
-            check()
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from None
+    try:
+        check_search(attack)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
 
 
 def _figures(measurement: Measurement) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sztrain.attacks.base import require_attack, validate_attack
+from sztrain.attacks.base import check_search, require_attack, validate_attack
 from sztrain.attacks.budgeted_sigma_zero import BudgetedSigmaZero
 from sztrain.attacks.sigma_zero import SigmaZero
 from sztrain.attacks.sparse_pgd import SparsePGD
@@ -102,9 +102,7 @@ class AttackMix:
             InputError: there are too few.
         """
         for name in self.members:
-            check = getattr(self._as_mixed(name, self.seed), "check_search", None)
-            if check is not None:
-                check()
+            check_search(self._as_mixed(name, self.seed))
 
     def __call__(self, net: nn.Module, inputs: Tensor, labels: Tensor) -> AttackResult:
         """Attack ``inputs``, shape ``(N, ...)`` in [0, 1], with int64 ``labels``, shape ``(N,)``.

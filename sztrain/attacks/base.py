@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sztrain.attacks.slices import in_slices
 from sztrain.errors import InputError, require_count, require_in
+from sztrain.losses import at_least_float32
 from sztrain.norms import check_budgets, l0_norm, per_sample
 from sztrain.types import UNITS, Attack, AttackResult, EnsembleResult, Unit
 
@@ -69,6 +70,21 @@ def require_attack(name: str, value: object) -> None:
         raise InputError(
             f"expected `{name}` to be an attack such as sztrain.attacks.SigmaZero(), got {value!r}"
         )
+
+
+def check_search(attack: Attack) -> None:
+    """Refuse an attack with too few steps to search for a budget, if it searches for one.
+
+    Raises:
+        InputError: there are too few for all rounds of the search.
+
+    Example:
+        >>> from sztrain.attacks import SigmaZero
+        >>> check_search(SigmaZero(num_steps=1))  # needs no search
+    """
+    check = getattr(attack, "check_search", None)
+    if check is not None:
+        check()
 
 
 def is_adversarial(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
@@ -170,7 +186,7 @@ def _checked(net: nn.Module, labels: Tensor) -> Logits:
             validate_logits(logits, labels)
             looked = True
         # Under autocast the logits are half precision; margins are not to be compared in it.
-        return logits if logits.dtype == torch.float64 else logits.float()
+        return at_least_float32(logits)
 
     return logits_of
 

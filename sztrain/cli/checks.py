@@ -9,9 +9,8 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
 
-from sztrain.attacks import AttackMix, SparseAutoAttack
-from sztrain.attacks.base import eval_mode, validate_batch, validate_logits
-from sztrain.attacks.fixed_budget import FixedBudgetAttack
+from sztrain.attacks import AttackMix
+from sztrain.attacks.base import check_search, eval_mode, validate_batch, validate_logits
 from sztrain.attacks.peers import PeerAttack
 from sztrain.cli.build import named, plain
 from sztrain.data import ImageDataModule, Part
@@ -131,9 +130,8 @@ def check_steps(name: str, attack: Attack) -> None:
     Raises:
         InputError: it searches for one, in more rounds than it has steps for.
     """
-    if isinstance(attack, AttackMix | FixedBudgetAttack | SparseAutoAttack):
-        with named(name):
-            attack.check_search()
+    with named(name):
+        check_search(attack)
 
 
 def check_library(attack: Attack) -> None:

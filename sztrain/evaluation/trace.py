@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sztrain.attacks import SigmaZero
 from sztrain.attacks.base import is_adversarial, validate_logits
 from sztrain.errors import InputError, require_in
-from sztrain.losses import difference_of_logits, smooth_l0
+from sztrain.losses import at_least_float32, difference_of_logits, smooth_l0
 from sztrain.norms import l0_norm, num_units
 from sztrain.types import AttackResult, Unit
 
@@ -161,7 +161,7 @@ class _Recorder:
         attack, delta = self.attack, self.seen - self.inputs
         if not self.rows:
             validate_logits(logits, self.labels)  # before the attack comes to it
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = at_least_float32(logits)
         l0 = l0_norm(delta, attack.unit)
         adversarial = is_adversarial(logits, self.labels, attack.targeted)
         margin = difference_of_logits(logits, self.labels)
