@@ -359,6 +359,13 @@ def test_the_monitor_follows_the_unit_of_the_gauge():
     assert cfg.callbacks.gauge.probe.unit == "pixels"
 
 
+def test_the_probe_tries_the_plain_step_beside_a_search_that_needs_no_gradient():
+    attack = make(composed("train").callbacks.gauge.probe, "probe")
+    assert list(attack.members) == ["sigma_zero_sgd", "sparse_rs"]
+    assert attack.members["sigma_zero_sgd"].step_rule == "sgd"
+    assert (attack.num_steps, attack.num_queries, attack.budget) == (100, 300, 4)
+
+
 def test_without_a_probe_the_monitor_is_the_mean():
     cfg = composed("train", "callbacks.gauge.probe=null")
     assert cfg.callbacks.best.monitor == "val/mean_l0"
