@@ -14,6 +14,7 @@ class TrainOptions:
 
     seed: int
     num_threads: int | None
+    start_from: str | None
     ckpt_path: str | None
     monitor: str | None
     output_dir: str

@@ -41,6 +41,8 @@ from sztrain.cli.wandb_run import ended_run
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError, require_count
 from sztrain.files import set_aside
+from sztrain.models import load_net
+from sztrain.models.state_dicts import load_strictly
 from sztrain.norms import check_budgets
 from sztrain.training import AdversarialTraining, RobustClassifier
 
@@ -117,6 +119,8 @@ def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, s
     """The method and the id of its W&B run, both checked against the checkpoint if there is one."""
     # A published net arrives in eval mode, in which Lightning would leave it.
     net = build_net(cfg.model).train()
+    if cfg.start_from is not None and cfg.ckpt_path is None:
+        load_strictly(net, load_net(cfg.start_from).state_dict(), cfg.start_from)
     checkpoint = None if cfg.ckpt_path is None else check_checkpoint(cfg.ckpt_path, net)
     check_net(net, data, cfg.ckpt_path or "the net")
     described = checkpoint["hyper_parameters"]["method"] if checkpoint is not None else None

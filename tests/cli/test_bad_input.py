@@ -54,7 +54,7 @@ COMMANDS = {
     "nonsense=1": (
         "there is no option nonsense",
         "known here: ",
-        "trainer, seed, num_threads, ckpt_path",
+        "trainer, seed, num_threads, start_from, ckpt_path",
     ),
     "data.nonsense_xyz=1": ("known here: ", "batch_size"),
     "a=b=c": ("cannot read a=b=c", "expected key=value"),
@@ -96,6 +96,7 @@ TRAININGS = {
     "seed=abc": ("`seed` to be a whole number, got 'abc'",),
     "output_dir=null": ("`output_dir` to be text, got None",),
     "ckpt_path=5": ("`ckpt_path` to be text or null, got 5",),
+    "start_from=5": ("`start_from` to be text or null, got 5",),
     # ranges
     "monitor=test/clean_acc": ("`monitor` to be a figure of the validation part",),
     "verdict.last_samples=-1": ("`verdict.last_samples` to be at least 0, got -1",),
@@ -145,6 +146,9 @@ TRAININGS = {
     "model.num_classes=5": ("the net tells 5 classes apart, the data has 10",),
     "data.in_channels=3": ("in_channels=3",),
     "model.in_channels=3": ("shape (N, 3, H, W)", "got (2, 1, 8, 8)"),
+    "start_from=nowhere.ckpt": ("there is no checkpoint nowhere.ckpt",),
+    "start_from=digits_standart": ("a net's name (", "did you mean digits_standard"),
+    "start_from=mnist_sparse_at": ("mnist_sparse_at holds the weights of another architecture",),
     "ckpt_path=nowhere.ckpt": ("there is no checkpoint nowhere.ckpt",),
     "logger.wandb.mode=sometimes": ("`logger.wandb.mode` to be one of online",),
 }

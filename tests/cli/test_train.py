@@ -178,6 +178,27 @@ def test_a_run_that_goes_on_in_its_folder_keeps_its_tables(call, tiny, table, tm
         assert (tmp_path / "run" / f"{name}.1.csv").is_file()
 
 
+def test_a_training_starts_from_the_weights_of_another_net(trained, call, tiny):
+    """A learning rate of 0 leaves them as they were; all else begins anew."""
+    start = f"start_from={trained.best} optimizer.lr=0 model.width=8"
+    command = f"train {tiny} {start} method=standard logger=none"
+    assert call(f"{command} hydra.run.dir=run").status == 0
+    checkpoint = read_checkpoint("run/checkpoints/last.ckpt")
+    assert checkpoint["epoch"] == 0
+    assert checkpoint["hyper_parameters"]["method"]["name"] == "StandardTraining"
+    expected = load_net(trained.best).state_dict()
+    found = load_net("run/checkpoints/last.ckpt").state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_a_training_that_goes_on_does_not_start_again(trained, call, small):
+    """The command that stopped, with ckpt_path: its weights, wherever the first epoch began."""
+    start = "start_from=gone.safetensors trainer.max_epochs=6 verdict.num_samples=8"
+    command = f"train {small} {start} ckpt_path={trained.last} hydra.run.dir=on"
+    assert call(command).status == 0
+
+
 def test_another_method_does_not_go_on(trained, call, small):
     outcome = call(f"train {small} method=trades ckpt_path={trained.last} hydra.run.dir=on")
     assert outcome.status == 2
