@@ -20,6 +20,7 @@ from sztrain.attacks.rows import Outcome, steps_between_syncs
 from sztrain.errors import InputError, require_at_least, require_count, require_in, require_positive
 from sztrain.losses import smooth_l0_gradient
 from sztrain.norms import clamp_to_box_, l0_norm, magnitudes, num_units
+from sztrain.precision import warn_of_slow_bfloat16
 from sztrain.types import AttackResult, Unit
 
 StepRule = Literal["adam", "sgd"]
@@ -114,6 +115,8 @@ class SigmaZero:
             InputError: inputs outside [0, 1], labels outside the classes, non-finite logits, a
                 budget above the number of units, or pixels asked of something without channels.
         """
+        if self.autocast:
+            warn_of_slow_bfloat16(inputs.device)
         return run_attack(
             partial(sigma_zero, attack=self),
             net,

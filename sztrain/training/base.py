@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from sztrain.errors import InputError, require_at_least
 from sztrain.losses import at_least_float32
 from sztrain.models.layout import to_channels_last
+from sztrain.precision import warn_of_slow_bfloat16
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
@@ -113,6 +114,11 @@ class RobustClassifier(pl.LightningModule, ABC):
         """Logits ``(N, K)`` of images ``(N, C, H, W)`` in [0, 1]."""
         logits: Tensor = self.net(inputs)
         return logits
+
+    def on_fit_start(self) -> None:
+        """Say where half precision would make the training slower instead of faster."""
+        if "bf16" in str(self.trainer.precision):
+            warn_of_slow_bfloat16(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """One step of descent on :meth:`batch_loss`."""

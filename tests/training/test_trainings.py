@@ -1,6 +1,7 @@
 """Whole trainings, small: they learn, follow their schedules, and attack as they should."""
 
 import math
+import warnings
 from dataclasses import dataclass, field
 
 import pytest
@@ -22,7 +23,7 @@ from toy_training import (
 from sztrain.attacks import SigmaZero
 from sztrain.attacks.base import Found, run_attack
 from sztrain.callbacks import SparseRobustness
-from sztrain.errors import InputError
+from sztrain.errors import InputError, SztrainWarning
 from sztrain.losses import wrong_class_margin
 from sztrain.training import MART, TRADES, SparseAT, StandardTraining, craft_examples
 from sztrain.training.schedules import cosine
@@ -53,6 +54,15 @@ def test_smoke_run(method_class, options):
     assert trainer.global_step == 1
     trainer.test(method, loader(seed=2), verbose=False)
     assert {"test/loss", "test/clean_acc"} <= set(trainer.callback_metrics)
+
+
+@pytest.mark.parametrize(("precision", "told"), [("32-true", 0), ("bf16-mixed", 1)])
+def test_a_training_says_where_half_precision_is_slow(precision, told, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SztrainWarning)
+        fit(make(StandardTraining), fast_dev_run=True, precision=precision)
+    assert sum("bfloat16" in str(warning.message) for warning in caught) == told
 
 
 @pytest.mark.parametrize(("method_class", "options"), METHODS)

@@ -1,0 +1,26 @@
+"""Half precision where the hardware has none."""
+
+import warnings
+
+import torch
+
+from sztrain.errors import SztrainWarning
+
+
+def warn_of_slow_bfloat16(device: torch.device) -> None:
+    """Warn on a CPU whose convolutions in bfloat16 are emulated, and many times slower for it.
+
+    Args:
+        device: where the net will work in bfloat16.
+
+    Example:
+        >>> warn_of_slow_bfloat16(torch.device("cuda"))
+    """
+    if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        warnings.warn(
+            "this CPU has no instructions for convolutions in bfloat16, which take about ten "
+            "times as long as those in single precision: use full precision here "
+            "(trainer.precision=32-true, attack.autocast=false)",
+            SztrainWarning,
+            stacklevel=3,
+        )
