@@ -149,7 +149,10 @@ class FileWriter:
             return
         measurement = page.measurement
         curve = robustness_curve_figure(
-            {self.name: measurement.curve}, measurement.unit, budgets=page.keys.budgets
+            {self.name: measurement.curve},
+            measurement.unit,
+            budgets=page.keys.budgets,
+            title=page.judged_by,
         )
         save_figure(curve, self.dirpath / "robustness_curve.png")
         if measurement.drawable is not None:

@@ -12,6 +12,7 @@ from sztrain.callbacks.alarms import raise_alarm
 from sztrain.callbacks.dashboard_writers import FileWriter, Writer, writer_for
 from sztrain.callbacks.sparse_robustness import SparseRobustness, gauges_of
 from sztrain.errors import InputError
+from sztrain.evaluation.attack_names import short_judge
 from sztrain.evaluation.gauge_keys import GaugeKeys
 from sztrain.evaluation.gauge_page import GaugePage, Points, thinned
 from sztrain.evaluation.measurement import Measurement
@@ -129,7 +130,7 @@ class RobustnessDashboard(Callback):
         gauge, measurement = self._news(trainer, stage)
         if gauge is None or measurement is None:
             return
-        keys = _keys(gauge, measurement, stage)
+        keys = gauge.keys(stage)
         if trainer.is_global_zero and stage not in self._prepared:
             self._prepared.add(stage)
             with isolate_rng():
@@ -142,7 +143,7 @@ class RobustnessDashboard(Callback):
         if gauge is None or measurement is None:
             return
         self._shown[stage] = measurement
-        keys, curves = _keys(gauge, measurement, stage), self._curves.setdefault(stage, {})
+        keys, curves = gauge.keys(stage), self._curves.setdefault(stage, {})
         curves[trainer.current_epoch] = thinned(curve_points(measurement.curve), _POINTS)
         page = GaugePage(
             keys=keys,
@@ -151,6 +152,7 @@ class RobustnessDashboard(Callback):
             epoch=trainer.current_epoch,
             # Under which Lightning has just logged the figures, not always the global step.
             step=trainer.fit_loop.epoch_loop._batches_that_stepped,
+            judged_by=short_judge(gauge.judging(stage)),
         )
         if trainer.is_global_zero:
             # Whatever a logger draws at random, the training must not miss.
@@ -189,12 +191,3 @@ class RobustnessDashboard(Callback):
 def _gauge(trainer: pl.Trainer) -> SparseRobustness | None:
     """The gauge, which puts itself first among the callbacks before anything is measured."""
     return next(iter(gauges_of(trainer)), None)
-
-
-def _keys(gauge: SparseRobustness, measurement: Measurement, stage: str) -> GaugeKeys:
-    probe_budgets: tuple[int, ...] = ()
-    if stage == "val" and gauge.probe is not None:
-        probe_budgets = (gauge.probe.budget,) if gauge.probe.budget is not None else gauge.budgets
-    return GaugeKeys(
-        stage=stage, unit=measurement.unit, budgets=gauge.budgets, probe_budgets=probe_budgets
-    )

@@ -28,6 +28,7 @@ from sztrain.callbacks._progress import attack_bar
 from sztrain.callbacks.sample_store import SampleStore
 from sztrain.callbacks.smoke_test import is_smoke_test, shortened
 from sztrain.errors import InputError, require_count
+from sztrain.evaluation.gauge_keys import GaugeKeys
 from sztrain.evaluation.measurement import Measurement, Tally
 from sztrain.evaluation.probe import ProbeTally, check_probe
 from sztrain.evaluation.runner import attack_batches
@@ -179,6 +180,35 @@ class SparseRobustness(Callback):
         """
         return key in self._values and self._gauged_in != epoch
 
+    def keys(self, stage: str = "val") -> GaugeKeys:
+        """Under which keys it logs.
+
+        Args:
+            stage: ``val``, or ``test``, where there is a verdict and no probe.
+
+        Example:
+            >>> SparseRobustness(budgets=(10,)).keys().robust_accs
+            ['val/robust_acc@10']
+        """
+        probe_budgets: tuple[int, ...] = ()
+        if stage == "val" and self.probe is not None:
+            probe_budgets = self.budgets if self.probe.budget is None else (self.probe.budget,)
+        return GaugeKeys(
+            stage=stage,
+            unit=self.judging(stage).unit,
+            budgets=self.budgets,
+            probe_budgets=probe_budgets,
+        )
+
+    def judging(self, stage: str) -> Attack:
+        """The attack that finds the l0 in a stage: in ``test`` that of the verdict.
+
+        Example:
+            >>> type(SparseRobustness().judging("val")).__name__
+            'SigmaZero'
+        """
+        return self.verdict if stage == "test" and self.verdict is not None else self.attack
+
     @property
     @override
     def state_key(self) -> str:
@@ -273,7 +303,8 @@ class SparseRobustness(Callback):
     def _is_due(self, trainer: pl.Trainer) -> bool:
         epoch, every = trainer.current_epoch, self.every_n_epochs
         is_asked_for = trainer.state.fn != "fit"  # trainer.validate
-        if is_asked_for or self._gauged_in in (None, epoch) or epoch + 1 == trainer.max_epochs:
+        is_last = epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        if is_asked_for or is_last or self._gauged_in in (None, epoch):
             return True
         # Not `epoch % every == 0`: there may be no validation in that very epoch.
         return epoch // every > self._gauged_in // every

@@ -23,6 +23,7 @@ from sztrain.errors import InputError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 
 # What a person mends outside of the program: a full disk, a folder that is a file or not theirs.
 _WRITING_FAILED = (
@@ -108,6 +109,9 @@ def _one_line_errors(config_name: str, in_full: bool) -> Iterator[None]:
         if in_full or bug:
             raise
         _leave(f"error: {one_line(error, config_name, sys.argv[1:])}", USAGE_ERROR)
+    except BrokenPipeError:  # whoever read has seen enough, as in `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        sys.exit(BROKEN_PIPE)
     except OSError as error:  # Hydra's own files, and what other libraries write
         if in_full or error.errno not in _WRITING_FAILED:
             raise

@@ -25,7 +25,7 @@ from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.options import EvaluateOptions, check_options
 from sztrain.cli.results import Report
 from sztrain.cli.suite_jobs import suite_jobs
-from sztrain.cli.suites import read_suite
+from sztrain.cli.suites import read_suite, without_unused
 from sztrain.cli.team import (
     automatic_batch_size,
     find_device,
@@ -84,8 +84,9 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
     team = gather_team(device, cfg.devices, cfg.num_nodes)
     first = team.global_rank == 0
     wandb_node = loggers.get("wandb") if first else None
-    with evaluation_run(wandb_node, plain(cfg), output_dir) as run:
-        config = OmegaConf.to_yaml(cfg, resolve=True)
+    values = plain(cfg) if suite is None else without_unused(plain(cfg))
+    with evaluation_run(wandb_node, values, output_dir) as run:
+        config = OmegaConf.to_yaml(OmegaConf.create(values))
         report = Report(output_dir, config, plain(cfg.budgets), suite, run)
         try:
             for number, job in enumerate(jobs, start=1):

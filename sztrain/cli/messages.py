@@ -41,7 +41,8 @@ def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = 
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if group == "hydra/sweeper":
-            return f"the sweeper {choice} is not installed: pip install -e '.[sweep]' brings optuna"
+            needed = "pip install -c constraints.txt -e '.[sweep]'"
+            return f"the sweeper {choice} is not installed: {needed} brings optuna"
         listed = f"expected one of {', '.join(error.options)}"
         return f"there is no {group}={choice}; {listed}{_meant(choice, error.options)}"
     misspelt = re.search(r"Could not override '([\w.@/]+)'", str(error))

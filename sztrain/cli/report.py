@@ -27,6 +27,8 @@ def print_verdict(summary: dict[str, Any], output_dir: Path) -> None:
     """
     unit = summary["unit"]
     names, steps = summary["attacks"], f"N={summary['num_steps']}"
+    if "num_queries" in summary:
+        steps += f", num_queries={summary['num_queries']}"
     judged = f"{names[0]}, {steps} only"
     if len(names) > 1:
         judged = f"worst case of {', '.join(names)}, {steps}"

@@ -21,13 +21,13 @@ from sztrain.cli.transfer import KeptExamples, transfer_rows
 from sztrain.cli.wandb_run import WandbRun
 from sztrain.cli.worst_case import WorstCases
 from sztrain.errors import UnavailableError
-from sztrain.evaluation.attack_names import attack_label
+from sztrain.evaluation.attack_names import judged_by
 from sztrain.evaluation.html import Picture, write_report
 from sztrain.evaluation.rows import budget_rows, paper_row
 from sztrain.evaluation.tables import printed_table, write_csv, write_latex, write_markdown
 from sztrain.evaluation.transfer import transfer_table
 from sztrain.files import write_whole
-from sztrain.types import Attack, Ensemble
+from sztrain.types import Attack
 
 _SCREEN = {
     "model": "net",
@@ -212,11 +212,9 @@ class Report:
 
     def _headings(self) -> dict[str, str]:
         """Columns for the screen, without what is the same in all rows and told elsewhere."""
-        left_out = set() if self.suite is not None else {"steps", "options", "unit"}
+        left_out = set() if self.suite is not None else {"attack", "steps", "options", "unit"}
         if self.suite is not None and self.suite.unit is not None:
             left_out.add("unit")
-        if len({row["attack"] for row in self.rows}) == 1:
-            left_out.add("attack")
         return {key: heading for key, heading in _SCREEN.items() if key not in left_out}
 
     def _rows_to_read(self) -> list[dict[str, Any]]:
@@ -230,12 +228,13 @@ class Report:
         return [row for row in self.rows if not row["notes"]] + [*missing.values()]
 
     def _title(self) -> str:
-        if self.suite is not None:
-            return f"Counted in {self.suite.unit}" if self.suite.unit else ""
-        if not self._findings:
-            return ""
-        last = self._findings[-1]
-        return f"{judged_by(last.attack)} on {last.num_samples} images of {last.source}"
+        found = self._findings
+        images = _listed(f"{finding.num_samples} images of {finding.source}" for finding in found)
+        if self.suite is None:
+            return f"{judged_by(found[-1].attack)} on {images}" if found else ""
+        units = {finding.attack.unit for finding in found}
+        counted = f"counted in {units.pop()}" if len(units) == 1 else ""
+        return ", ".join(filter(None, [images, counted]))
 
     def _remarks(self) -> list[str]:
         return [
@@ -272,18 +271,3 @@ class Report:
 
 def _listed(names: Any) -> str:
     return ", ".join(dict.fromkeys(names))
-
-
-def judged_by(attack: Attack) -> str:
-    """The attack that a figure rests on.
-
-    Example:
-        >>> from sztrain.attacks import SigmaZero, SparseAutoAttack
-        >>> judged_by(SigmaZero(num_steps=100))
-        'SigmaZero only, N=100, features'
-        >>> judged_by(SparseAutoAttack()).split(",")[0]
-        'SparseAutoAttack (sigma_zero'
-    """
-    members = ", ".join(attack.members) if isinstance(attack, Ensemble) else ""
-    who = f"{attack_label(attack)} ({members})" if members else f"{attack_label(attack)} only"
-    return f"{who}, N={attack.num_steps}, {attack.unit}"

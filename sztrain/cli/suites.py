@@ -209,6 +209,16 @@ def _of_steps(share: float, num_steps: int) -> int:
     return max(1, round(share * num_steps))
 
 
+def without_unused(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of an evaluation less what a suite does not go by.
+
+    Example:
+        >>> without_unused({"suite": {"models": ["M1"]}, "net": "M2", "device": "cpu"})
+        {'suite': {'models': ['M1']}, 'device': 'cpu'}
+    """
+    return {key: value for key, value in values.items() if key not in _WITHOUT_SUITE}
+
+
 def read_suite(cfg: DictConfig, overrides: list[str]) -> Suite:
     """The suite of an evaluation.
 

@@ -47,6 +47,7 @@ from sztrain.norms import check_budgets
 from sztrain.training import AdversarialTraining, RobustClassifier
 
 _TABLES = ("metrics.csv", "robustness_curves.csv", "class_l0.csv", "l0_histogram.csv")
+_KNOWN = {"sztrain", "pytorch_lightning"}  # whose callbacks log under names that are known
 _OF_THE_VERDICT = ("summary.json", "robustness_curve.png", "adversarial_examples.png")
 
 
@@ -84,6 +85,7 @@ def train(cfg: DictConfig) -> float | None:
     method, run_id = _method(cfg, data)
     callbacks = build_callbacks(cfg.callbacks)
     _check_gauge(callbacks.get("gauge"), data)
+    _check_monitors(callbacks)
     _check_unused(callbacks, cfg.ckpt_path)
     trainer = build_trainer(cfg, list(callbacks.values()), run_id)
     output_dir = Path(cfg.output_dir)
@@ -149,6 +151,24 @@ def _check_gauge(gauge: Callback | None, data: ImageDataModule) -> None:
         if attack is not None:
             check_attack(f"callbacks.gauge.{name}", attack, data.image_shape)
             check_budgets("callbacks.gauge.budgets", gauge.budgets, data.image_shape, attack.unit)
+
+
+def _check_monitors(callbacks: dict[str, Callback]) -> None:
+    """Refuse to choose by a figure that nothing will log, now and not after an epoch."""
+    makers = {type(callback).__module__.split(".")[0] for callback in callbacks.values()}
+    if not makers <= _KNOWN:
+        return  # a callback of one's own may log what it likes
+    gauge = callbacks.get("gauge")
+    known = {"val/loss", "val/clean_acc"}
+    if isinstance(gauge, SparseRobustness):
+        known |= gauge.keys().figures
+    for name, callback in callbacks.items():
+        monitor = getattr(callback, "monitor", None)
+        if str(monitor).startswith("val/") and monitor not in known:
+            raise InputError(
+                f"callbacks.{name}.monitor: nothing logs {monitor}; expected one of "
+                f"{', '.join(sorted(known))}"
+            )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,11 +21,18 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", 
 def open_image(path: Path, mode: str) -> Image.Image:
     """Decode an image file and convert it to ``mode`` (``"RGB"`` or ``"L"``).
 
+    Grey values of 16 bits are scaled to 8; Pillow's own conversion would cut them off at 255.
+
     Raises:
-        InputError: the file is damaged or is no image.
+        InputError: the file is damaged, is no image, or has values of an unknown range.
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I;16"):
+                scaled = np.rint(np.asarray(image) / 257).astype(np.uint8)
+                return Image.fromarray(scaled).convert(mode)
+            if image.mode in ("I", "F"):
+                raise ValueError(f"it has values of 32 bits, Pillow's mode {image.mode}")
             return image.convert(mode)
     # Pillow raises SyntaxError on some broken PNG files.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -2,9 +2,12 @@
 
 from collections.abc import Collection
 from dataclasses import MISSING, fields
+from textwrap import shorten
 from typing import Any
 
-from sztrain.types import Attack
+from sztrain.types import Attack, Ensemble
+
+_ROOM = 60  # characters above a picture
 
 PAPER_NAMES = {"SigmaZero": "sigma-zero", "PGDL0": "PGD-l0", "SparseRS": "Sparse-RS"}
 """Attacks as the paper's tables call them; others go by the name of their class."""
@@ -60,6 +63,32 @@ def attack_label(attack: Attack) -> str:
         'SigmaZero patience=5'
     """
     return f"{type(attack).__name__} {describe_options(attack)}".rstrip()
+
+
+def short_judge(attack: Attack) -> str:
+    """The attack that a picture rests on, and with how many steps: no more than has room there.
+
+    Example:
+        >>> from sztrain.attacks import SigmaZero
+        >>> short_judge(SigmaZero(num_steps=100))
+        'SigmaZero, N=100'
+    """
+    return f"{shorten(attack_label(attack), _ROOM, placeholder=' ...')}, N={attack.num_steps}"
+
+
+def judged_by(attack: Attack) -> str:
+    """The attack that a figure rests on, with its members and its unit.
+
+    Example:
+        >>> from sztrain.attacks import SigmaZero, SparseAutoAttack
+        >>> judged_by(SigmaZero(num_steps=100))
+        'SigmaZero only, N=100, features'
+        >>> judged_by(SparseAutoAttack()).split(",")[0]
+        'SparseAutoAttack (sigma_zero'
+    """
+    members = ", ".join(attack.members) if isinstance(attack, Ensemble) else ""
+    who = f"{attack_label(attack)} ({members})" if members else f"{attack_label(attack)} only"
+    return f"{who}, N={attack.num_steps}, {attack.unit}"
 
 
 def changed_options(attack: Attack) -> dict[str, Any]:

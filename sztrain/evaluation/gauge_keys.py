@@ -126,6 +126,13 @@ class GaugeKeys:
         names = ["attack_seconds", "probe_seconds"] if self.probe_budgets else ["attack_seconds"]
         return [self.key(name) for name in names]
 
+    @property
+    def figures(self) -> set[str]:
+        """All of them."""
+        accs = [*self.robust_accs, *self.probe_accs, *self.worst_accs, self.clean_acc]
+        l0 = [self.median_l0, *self.median_interval, self.mean_l0]
+        return {*accs, *l0, self.asr_inf, *self.asrs, self.num_samples, *self.seconds}
+
     # --- charts, tables and pictures ---
 
     @property

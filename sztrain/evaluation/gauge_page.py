@@ -20,6 +20,7 @@ class GaugePage:
         curves: robustness curves by epoch, this measurement's included.
         epoch: in which it was taken.
         step: of the training, under which its figures are logged.
+        judged_by: the attack that the measurement rests on.
     """
 
     keys: GaugeKeys
@@ -27,6 +28,7 @@ class GaugePage:
     curves: Mapping[int, Points]
     epoch: int
     step: int
+    judged_by: str
 
     @property
     def broken_l0(self) -> list[float]:

@@ -51,6 +51,7 @@ def training_summary(
         "unit": measurement.unit,
         "attacks": names,
         "num_steps": attack.num_steps,
+        **({"num_queries": attack.num_queries} if hasattr(attack, "num_queries") else {}),
         "num_samples": num_samples,
         "note": f"robustness under {' + '.join(names)} only; "
         "other attacks may break the net sooner",

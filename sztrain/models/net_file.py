@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from sztrain.errors import InputError
+from sztrain.files import write_whole
 from sztrain.models._checks import first_line
 from sztrain.models.checkpoint import assemble, check_hyper_parameters
 
@@ -27,7 +28,7 @@ def save_net(net: nn.Module, hyper_parameters: Mapping[str, object], path: str |
 
     Raises:
         InputError: another file ending, hyper-parameters that are incomplete, not plain or of
-            another net, weights that are not finite.
+            another net, weights that are not finite; the file cannot be written.
 
     Example:
         >>> save_net(nn.Linear(2, 2), {}, "net.ckpt")
@@ -35,7 +36,7 @@ def save_net(net: nn.Module, hyper_parameters: Mapping[str, object], path: str |
         ...
         sztrain.errors.InputError: expected a file name that ends in .safetensors, got net.ckpt
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -51,7 +52,7 @@ def save_net(net: nn.Module, hyper_parameters: Mapping[str, object], path: str |
     tensors = {key: value.detach().cpu().clone() for key, value in net.state_dict().items()}
     tensors = {key: value.contiguous() for key, value in tensors.items()}
     assemble(json.loads(header), tensors, "save_net")
-    save_file(tensors, path, metadata={METADATA_KEY: header})
+    write_whole(path, save(tensors, metadata={METADATA_KEY: header}))
 
 
 def read_net_file(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:

@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from sztrain.attacks import AttackMix
-from sztrain.attacks.base import require_attack
+from sztrain.attacks.base import check_search, require_attack
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError, require_at_least, require_in
 from sztrain.evaluation.runner import wall_time
@@ -95,6 +95,8 @@ class AdversarialTraining(RobustClassifier):
                 "expected `attack` to take a `budget`, which training sets in each step, "
                 f"got {type(self.attack).__name__}, whose budget cannot be chosen"
             )
+        if budget is None:  # every batch is a search for the smallest that succeeds
+            check_search(replace(self.attack, budget=None))
         self.unbroken: Unbroken = unbroken
         self.noise = noise
         self.soft_labels = (

@@ -293,6 +293,20 @@ def test_an_epoch_that_is_not_validated_is_judged_by_its_own_figures(tmp_path):
     assert sounds.epochs == [None, 1, 1, 3, 3]
 
 
+def test_a_training_that_is_never_validated_is_judged_by_its_own_figures(tmp_path):
+    rule = Scripted()
+    trainer = make_trainer(
+        pl,
+        callbacks=[CollapseGuard(rule=rule, dirpath=tmp_path)],
+        max_epochs=2,
+        limit_val_batches=0,
+    )
+    method = SparseAT(toy_net(), num_classes=NUM_CLASSES, attack=SigmaZero(num_steps=2), budget=2)
+    trainer.fit(method, loader(), loader(seed=1))
+    assert len(rule.asked) == 2
+    assert torch.load(tmp_path / "sound.ckpt", weights_only=True)["epoch"] == 1
+
+
 class Killed(Exception):  # noqa: N818  (it is no error)
     pass
 

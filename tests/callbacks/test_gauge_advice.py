@@ -1,6 +1,7 @@
 """What the gauge says to someone who is about to be misled: once, with the mend."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -42,6 +43,7 @@ class Ending(foreign_module(pl)):
 def test_a_sound_setup_hears_nothing():
     assert said() == []
     assert said(Ending(lambda logits: logits.log_softmax(1))) == []
+    assert said(Ending(lambda logits: logits.sigmoid())) == []  # in [0, 1], yet no distribution
 
 
 def test_probabilities():
@@ -80,6 +82,49 @@ def test_masked_gradients():
     (text,) = said(foreign_module(pl)(nn.Sequential(Rounds(), *toy_net())))
     assert "gradient is exactly zero for 100% of the samples" in text
     assert "probe=SparseRS" in text
+
+
+class Masks(nn.Module):
+    """Passes no gradient back where the first feature is 0."""
+
+    def forward(self, inputs):
+        logits = inputs[:, 1:]
+        return torch.where(inputs[:, :1] == 0, logits.detach(), logits)
+
+
+@pytest.mark.parametrize(
+    ("num_masked", "num_wrong", "num_broken", "share"),
+    [
+        (6, 0, 0, "60%"),
+        (5, 0, 0, None),  # half of them
+        (6, 0, 4, "60%"),
+        (6, 0, 5, None),  # the attack breaks half of them
+        (4, 4, 0, "67%"),  # of those that the net gets right
+        (6, 10, 0, None),
+    ],
+)
+def test_gradients_are_masked_where_most_of_the_right_samples_have_none(
+    num_masked, num_wrong, num_broken, share
+):
+    # Masked and broken are the first samples, wrong from the start the last ones.
+    order = torch.arange(10)
+    wrong = order >= 10 - num_wrong
+    inputs = torch.full((10, 3), 0.5)
+    inputs[:, 0] = (order >= num_masked).float()
+    attacked = SimpleNamespace(
+        inputs=inputs,
+        labels=torch.zeros_like(order),
+        clean_predictions=wrong.long(),
+        result=SimpleNamespace(
+            success=wrong | (order < num_broken), num_backwards=torch.ones_like(order)
+        ),
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Advice().on_attacked(Masks(), attacked)
+    found = [str(warning.message) for warning in caught]
+    assert len(found) == (share is not None)
+    assert all(f"exactly zero for {share} of the samples" in text for text in found)
 
 
 def test_a_net_that_resists_with_its_gradients_hears_nothing():

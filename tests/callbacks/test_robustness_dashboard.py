@@ -25,7 +25,11 @@ from sztrain.callbacks.alarms import raise_alarm, wandb_alert
 from sztrain.callbacks.dashboard_writers import is_a, writer_for
 from sztrain.dashboards import build_report, build_workspace
 from sztrain.errors import InputError
+from sztrain.evaluation import wandb_gauge
+from sztrain.evaluation.breakdown import Breakdown
 from sztrain.evaluation.gauge_keys import GaugeKeys
+from sztrain.evaluation.gauge_page import GaugePage
+from sztrain.evaluation.measurement import Measurement
 
 SCRIPTS = (
     (0.0, 2.0, 5.0, INF, 2.0, 1.0),  # epoch by epoch; the net is right or wrong as these say
@@ -376,6 +380,46 @@ def test_a_resumed_training_keeps_the_curves_of_its_first_part(tmp_path):
     assert [curves[1][epoch] for epoch in (0, 1)] == [curves[0][epoch] for epoch in (0, 1)]
 
 
+def test_a_checkpoint_holds_some_points_of_a_curve_both_ends_among_them(monkeypatch):
+    monkeypatch.setattr("sztrain.callbacks.robustness_dashboard._POINTS", 3)
+    dashboard = RobustnessDashboard()
+    trainer = make_trainer(pl, callbacks=[make_gauge(), dashboard])
+    trainer.validate(make_module(pl), images_of(3)[0], verbose=False)
+    budgets = [budget for budget, _ in dashboard._curves["val"][0]]
+    assert len(budgets) == 3
+    assert (budgets[0], budgets[-1]) == (0, 192)
+
+
+def test_tables_have_no_more_rows_than_wandb_draws(monkeypatch):
+    monkeypatch.setattr(wandb_gauge, "_MOST_ROWS", 10)
+    broken = torch.arange(1.0, 16.0)
+    measurement = Measurement(
+        values={},
+        curve=torch.linspace(1, 0, 31),
+        unit="features",
+        num_samples=15,
+        attack_seconds=0.0,
+        examples=None,
+        breakdown=Breakdown(labels=torch.zeros(15).long(), l0=broken, places=None),
+    )
+    points = [(budget, 1 - budget / 30) for budget in range(31)]
+    page = GaugePage(
+        keys=KEYS,
+        measurement=measurement,
+        curves={0: points, 1: points},
+        epoch=1,
+        step=6,
+        judged_by="",
+    )
+    media = wandb_gauge.gauge_media(page)
+    rows = media["val/robustness_curve_table"].data
+    assert len(rows) == 10
+    for epoch in (0, 1):
+        budgets = [budget for e, budget, _ in rows if e == epoch]
+        assert (budgets[0], budgets[-1]) == (0, 30)
+    assert media["val/l0_histogram_table"].data == [[1, l0] for l0 in range(1, 16, 2)]
+
+
 def test_it_needs_a_gauge(lightning):
     trainer = make_trainer(lightning, callbacks=[RobustnessDashboard()])
     with pytest.raises(InputError, match="found none; add SparseRobustness"):
@@ -413,7 +457,7 @@ def test_samples_that_are_no_images_have_no_places():
 # --- alarms ---
 
 
-def alarms(monkeypatch, script, probe, share=0.9, num_samples=120):
+def alarms(monkeypatch, script, probe, share=0.9, num_samples=120, budget=3):
     """In which epochs an alarm is raised."""
     raised = []
     monkeypatch.setattr(
@@ -423,7 +467,7 @@ def alarms(monkeypatch, script, probe, share=0.9, num_samples=120):
     gauge = SparseRobustness(
         attack=ScriptedAttack(script=script),
         budgets=BUDGETS,
-        probe=ScriptedAttack(script=probe, budget=3),
+        probe=ScriptedAttack(script=probe, budget=budget),
     )
     callbacks = [gauge, RobustnessDashboard(alarm_share=share)]
     trainer = make_trainer(pl, callbacks=callbacks, max_epochs=len(script))
@@ -445,6 +489,10 @@ def test_an_alarm_is_raised_once_until_both_agree_again(monkeypatch):
     script = one_batch(12, 12, 12, 12, 12)
     probe = one_batch(12, 1, 0, 12, 1)
     assert alarms(monkeypatch, script, probe) == [1, 4]
+
+
+def test_a_probe_without_a_budget_is_believed_at_those_of_the_gauge(monkeypatch):
+    assert alarms(monkeypatch, one_batch(12, 12), one_batch(12, 1), budget=None) == [1]
 
 
 def test_what_the_gauge_itself_hardly_calls_robust_is_no_alarm(monkeypatch):

@@ -277,6 +277,7 @@ def test_in_between_the_monitors_see_the_last_figures_and_the_loggers_nothing(tm
         ({"check_val_every_n_epoch": 2, "max_epochs": 8}, 2, [1, 3, 5, 7]),
         ({"check_val_every_n_epoch": 2, "max_epochs": 8}, 1, [1, 3, 5, 7]),
         ({"check_val_every_n_epoch": 2, "max_epochs": 12}, 4, [1, 5, 9, 11]),
+        ({"max_steps": 9, "max_epochs": -1}, 5, [0, 2]),
         ({"val_check_interval": 1, "max_epochs": 4}, 3, [0, 0, 0, 3, 3, 3]),
         ({"val_check_interval": 1, "max_epochs": 2}, 1, [0, 0, 0, 1, 1, 1]),
     ],
@@ -370,6 +371,11 @@ def test_gauges_of_two_units_keep_their_own_figures(tmp_path):
         assert states[gauge.state_key]["values"][f"val/mean_l0{suffix}"] == 2
     probed = SparseRobustness(budgets=(1,), probe=SigmaZero())  # has other keys
     assert probed.state_key not in states
+    assert SparseRobustness(budgets=(1, 2)).state_key not in states
+    at_one, at_two = (
+        SparseRobustness(budgets=(1,), probe=SigmaZero(budget=k)).state_key for k in (1, 2)
+    )
+    assert at_one != at_two
 
 
 ATTACKS = [name for name in attacks.__all__ if isinstance(getattr(attacks, name), type)]

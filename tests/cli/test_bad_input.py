@@ -99,6 +99,11 @@ TRAININGS = {
     "start_from=5": ("`start_from` to be text or null, got 5",),
     # ranges
     "monitor=test/clean_acc": ("`monitor` to be a figure of the validation part",),
+    "monitor=val/robust_acc_worst@5": (
+        "callbacks.best.monitor: nothing logs val/robust_acc_worst@5",
+        "expected one of ",
+        " val/robust_acc_worst@4",
+    ),
     "verdict.last_samples=-1": ("`verdict.last_samples` to be at least 0, got -1",),
     "method.noise=-1": ("method: expected `noise` to be at least 0, got -1",),
     "callbacks.guard.action=panic": ("`callbacks.guard.action` to be warn or stop or more_steps",),

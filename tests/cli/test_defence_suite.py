@@ -179,7 +179,8 @@ def test_colour_images_may_be_judged_in_pixels(
     budgets = table("out/results_fixed_budget.csv")
     assert {(row["budget"], row["unit"]) for row in budgets} == {("1", "pixels"), ("3", "pixels")}
     assert len(budgets) == 2 * (len(ATTACKS) + 3)
-    assert "Counted in pixels" in outcome.out
+    title = "16 images of folder, counted in pixels"
+    assert title in " ".join(outcome.out.split())
     report = (tmp_path / "out" / "report.html").read_text()
     for heading, size in {
         "Results": len(ATTACKS),
@@ -187,7 +188,7 @@ def test_colour_images_may_be_judged_in_pixels(
         "Fixed-budgets": len(budgets),
     }.items():
         assert columns(page_table(report, heading), "unit") == ["pixels"] * size
-    (screen, _) = shown["Counted in pixels"]
+    (screen, _) = shown[title]
     assert "unit" not in screen  # it is in the title
     head, _, *lines = (tmp_path / "out" / "results.md").read_text().splitlines()
     assert "| unit |" in head
@@ -205,7 +206,8 @@ def test_a_grid_over_the_unit_names_it_in_every_row(
     assert columns(page_table(report, "Results"), "unit") == both
     assert columns(page_table(report, "Worst-case"), "unit") == both
     assert columns(page_table(report, "Fixed-budgets"), "unit") == [*both, "features"]
-    headings, body = shown[""]
+    headings, body = shown["16 images of folder"]
+    assert "attack" in headings  # though there is one alone
     assert [row[headings.index("unit")].ours for row in body] == both
     notes = [row["notes"] for row in table("out/worst_case.csv")]
     assert notes == ["", "without sparse_rs"]  # which the grid does not reach

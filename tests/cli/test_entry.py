@@ -127,7 +127,7 @@ def test_a_run_that_leaves_them_open_takes_as_many_as_torch(monkeypatch):
 
 def test_a_sweeper_that_is_missing_can_be_installed():
     error = MissingConfigException("missing", "hydra/sweeper/optuna", ["basic"])
-    assert "pip install -e '.[sweep]'" in one_line(error)
+    assert "pip install -c constraints.txt -e '.[sweep]'" in one_line(error)
 
 
 def test_an_input_error_deep_in_the_chain_says_it_best():
@@ -269,6 +269,16 @@ def test_an_interrupt_while_hydra_composes_leaves_cleanly(call, monkeypatch):
     outcome = call("train")
     assert (outcome.status, outcome.err) == (130, "sztrain: interrupted\n")
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_whoever_reads_no_further_sees_no_traceback():
+    """As in `python train.py --help | head`."""
+    code = "import sys; sys.argv[1:] = ['--help']; from sztrain.cli import train_main; train_main()"
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipe) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
 
 
 def test_a_bad_config_is_refused_before_torch_is_loaded():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import wandb
+from omegaconf import OmegaConf
 from wandb_files import charts, logged_items, run_records
 
 from sztrain.cli.jobs import file_labels
@@ -420,6 +421,9 @@ def test_an_evaluation_in_wandb(call, table, tmp_path, monkeypatch):
     (artifact,) = [artifact for artifact in artifacts if artifact.type == "records"]
     kept = {entry.path for entry in artifact.manifest.contents}
     assert {"worst_case.csv", "config.yaml", "records/digits_standard-sigma_zero-4.csv"} <= kept
+    told = OmegaConf.load("out/config.yaml")
+    assert "suite" in told
+    assert not {"net", "attack", "data", "num_samples"} & set(told)  # a suite has its own
 
 
 def test_a_logger_that_would_do_nothing_is_refused(call):

@@ -81,6 +81,13 @@ def test_metrics_hold_every_figure_of_every_epoch(trained, table):
     assert column(rows, "train/budget") == sorted(column(rows, "train/budget"))
 
 
+def test_a_monitor_may_be_any_figure_of_the_validation(trained, table):
+    """What is known beforehand is what is logged, no more and no less."""
+    logged = {key for key in table(trained.dir / "metrics.csv")[0] if key.startswith("val/")}
+    keys = SparseRobustness(budgets=(2, 4, 8), probe=SparseAutoAttack(budget=4)).keys()
+    assert logged == {"val/loss", "val/clean_acc"} | keys.figures
+
+
 def test_summary_says_what_was_judged_by_whom(trained):
     summary = trained.summary
     assert set(summary) >= {
@@ -91,6 +98,7 @@ def test_summary_says_what_was_judged_by_whom(trained):
     members = ["sigma_zero", "sigma_zero_sgd", "sparse_pgd", "sparse_pgd_projected", "sparse_rs"]
     assert summary["attacks"] == members
     assert (summary["num_steps"], summary["num_samples"], summary["epochs"]) == (15, 359, 6)
+    assert summary["num_queries"] == 20
     assert (summary["method"], summary["unit"]) == ("SparseAT", "features")
     assert summary["checkpoint"] == trained.best
     for figures in (summary["robust_accuracy"], summary["asr"]):
@@ -364,7 +372,7 @@ def test_the_adversary_is_exchanged_by_one_word(call, monkeypatch, attack):
 def test_a_fast_dev_run_ends_well_and_claims_no_more_steps_than_it_took(call, tmp_path):
     outcome = call("train trainer.fast_dev_run=true trainer=cpu hydra.run.dir=run")
     assert outcome.status == 0
-    assert "sparse_rs, N=1)" in " ".join(outcome.out.split())
+    assert "sparse_rs, N=1, num_queries=1)" in " ".join(outcome.out.split())
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert not (tmp_path / "run" / "wandb").exists()
 
@@ -375,7 +383,7 @@ def test_the_verdict_is_printed_with_its_judge_and_its_place(call, tiny, tmp_pat
     assert outcome.err == ""
     words = " ".join(outcome.out.split())
     members = "sigma_zero, sigma_zero_sgd, sparse_pgd, sparse_pgd_projected, sparse_rs"
-    assert f"Verdict on 4 test images (worst case of {members}, N=13)" in words
+    assert f"Verdict on 4 test images (worst case of {members}, N=13, num_queries=10)" in words
     assert str(tmp_path / "run") in outcome.out
     assert "wandb:" not in outcome.out
 

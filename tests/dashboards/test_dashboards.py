@@ -163,6 +163,21 @@ def test_without_a_probe_the_gauge_stands_for_it():
     assert "val/robust_acc@4" in lines_of(build_report("me", "x", keys))
 
 
+@pytest.mark.parametrize(
+    ("probe_budgets", "robust"),
+    [((3, 6), "val/robust_acc_worst@6.max"), ((), "val/robust_acc@4.max")],
+)
+def test_runs_are_compared_by_clean_accuracy_and_the_worst_case(probe_budgets, robust):
+    keys = GaugeKeys(budgets=(2, 4), probe_budgets=probe_budgets)
+    (compared,) = (
+        panel
+        for section in build_workspace("me", "x", keys).sections
+        for panel in section.panels
+        if type(panel).__name__ == "ScatterPlot"
+    )
+    assert (compared.x.name, compared.y.name) == ("val/gauge_clean_acc.max", robust)
+
+
 def test_a_workspace_is_what_wandb_takes():
     keys = GaugeKeys(budgets=(2,), probe_budgets=(2,))
     view = build_workspace("me", "x", keys)._to_model()

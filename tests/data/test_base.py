@@ -47,6 +47,15 @@ def test_training_seed_moves_no_sample_between_parts(toy, fingerprint):
     assert fingerprint(first, "test") == fingerprint(recut, "test")
 
 
+def test_training_seed_leaves_a_limited_part_as_it_is(toy, fingerprint):
+    first, other, recut = (
+        fingerprint(toy(limit_train=10, **seeds), "train")
+        for seeds in ({}, {"seed": 1}, {"split_seed": 1})
+    )
+    assert first == other
+    assert first != recut
+
+
 def test_limit_train_takes_nested_parts_and_leaves_validation_alone(toy, fingerprint):
     whole, large, small = toy(), toy(limit_train=20), toy(limit_train=10)
     assert [len(data.part("train")) for data in (whole, large, small)] == [36, 20, 10]

@@ -107,6 +107,24 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(parts, augment, rng_
     assert changed == [augment != "none"] * 2
 
 
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_grey_images_of_16_bits_are_scaled(parts, in_channels):
+    ramp = np.linspace(0, 65535, 63).reshape(7, 9).astype(np.uint16)
+    for path in parts.rglob("*.png"):
+        Image.fromarray(ramp).save(path)
+    data = ImageFolders(root=str(parts), in_channels=in_channels)
+    images, _ = next(iter(data.test_dataloader()))
+    expected = torch.from_numpy(ramp / 65535).float().expand(in_channels, 7, 9)
+    assert (images - expected).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_images_of_an_unknown_range_are_refused(parts):
+    path = parts / "test" / "bee" / "1.tiff"
+    Image.fromarray(np.zeros((7, 9), dtype=np.float32)).save(path)
+    with pytest.raises(InputError, match=r"1\.tiff cannot be read as an image \(.* mode F\)"):
+        list(ImageFolders(root=str(parts)).test_dataloader())
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_workers_change_nothing(parts, rng_untouched):
     batches = [

@@ -44,9 +44,13 @@ def path(tmp_path):
     return tmp_path / "net.safetensors"
 
 
-@pytest.mark.parametrize(("name", "clean_accuracy"), [("M1", 0.990), ("M2", 0.994)])
-def test_published_net_has_its_clean_accuracy(name, clean_accuracy):
-    published(name)
+@pytest.mark.parametrize(
+    ("name", "clean_accuracy"),
+    [("M1", 0.990), ("M2", 0.994), ("mnist_sparse_at", 0.991), ("mnist_trades", 0.989)],
+)
+def test_a_net_has_its_clean_accuracy(name, clean_accuracy):
+    if CARDS[name].url:
+        published(name)
     root = os.environ.get("SZTRAIN_DATA_DIR")
     if root is None:
         pytest.skip("SZTRAIN_DATA_DIR is not set: MNIST is needed")
@@ -64,7 +68,7 @@ def test_published_net_has_its_clean_accuracy(name, clean_accuracy):
     assert correct.double().mean().item() == pytest.approx(clean_accuracy, abs=1e-9)
 
 
-def test_the_shipped_mnist_net_withstands_what_breaks_m1():
+def test_the_shipped_mnist_nets_withstand_what_breaks_m1():
     """With all five attacks more is broken, of M1 nearly all: see the README."""
     inputs, labels = mnist_test_images(32)
 
@@ -78,7 +82,8 @@ def test_the_shipped_mnist_net_withstands_what_breaks_m1():
             robust = robust[~attack(net, inputs[robust], labels[robust]).success]
         return len(robust) / len(labels)
 
-    assert left(published_net("M1")) < 0.4 < 0.6 < left(load_net("mnist_sparse_at"))
+    assert left(published_net("M1")) < 0.4
+    assert min(left(load_net(name)) for name in ("mnist_sparse_at", "mnist_trades")) > 0.6
 
 
 @pytest.mark.parametrize("name", ["M1", "M2"])
@@ -139,6 +144,14 @@ def test_saved_file_can_be_read_by_others(path):
     assert tensors.keys() == net.state_dict().keys()
     with safetensors.safe_open(path, framework="pt") as file:
         assert json.loads(file.metadata()["sztrain"]) == HYPER_PARAMETERS
+
+
+def test_a_saved_file_is_as_open_to_others_as_any(tmp_path):
+    path = tmp_path / "new" / "net.safetensors"
+    save_net(digits_cnn(width=4), HYPER_PARAMETERS, path)
+    other = path.with_name("other")
+    other.touch()
+    assert path.stat().st_mode == other.stat().st_mode
 
 
 def test_save_net_takes_weights_that_share_memory_or_are_transposed(path):

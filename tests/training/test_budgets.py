@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from toy_training import INF, NUM_CLASSES, ScriptedAttack, loader, make_trainer, toy_net
 
+from sztrain.attacks import AttackMix, SparsePGD
 from sztrain.callbacks import SparseRobustness
 from sztrain.errors import InputError
 from sztrain.training import SparseAT
@@ -33,6 +34,29 @@ def test_the_multiplier_is_of_the_full_size():
     method = SparseAT(toy_net(), num_classes=NUM_CLASSES, budget=10, budget_multiplier=4)
     with pytest.raises(InputError, match="`budget` to be at most 32, the features of a sample"):
         method.check_budget((2, 4, 4))
+
+
+def test_sizes_are_rounded_and_not_cut_off():
+    assert int(1.14 * 50) == 56  # a little less than 57
+    budget = TrainingBudget(50, multiplier=1.14, schedule="gauge")
+    assert budget.full == 57
+    budget.curve = torch.tensor([1.0] * 50 + [0.0])  # every sample is broken by 50 changes
+    assert budget.draw(0) == 57
+
+
+def test_a_budget_is_held_against_the_unit_of_the_adversary():
+    attack = ScriptedAttack(unit="pixels")
+    method = SparseAT(toy_net(), num_classes=NUM_CLASSES, attack=attack, budget=17)
+    method.check_budget((1, 5, 5))
+    with pytest.raises(InputError, match="`budget` to be at most 16, the pixels of a sample"):
+        method.check_budget((2, 4, 4))
+
+
+def test_too_few_steps_to_search_for_a_budget_are_refused_at_once():
+    for attack in (SparsePGD(num_steps=5), AttackMix(num_steps=5)):
+        with pytest.raises(InputError, match="`num_steps` to be at least 10"):
+            SparseAT(toy_net(), num_classes=NUM_CLASSES, attack=attack, warmup_epochs=2)
+        SparseAT(toy_net(), num_classes=NUM_CLASSES, attack=attack, warmup_epochs=2, budget=3)
 
 
 def test_a_budget_beyond_the_features_is_refused_in_the_first_batch():
@@ -89,6 +113,14 @@ def test_batches_follow_the_gauge_from_the_second_epoch_on():
     resumed = make()
     resumed.on_load_checkpoint(checkpoint)
     assert torch.equal(resumed.training_budget.curve, gauge.measurements["val"].curve)
+
+
+def test_an_adversary_that_counts_pixels_follows_a_gauge_that_does():
+    adversary = ScriptedAttack(script=((1.0,),), unit="pixels")
+    gauge = SparseRobustness(attack=ScriptedAttack(script=((3.0,),), unit="pixels"), budgets=(1,))
+    trainer = make_trainer(pl, callbacks=[gauge], max_epochs=2)
+    trainer.fit(make(attack=adversary), loader(), loader(seed=1))
+    assert [call.budget for call in adversary.calls] == [8, 8, 8, 3, 3, 3]
 
 
 class Saver(pl.Callback):

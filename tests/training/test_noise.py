@@ -5,6 +5,7 @@ import pytorch_lightning as pl
 import torch
 from toy_training import INF, NUM_CLASSES, ScriptedAttack, loader, make_trainer, toy_data, toy_net
 
+from sztrain.callbacks import SparseRobustness
 from sztrain.errors import InputError
 from sztrain.norms import l0_norm
 from sztrain.training import SparseAT
@@ -84,3 +85,27 @@ def test_noise_follows_the_warmup_and_the_ramp_of_the_budget():
     # Twice a budget of 1, 2 and 4; one of 24 images draws the largest number.
     most = [int(l0_norm(call.inputs - images).max()) for call in attack.calls]
     assert most == [2, 4, 8]
+
+
+def test_noise_goes_by_the_full_budget_in_the_unit_of_the_adversary(monkeypatch):
+    told = []
+
+    def note(inputs, most, unit):
+        told.append((most, unit))
+        return inputs
+
+    monkeypatch.setattr("sztrain.training.adversarial.add_sparse_noise", note)
+    adversary, gauging = (ScriptedAttack(script=((l0,),), unit="pixels") for l0 in (1.0, 3.0))
+    method = SparseAT(
+        toy_net(),
+        num_classes=NUM_CLASSES,
+        attack=adversary,
+        budget=10,
+        budget_schedule="gauge",
+        noise=1.15,
+    )
+    gauge = SparseRobustness(attack=gauging, budgets=(1,))
+    trainer = make_trainer(pl, callbacks=[gauge], max_epochs=2)
+    trainer.fit(method, loader(), loader(seed=1))
+    assert [call.budget for call in adversary.calls] == [10] * 3 + [3] * 3
+    assert told == [(12, "pixels")] * 6  # 11.5, rounded

@@ -7,6 +7,7 @@ from toy_training import NUM_CLASSES, Indexed, ScriptedAttack, loader, make_trai
 
 from sztrain.data import Digits
 from sztrain.errors import InputError
+from sztrain.losses import trades_kl, wrong_class_margin
 from sztrain.models import digits_cnn
 from sztrain.training import MART, TRADES, SparseAT
 from sztrain.training.soft_labels import SoftLabels
@@ -69,9 +70,15 @@ def test_the_loss_is_weighted_and_taken_on_the_targets_from_the_middle_of_the_ru
         torch.testing.assert_close(targets, expected)
         weights = expected.max(dim=1).values
         torch.testing.assert_close(loss, (weights * found).sum() / weights.sum())
-        if method_class is SparseAT:
-            both = (cross_entropy(clean, targets) + cross_entropy(adv, targets)) / 2
-            torch.testing.assert_close(found, both)
+        divergence = trades_kl(clean, adv)
+        doubt = 1 - clean.softmax(dim=1)[range(8), labels]
+        boosted = cross_entropy(adv, targets) + wrong_class_margin(adv, labels)
+        by_hand = {
+            SparseAT: (cross_entropy(clean, targets) + cross_entropy(adv, targets)) / 2,
+            TRADES: cross_entropy(clean, targets) + 6 * divergence,
+            MART: boosted + 5 * divergence * doubt,
+        }
+        torch.testing.assert_close(found, by_hand[method_class])
 
 
 @pytest.mark.parametrize("method_class", [SparseAT, TRADES, MART])
