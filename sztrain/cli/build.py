@@ -141,11 +141,12 @@ def hyper_parameters(cfg: DictConfig, run_id: str) -> dict[str, Any]:
     method = plain(cfg.method)
     gauge = plain(cfg.callbacks).get("gauge") or {}
     attack = method.get("attack") or gauge.get("attack") or {}
+    run = {"run_id": run_id, "start_from": cfg.get("start_from")}
     return {
         "net": plain(cfg.model),
         "data": {key: value for key, value in plain(cfg.data).items() if key != "_target_"},
         "unit": attack.get("unit", "features"),
-        "method": {"name": cfg.method["_target_"].rpartition(".")[2], "run_id": run_id, **method},
+        "method": {"name": cfg.method["_target_"].rpartition(".")[2], **run, **method},
     }
 
 

@@ -29,7 +29,13 @@ _NUM_THREADS = torch.get_num_threads()
 # What a run may do in another way without becoming another one; data.recipe is but where options
 # come from.
 _FREE = (
-    *("method.run_id", "method.compile", "method.channels_last", "method.monitor"),
+    *(
+        "method.run_id",
+        "method.start_from",
+        "method.compile",
+        "method.channels_last",
+        "method.monitor",
+    ),
     *("data.recipe", "data.root", "data.download", "data.eval_batch_size", "data.num_workers"),
 )
 

@@ -193,7 +193,8 @@ def test_a_training_starts_from_the_weights_of_another_net(trained, call, tiny):
     assert call(f"{command} hydra.run.dir=run").status == 0
     checkpoint = read_checkpoint("run/checkpoints/last.ckpt")
     assert checkpoint["epoch"] == 0
-    assert checkpoint["hyper_parameters"]["method"]["name"] == "StandardTraining"
+    method = checkpoint["hyper_parameters"]["method"]
+    assert (method["name"], method["start_from"]) == ("StandardTraining", trained.best)
     expected = load_net(trained.best).state_dict()
     found = load_net("run/checkpoints/last.ckpt").state_dict()
     assert found.keys() == expected.keys()
