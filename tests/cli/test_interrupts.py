@@ -8,6 +8,14 @@ import pytest
 from sztrain.cli.interrupts import interrupts_held_back
 
 
+@pytest.fixture(autouse=True)
+def python_handles_interrupts():
+    """A shell's background jobs ignore them, and so would Python in one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupt_waits_for_the_end_and_the_next_does_not():
     reached = False
     with pytest.raises(KeyboardInterrupt), interrupts_held_back():  # noqa: PT012
