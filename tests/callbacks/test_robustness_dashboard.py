@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from toy_training import INF, ScriptedAttack, foreign_module, loader, make_trainer
 from wandb_files import by_digest, charts, load_picture, logged_items, run_records, summary_of
 
+from sztrain.attacks import SigmaZero, SparseAutoAttack
 from sztrain.callbacks import RobustnessDashboard, SparseRobustness
 from sztrain.callbacks.alarms import raise_alarm, wandb_alert
 from sztrain.callbacks.dashboard_writers import is_a, writer_for
@@ -27,6 +28,7 @@ from sztrain.dashboards import build_report, build_workspace
 from sztrain.errors import InputError
 from sztrain.evaluation import wandb_gauge
 from sztrain.evaluation.breakdown import Breakdown
+from sztrain.evaluation.figures import robustness_curve_figure
 from sztrain.evaluation.gauge_keys import GaugeKeys
 from sztrain.evaluation.gauge_page import GaugePage
 from sztrain.evaluation.measurement import Measurement
@@ -326,6 +328,24 @@ def test_files_of_the_verdict_can_be_opened(logged):
 
 
 # --- trainings without all that ---
+
+
+def test_the_curve_of_the_verdict_names_its_judge(monkeypatch, tmp_path):
+    titles = []
+
+    def note(*args, title, **options):
+        titles.append(title)
+        return robustness_curve_figure(*args, title=title, **options)
+
+    monkeypatch.setattr("sztrain.callbacks.dashboard_writers.robustness_curve_figure", note)
+    gauge = SparseRobustness(
+        attack=SigmaZero(num_steps=1),
+        verdict=SparseAutoAttack(num_steps=10, num_queries=12),
+        budgets=(2,),
+    )
+    trainer = make_trainer(pl, callbacks=[gauge, RobustnessDashboard(tmp_path)])
+    trainer.test(make_module(pl), images_of(3)[0], verbose=False)
+    assert titles == ["SparseAutoAttack num_queries=12, N=10"]
 
 
 @pytest.mark.parametrize(
