@@ -35,6 +35,7 @@ from sztrain.evaluation.records import (
     total_cost,
 )
 from sztrain.evaluation.rows import PAPER_BUDGETS
+from sztrain.evaluation.setting import Setting
 from sztrain.evaluation.tables import write_csv
 from sztrain.models import describe_net
 from sztrain.norms import num_units
@@ -218,19 +219,13 @@ def _progress(*, shown: bool) -> Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Finding(Setting):
     """What a job's records say; without its net, which would stay in memory.
 
     Attributes:
         label: name of the job's files.
-        model: name of the net.
-        dataset: name of the data set.
-        split: of it, from which the samples are.
-        attack: the attack.
         attack_name: what its suite calls the attack; empty where there is none.
-        steps: N of the table that its row belongs to.
         l0: of every sample, float ``(N,)``.
-        first_sample: where in their split the samples begin.
         num_samples: samples attacked.
         batch_size: samples attacked at once.
         measurement: robustness of the net.
@@ -241,14 +236,8 @@ class Finding:
     """
 
     label: str
-    model: str
-    dataset: str
-    split: Split
-    attack: Attack
     attack_name: str
-    steps: int
     l0: Tensor
-    first_sample: int
     num_samples: int
     batch_size: int
     measurement: Measurement

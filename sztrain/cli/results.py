@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from sztrain.cli.jobs import Finding, Job, conclude, file_labels
 from sztrain.cli.pictures import (
@@ -27,7 +27,6 @@ from sztrain.evaluation.rows import budget_rows, paper_row
 from sztrain.evaluation.tables import printed_table, write_csv, write_latex, write_markdown
 from sztrain.evaluation.transfer import transfer_table
 from sztrain.files import write_whole
-from sztrain.types import Attack
 
 _SCREEN = {
     "model": "net",
@@ -68,15 +67,6 @@ def _by_short_names(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = list(rows)
     labels = file_labels(dict.fromkeys(row["model"] for row in rows))
     return [row | {"model": labels[row["model"]]} for row in rows]
-
-
-class _About(TypedDict):
-    model: str
-    dataset: str
-    split: str
-    first_sample: int
-    attack: Attack
-    steps: int
 
 
 class Report:
@@ -128,18 +118,10 @@ class Report:
 
     def _add_found(self, job: Job) -> None:
         finding = conclude(job)
-        about: _About = {
-            "model": finding.model,
-            "dataset": finding.dataset,
-            "split": finding.split,
-            "first_sample": finding.first_sample,
-            "attack": finding.attack,
-            "steps": finding.steps,
-        }
-        measured = (finding.measurement, finding.cost)
+        measured = (finding.measurement, finding.cost, finding)
         if self.suite is not None:
             self._worst_case.add(finding)
-            self._budget_rows += budget_rows(*measured, self.suite.fixed_budgets, **about)
+            self._budget_rows += budget_rows(*measured, self.suite.fixed_budgets)
             if finding.attack.budget is not None:
                 return
         self._findings.append(finding)
@@ -149,7 +131,6 @@ class Report:
             broken_by=finding.broken_by,
             changes=finding.changes,
             named=() if self.suite is None else self.suite.grid,
-            **about,
         )
         self.rows.append(row)
         if self.suite is None or not self.suite.grid:  # a grid would fill the page with them

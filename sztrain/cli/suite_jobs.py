@@ -16,10 +16,11 @@ from sztrain.cli.checks import check_attack, check_net, check_steps
 from sztrain.cli.groups import config_option, require_options
 from sztrain.cli.jobs import Job, Selection, file_labels
 from sztrain.cli.net_data import data_of_net
-from sztrain.cli.suites import Suite
+from sztrain.cli.suites import Run, Suite
 from sztrain.cli.team import automatic_batch_size
 from sztrain.errors import InputError, UnavailableError
 from sztrain.evaluation.rows import missing_row
+from sztrain.evaluation.setting import Setting
 from sztrain.models import describe_net, load_net
 from sztrain.models.layout import to_channels_last
 
@@ -43,35 +44,23 @@ def suite_jobs(
             an attack with too few steps, or with a budget beyond the size of a sample.
     """
     labels = file_labels(suite.models)
-    require_options("suite.variants", "data", suite.variants)
-    for key, names in suite.spoken_of.items():
-        require_options(f"suite.{key}", "attack", names)
-    runs_on = {dataset: suite.runs_on(dataset) for dataset in ("", *suite.variants)}
-    # What is wrong shall show before hours are spent.
-    for run in {run.label: run for runs in runs_on.values() for run in runs}.values():
-        check_steps(f"suite: {run.label}", run.attack)
-    for model in suite.models:
-        with suppress(UnavailableError):
-            describe_net(model)
+    _check_suite(suite)
 
     @cache
-    def selection_of(name: str, options: str) -> Selection:
-        return _selection(name, json.loads(options), suite, seed)
+    def selection_of(dataset: str, options: str) -> Selection:
+        return _selection(dataset, json.loads(options), suite, seed)
 
     for model in suite.models:
-        name, options = data_of_net(model)
-        runs = runs_on.get(name, runs_on[""])
+        dataset, options = data_of_net(model)
+        runs = suite.runs_on(dataset)
         try:
-            selection = selection_of(name, json.dumps(options))
+            selection = selection_of(dataset, json.dumps(options))
             net = load_net(model)
             if channels_last:
                 to_channels_last(net)
         except UnavailableError as error:
-            yield from (
-                missing_row(model, run.attack, run.steps, str(error))
-                for run in runs
-                if run.attack.budget is None
-            )
+            for run in runs:
+                yield from _missing_rows(model, dataset, run, error)
             continue
         check_net(net, selection.data, model)
         shape = selection.data.image_shape
@@ -79,8 +68,7 @@ def suite_jobs(
             try:
                 check_attack(f"suite: {run.label}", run.attack, shape)
             except UnavailableError as error:
-                if run.attack.budget is None:
-                    yield missing_row(model, run.attack, run.steps, str(error))
+                yield from _missing_rows(model, dataset, run, error)
                 continue
             yield Job(
                 label=f"{labels[model]}-{run.label}",
@@ -97,6 +85,28 @@ def suite_jobs(
                 explained=run.explained,
                 keeps_adv_inputs=suite.transfer and run.attack.budget is None,
             )
+
+
+def _check_suite(suite: Suite) -> None:
+    """Refuse before hours are spent what its first job would not show."""
+    require_options("suite.variants", "data", suite.variants)
+    for key, names in suite.spoken_of.items():
+        require_options(f"suite.{key}", "attack", names)
+    for dataset in ("", *suite.variants):
+        for run in suite.runs_on(dataset):
+            check_steps(f"suite: {run.label}", run.attack)
+    for model in suite.models:
+        with suppress(UnavailableError):
+            describe_net(model)
+
+
+def _missing_rows(
+    model: str, dataset: str, run: Run, error: UnavailableError
+) -> Iterator[dict[str, Any]]:
+    """The row of a run that cannot be had; one at a fixed budget has none."""
+    if run.attack.budget is None:
+        setting = Setting(model=model, dataset=dataset, attack=run.attack, steps=run.steps)
+        yield missing_row(setting, str(error))
 
 
 def _selection(name: str, options: Mapping[str, Any], suite: Suite, seed: int) -> Selection:

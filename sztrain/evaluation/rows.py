@@ -4,13 +4,11 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sztrain.evaluation.attack_names import changed_options, describe_options, paper_name
 from sztrain.evaluation.changes import MEASURES
 from sztrain.evaluation.measurement import Measurement
-from sztrain.evaluation.published import PublishedRow, find_row, fixed_budget_rows
 from sztrain.evaluation.records import Cost
+from sztrain.evaluation.setting import Setting
 from sztrain.metrics import measure_key
-from sztrain.types import Attack
 
 COMPARED = ("asr_10", "asr_50", "asr_inf", "median_l0", "time_s", "queries_k", "vram_gb")
 """Columns that the paper prints a figure in."""
@@ -26,6 +24,13 @@ COLUMNS = (
     *(f"{kind}_{column}" for column in COMPARED for kind in ("paper", "delta")),
 )
 """Columns of ``results.csv``: the paper's, our setting, the paper's figures."""
+
+BUDGET_COLUMNS = (
+    *("table", "dataset", "model", "steps", "attack", "budget", "asr", "time_s", "queries_k"),
+    *("unit", "num_samples", "split", "first_sample", "num_steps", "options"),
+    *("paper_asr", "delta_asr"),
+)
+"""Columns of ``results_fixed_budget.csv``, alike."""
 
 FEW_SAMPLES = 1000
 """Below it a verdict says how many samples it rests on: chance alone moves ASRs by some points."""
@@ -56,25 +61,12 @@ HEADINGS = {
 PAPER_BUDGETS = (10, 50)
 """Budgets k of the paper's columns ASR_k."""
 
-# How an attack is run, not what it looks for: the paper's figures may stand beside ours.
-_IMMATERIAL = ("num_steps", "seed", "batch_size", "recheck", "autocast", "cuda_graph")
-
-# Steps that the paper grants an attack for each of N, where that is not 1; and at a fixed budget,
-# for those that it runs at each, while of others it reads all budgets off one run.
-_STEPS_PER_N = {"Sparse-RS": 4}
-_STEPS_PER_N_AT_BUDGET = {"PGD-l0": 1, "Sparse-RS": 2}
-
 
 def paper_row(
     measurement: Measurement,
     cost: Cost,
+    setting: Setting,
     *,
-    model: str,
-    dataset: str,
-    split: str = "test",
-    first_sample: int = 0,
-    attack: Attack,
-    steps: int,
     batch_size: int,
     broken_by: Mapping[str, int] = MappingProxyType({}),
     changes: Mapping[str, float | None] = MappingProxyType({}),
@@ -90,102 +82,83 @@ def paper_row(
     Args:
         measurement: taken with the budgets of the paper among others.
         cost: what the attack cost in all.
-        model: the net's name.
-        dataset: name of the data set.
-        split: of it, from which the samples are.
-        first_sample: where in the split they begin.
-        attack: the attack.
-        steps: N of the table.
+        setting: the net, the attack and the samples.
         batch_size: samples attacked at once.
         broken_by: how many samples each member of the attack has broken, if it has members.
         changes: means as :func:`sztrain.evaluation.changes.mean_changes` gives them.
         named: options to name at their defaults, too, as those of a grid.
     """
-    name = paper_name(attack)
-    values, unit, num_samples = measurement.values, measurement.unit, measurement.num_samples
-    published = _printed_row(model, attack, steps) if split == "test" else None
-    if published is not None and published.dataset != dataset:
-        published = None
-    resident = cost.peak_memory if cost.device == "cpu" else 0
-    row: dict[str, Any] = {
+    published = setting.published_row()
+    row = {
+        **setting.cells(named),
+        **_figures(measurement),
+        **_costs(cost),
         "table": published.table if published else "",
-        "dataset": dataset,
-        "model": model,
-        "steps": steps,
-        "attack": name,
-        # A budget larger than the sample is no restriction.
-        **{
-            f"asr_{k}": percent(
-                values.get(measure_key("asr", unit, k), values["asr_inf"]), num_samples
-            )
-            for k in PAPER_BUDGETS
-        },
-        "asr_inf": percent(values["asr_inf"], num_samples),
-        "median_l0": values[measure_key("median_l0", unit)],
-        "time_s": cost.seconds_per_sample,
-        "queries_k": cost.passes_per_sample / 1000,
-        "vram_gb": None if "cpu" in cost.device else cost.peak_memory / 2**30,
         "notes": "",
-        "num_samples": num_samples,
-        "unit": unit,
-        "device": cost.device,
         "batch_size": batch_size,
-        "clean_acc": percent(float(measurement.curve[0]), num_samples),
-        "mean_l0": values[measure_key("mean_l0", unit)],
-        "resident_gb": resident / 2**30 if resident else None,
-        "split": split,
-        "first_sample": first_sample,
-        "num_steps": attack.num_steps,
-        "options": describe_options(attack, named),
         "broken_by": ", ".join(f"{name} {count}" for name, count in broken_by.items()),
         **{measure: changes.get(measure) for measure in MEASURES},
     }
-    beside: dict[str, Any] = {}
     for column in COMPARED:
         printed = getattr(published, column) if published else None
-        beside[f"paper_{column}"] = printed
-        beside[f"delta_{column}"] = difference(row[column], printed)
-    found = verdict(beside)
-    if found and num_samples < FEW_SAMPLES:
-        found += f" (on {num_samples} samples)"
-    return row | {"verdict": found} | beside
+        row[f"paper_{column}"] = printed
+        row[f"delta_{column}"] = difference(row[column], printed)
+    found = verdict(row)
+    if found and measurement.num_samples < FEW_SAMPLES:
+        found += f" (on {measurement.num_samples} samples)"
+    row["verdict"] = found
+    return {column: row[column] for column in COLUMNS}
 
 
-def missing_row(model: str, attack: Attack, steps: int, reason: str) -> dict[str, Any]:
+def _figures(measurement: Measurement) -> dict[str, Any]:
+    """The columns of what was measured."""
+    values, unit, num_samples = measurement.values, measurement.unit, measurement.num_samples
+    everything = values["asr_inf"]
+    # A budget larger than the sample is no restriction.
+    asrs = {k: values.get(measure_key("asr", unit, k), everything) for k in PAPER_BUDGETS}
+    return {
+        **{f"asr_{k}": percent(asr, num_samples) for k, asr in asrs.items()},
+        "asr_inf": percent(everything, num_samples),
+        "median_l0": values[measure_key("median_l0", unit)],
+        "mean_l0": values[measure_key("mean_l0", unit)],
+        "clean_acc": percent(float(measurement.curve[0]), num_samples),
+        "num_samples": num_samples,
+        "unit": unit,
+    }
+
+
+def _costs(cost: Cost) -> dict[str, Any]:
+    """The columns of what the attack took; on a CPU, its memory is what the process holds."""
+    memory_gb = cost.peak_memory / 2**30
+    return {
+        "device": cost.device,
+        "time_s": cost.seconds_per_sample,
+        "queries_k": cost.passes_per_sample / 1000,
+        "vram_gb": None if "cpu" in cost.device else memory_gb,
+        "resident_gb": (memory_gb or None) if cost.device == "cpu" else None,
+    }
+
+
+def missing_row(setting: Setting, reason: str) -> dict[str, Any]:
     """The row of what cannot be had: all columns, the paper's figures, and why ours are missing.
 
     Example:
         >>> from sztrain.attacks import SigmaZero
-        >>> row = missing_row("C9", SigmaZero(num_steps=100), 100, "no weights")
+        >>> attack = SigmaZero(num_steps=100)
+        >>> setting = Setting(model="C9", dataset="cifar10", attack=attack, steps=100)
+        >>> row = missing_row(setting, "no weights")
         >>> row["notes"], row["paper_median_l0"]
         ('not available: no weights', 18.0)
     """
-    name = paper_name(attack)
-    published = _printed_row(model, attack, steps)
-    row = dict.fromkeys(COLUMNS) | {
-        "table": published.table if published else "",
-        "dataset": published.dataset if published else "",
-        "model": model,
-        "steps": steps,
-        "attack": name,
-        "notes": f"not available: {reason}",
-        "num_steps": attack.num_steps,
-        "options": describe_options(attack),
-    }
+    published = setting.published_row()
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row |= setting.cells() | {"split": None, "first_sample": None}
+    row |= {"table": published.table if published else "", "notes": f"not available: {reason}"}
     return row | {f"paper_{c}": getattr(published, c) if published else None for c in COMPARED}
 
 
 def budget_rows(
-    measurement: Measurement,
-    cost: Cost,
-    budgets: Sequence[int],
-    *,
-    model: str,
-    dataset: str,
-    split: str = "test",
-    first_sample: int = 0,
-    attack: Attack,
-    steps: int,
+    measurement: Measurement, cost: Cost, setting: Setting, budgets: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Rows of ``results_fixed_budget.csv``: success within each budget.
 
@@ -197,49 +170,27 @@ def budget_rows(
     Args:
         measurement: taken with these budgets among others.
         cost: what the attack cost in all.
+        setting: the net, the attack and the samples.
         budgets: budgets k.
-        model: the net's name.
-        dataset: name of the data set.
-        split: of it, from which the samples are.
-        first_sample: where in the split they begin.
-        attack: the attack.
-        steps: N of the table.
     """
-    name = paper_name(attack)
-    printed = {
-        (row.dataset, row.model, row.attack, row.steps, row.budget): row
-        for row in fixed_budget_rows()
-    }
-    comparable = split == "test" and _is_run_as_in_paper(attack, steps)
-    if attack.budget is not None:
-        budgets = [attack.budget]
+    own = setting.attack.budget
     rows = []
-    for budget in budgets:
-        key = (dataset, model, name, steps, budget)
-        published = printed.get(key) if comparable else None
+    for budget in budgets if own is None else [own]:
+        published = setting.published_budget_row(budget)
         robust = float(measurement.curve[min(budget, len(measurement.curve) - 1)])
         asr = percent(1 - robust, measurement.num_samples)
-        rows.append(
-            {
-                "table": published.table if published else "",
-                "dataset": dataset,
-                "model": model,
-                "steps": steps,
-                "attack": name,
-                "budget": budget,
-                "asr": asr,
-                "time_s": cost.seconds_per_sample,
-                "queries_k": cost.passes_per_sample / 1000,
-                "unit": measurement.unit,
-                "num_samples": measurement.num_samples,
-                "split": split,
-                "first_sample": first_sample,
-                "num_steps": attack.num_steps,
-                "options": describe_options(attack),
-                "paper_asr": published.asr if published else None,
-                "delta_asr": difference(asr, published.asr if published else None),
-            }
-        )
+        row = {
+            **setting.cells(),
+            **_costs(cost),
+            "table": published.table if published else "",
+            "budget": budget,
+            "asr": asr,
+            "unit": measurement.unit,
+            "num_samples": measurement.num_samples,
+            "paper_asr": published.asr if published else None,
+            "delta_asr": difference(asr, published.asr if published else None),
+        }
+        rows.append({column: row[column] for column in BUDGET_COLUMNS})
     return rows
 
 
@@ -261,24 +212,6 @@ def verdict(row: dict[str, Any]) -> str:
         if delta is not None and not abs(delta) <= TOLERANCES[key]
     ]
     return f"not reproduced: {', '.join(beyond)}" if beyond else "reproduced"
-
-
-def _printed_row(model: str, attack: Attack, steps: int) -> PublishedRow | None:
-    """The paper's row of a minimal-norm attack that was run as in the paper."""
-    name = paper_name(attack)
-    granted = attack.num_steps == steps * _STEPS_PER_N.get(name, 1)
-    as_in_paper = granted and all(option in _IMMATERIAL for option in changed_options(attack))
-    return find_row(model, name, steps) if as_in_paper else None
-
-
-def _is_run_as_in_paper(attack: Attack, steps: int) -> bool:
-    """Whether an attack at a fixed budget, or a run that all are read off, is as in the paper."""
-    name = paper_name(attack)
-    if attack.budget is None and name in _STEPS_PER_N_AT_BUDGET:
-        return False
-    granted = attack.num_steps == steps * _STEPS_PER_N_AT_BUDGET.get(name, 1)
-    changed = changed_options(attack).keys() - {"budget"}
-    return granted and all(option in _IMMATERIAL for option in changed)
 
 
 def percent(share: float, num_samples: int) -> float:

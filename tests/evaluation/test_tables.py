@@ -19,6 +19,7 @@ from sztrain.evaluation.rows import (
     paper_row,
     verdict,
 )
+from sztrain.evaluation.setting import Setting
 from sztrain.evaluation.tables import write_csv, write_latex, write_markdown
 
 INF = math.inf
@@ -62,19 +63,26 @@ def cost(peak_memory=2**31, device="cpu"):
     )
 
 
-def row(measurement=None, spent=None, **options):
+def setting(model="M1", dataset="mnist", attack=None, steps=None, **options):
+    attack = SigmaZero(num_steps=1000) if attack is None else attack
+    steps = attack.num_steps if steps is None else steps
+    return Setting(model=model, dataset=dataset, attack=attack, steps=steps, **options)
+
+
+def row(measurement=None, spent=None, *, broken_by=None, changes=None, named=(), **options):
     return paper_row(
         measured() if measurement is None else measurement,
         cost() if spent is None else spent,
-        **{
-            "model": "M1",
-            "dataset": "mnist",
-            "attack": SigmaZero(num_steps=1000),
-            "batch_size": 32,
-        }
-        | {"steps": options.get("attack", SigmaZero()).num_steps}
-        | options,
+        setting(**options),
+        batch_size=32,
+        broken_by=broken_by or {},
+        changes=changes or {},
+        named=named,
     )
+
+
+def unavailable(**options):
+    return missing_row(setting(**options), "no weights")
 
 
 def test_columns_begin_with_those_of_the_paper():
@@ -92,7 +100,7 @@ def test_columns_begin_with_those_of_the_paper():
     # The table has the same columns whether the paper knows the net or not.
     assert list(row(model="toy")) == found
     # ... and whether or not the net can be had, which may be the first of them, or the only one.
-    assert list(missing_row("toy", SigmaZero(), 1000, "no weights")) == found
+    assert list(unavailable(model="toy")) == found
 
 
 def test_figures_are_in_the_units_of_the_paper():
@@ -230,6 +238,7 @@ def test_budget_larger_than_a_sample_is_no_restriction():
 class EAD:
     num_steps: int = 1000
     unit: str = "features"
+    budget: int | None = None
 
 
 class BB(EAD):
@@ -270,7 +279,7 @@ def test_csv_reads_back(tmp_path):
 
 def test_whole_numbers_stay_whole_beside_what_is_missing(tmp_path):
     path = tmp_path / "results.csv"
-    write_csv([row(), missing_row("M2", SigmaZero(), 1000, "no weights")], path)
+    write_csv([row(), unavailable(model="M2")], path)
     with path.open() as file:
         found, missing = csv.DictReader(file)
     keys = ("num_samples", "batch_size", "first_sample", "median_l0", "paper_median_l0")
@@ -279,21 +288,20 @@ def test_whole_numbers_stay_whole_beside_what_is_missing(tmp_path):
 
 
 def test_a_net_that_cannot_be_had_keeps_the_papers_figures():
-    found = missing_row("C9", SigmaZero(num_steps=1000), 1000, "no weights")
+    found = unavailable(model="C9", dataset="cifar10")
     printed = published("C9", "sigma-zero", 1000)
     assert (found["table"], found["dataset"], found["steps"]) == ("II", "cifar10", 1000)
     assert found["notes"] == "not available: no weights"
     assert found["paper_median_l0"] == float(printed["median_l0"])
     assert found["median_l0"] is None
-    assert missing_row("toy", SigmaZero(), 1000, "no")["paper_median_l0"] is None
+    assert unavailable(model="toy")["paper_median_l0"] is None
 
 
 def test_fixed_budgets_are_read_off_the_curve_beside_the_papers():
     # Of 64 samples 60, 32 and 16 resist budgets 0, 1 and 2.
     curve = torch.tensor([60, 32, 16]) / 64
     measurement = replace(measured(), curve=curve)
-    about = {"model": "M1", "dataset": "mnist", "steps": 1000}
-    rows = budget_rows(measurement, cost(), [1, 24], attack=SigmaZero(num_steps=1000), **about)
+    rows = budget_rows(measurement, cost(), setting(), [1, 24])
     assert [row["asr"] for row in rows] == [50, 75]  # more than the sample has is all it has
     assert rows[0]["paper_asr"] is None
     path = files("sztrain.evaluation") / "published" / "fixed_budget.csv"
@@ -310,8 +318,8 @@ def test_fixed_budgets_are_read_off_the_curve_beside_the_papers():
     assert rows[1]["queries_k"] == 1.5
 
     # An attack that has a budget says nothing of others.
-    attack = SigmaZero(num_steps=1000, budget=24)
-    assert budget_rows(measurement, cost(), [1, 24, 50], attack=attack, **about) == [
+    fixed = setting(attack=SigmaZero(num_steps=1000, budget=24))
+    assert budget_rows(measurement, cost(), fixed, [1, 24, 50]) == [
         rows[1] | {"options": "budget=24"}
     ]
 
@@ -331,8 +339,8 @@ def test_fixed_budgets_are_read_off_the_curve_beside_the_papers():
     ],
 )
 def test_a_fixed_budget_is_compared_with_what_was_run_alike(attack, about, beside):
-    about = {"model": "M1", "dataset": "mnist", "steps": 1000} | about
-    (found,) = budget_rows(measured(), cost(), [24], attack=attack, **about)
+    about = setting(attack=attack, steps=1000, **about)
+    (found,) = budget_rows(measured(), cost(), about, [24])
     assert (found["paper_asr"] is not None) == beside
     assert found["num_steps"] == attack.num_steps
 
@@ -368,7 +376,7 @@ def test_odd_names_do_not_break_a_table(tmp_path):
 
 
 def test_printed_tables_show_both_figures_the_verdict_and_what_is_missing(tmp_path):
-    rows = [row(), missing_row("M2", SigmaZero(num_steps=1000), 1000, "no weights_here")]
+    rows = [row(), missing_row(setting(model="M2"), "no weights_here")]
     write_markdown(rows, tmp_path / "results.md")
     head, rule, first, second = (tmp_path / "results.md").read_text().splitlines()
     assert len({line.count("|") for line in (head, rule, first, second)}) == 1
