@@ -3,13 +3,16 @@
 import errno
 import functools
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -70,8 +73,9 @@ def _main(task: Callable[[DictConfig], Any], config_name: str) -> None:
     @functools.wraps(task)
     def reported(cfg: DictConfig) -> Any:
         with _environment(_FULL_ERROR, asked), _one_line_errors(config_name, asked == "1"):
-            _require_complete(cfg)
-            return task(cfg)
+            with _no_folder_of_a_refused_run():
+                _require_complete(cfg)
+                return task(cfg)
 
     with _environment(_FULL_ERROR, "1"), _one_line_errors(config_name, asked == "1"):
         if config_name == "evaluate":
@@ -92,6 +96,19 @@ def _environment(name: str, value: str | None) -> Iterator[None]:
         os.environ.pop(name, None)
         if before is not None:
             os.environ[name] = before
+
+
+@contextmanager
+def _no_folder_of_a_refused_run() -> Iterator[None]:
+    """Take the folder away again that holds nothing but the configuration of what was refused."""
+    try:
+        yield
+    except _OF_INPUT:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        with suppress(OSError):
+            if [path.name for path in folder.iterdir()] == [".hydra"]:
+                shutil.rmtree(folder)
+        raise
 
 
 @contextmanager

@@ -28,6 +28,7 @@ def refused(call, tmp_path):
         outcome = call(command)
         assert outcome.status == 2, outcome
         assert_one_line(outcome, fragments)
+        assert not list(tmp_path.rglob(".hydra"))
         assert not list(tmp_path.rglob("wandb"))
         assert not list(tmp_path.rglob("*.ckpt"))
         return outcome.err.strip()
