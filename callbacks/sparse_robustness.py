@@ -22,6 +22,7 @@ from sztrain.callbacks._adapters import (
     require_forward,
 )
 from sztrain.callbacks._advice import Advice
+from sztrain.callbacks._epochs import GaugedEpochs
 from sztrain.callbacks._image_space import ImageSpace
 from sztrain.callbacks._pace import Pace
 from sztrain.callbacks._progress import attack_bar
@@ -135,7 +136,6 @@ class SparseRobustness(Callback):
             raise InputError(f"expected `budgets` to be several, such as (10, 50), got {budgets!r}")
         for name, value, minimum in (
             ("num_samples", num_samples, 1),
-            ("every_n_epochs", every_n_epochs, 1),
             ("batch_size", batch_size, 1),
             ("verdict_samples", 1 if verdict_samples is None else verdict_samples, 1),
             ("seed", seed, 0),
@@ -152,7 +152,6 @@ class SparseRobustness(Callback):
             check_probe(probe, self.attack.unit)
         self.num_samples = num_samples
         self.budgets = tuple(budgets)
-        self.every_n_epochs = every_n_epochs
         self.batch_size = batch_size
         self.seed = seed
         self.verdict_samples = verdict_samples
@@ -167,9 +166,7 @@ class SparseRobustness(Callback):
         self._stores: dict[str, SampleStore] = {}
         self._input_dtype = torch.float32
         self._complete: set[str] = set()
-        self._gauged_in: int | None = None
-        self._values: dict[str, float] = {}
-        self._is_resumed = False
+        self._epochs = GaugedEpochs(every_n_epochs)
 
     def repeats(self, key: str, epoch: int) -> bool:
         """Whether monitors see under ``key`` what was measured before this epoch.
@@ -178,7 +175,7 @@ class SparseRobustness(Callback):
             >>> SparseRobustness().repeats("val/clean_acc", epoch=3)  # not a figure of the gauge's
             False
         """
-        return key in self._values and self._gauged_in != epoch
+        return self._epochs.repeats(key, epoch)
 
     def keys(self, stage: str = "val") -> GaugeKeys:
         """Under which keys it logs.
@@ -220,18 +217,17 @@ class SparseRobustness(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"gauged_in": self._gauged_in, "values": self._values}
+        return self._epochs.state_dict()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._gauged_in, self._values = state_dict["gauged_in"], state_dict["values"]
-        self._is_resumed = True
+        self._epochs.load_state_dict(state_dict)
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # A new run may bring new data: what was collected before is of no use to it.
         self._stores, self._complete = {}, set()
-        self._gauged_in, self._values, self._is_resumed = None, {}, False
+        self._epochs.reset()
         self._pace.reset()
         if stage == "fit":  # a test of the same net that follows need not be told again
             self._advice = Advice()
@@ -251,11 +247,9 @@ class SparseRobustness(Callback):
 
     @override
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._is_resumed and not trainer.sanity_checking:
-            self._is_resumed = False
-            if not self._is_due(trainer):
-                # Monitors of a new process have yet to see what the loggers have been told.
-                self._log(pl_module, self._values, logger=False)
+        if not trainer.sanity_checking:
+            # The loggers have been told before the training stopped.
+            self._log(pl_module, self._epochs.take_resumed(trainer), logger=False)
 
     @override
     def on_validation_batch_start(
@@ -277,10 +271,10 @@ class SparseRobustness(Callback):
             return
         self._complete.add("val")
         # In between nothing is logged: Lightning shows its monitors the last figures by itself.
-        if self._is_due(trainer):
-            self._values = self._measure(trainer, pl_module, "val", self.attack)
-            self._gauged_in = trainer.current_epoch
-            self._log(pl_module, self._values)
+        if self._epochs.are_due(trainer):
+            values = self._measure(trainer, pl_module, "val", self.attack)
+            self._epochs.record(trainer.current_epoch, values)
+            self._log(pl_module, values)
             self._pace.start()
 
     @override
@@ -299,15 +293,6 @@ class SparseRobustness(Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.verdict is not None:
             self._log(pl_module, self._measure(trainer, pl_module, "test", self.verdict))
-
-    def _is_due(self, trainer: pl.Trainer) -> bool:
-        epoch, every = trainer.current_epoch, self.every_n_epochs
-        is_asked_for = trainer.state.fn != "fit"  # trainer.validate
-        is_last = epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
-        if is_asked_for or is_last or self._gauged_in in (None, epoch):
-            return True
-        # Not `epoch % every == 0`: there may be no validation in that very epoch.
-        return epoch // every > self._gauged_in // every
 
     def _collect(
         self, trainer: pl.Trainer, stage: str, batch: Any, num_samples: int | None

@@ -72,10 +72,13 @@ def _main(task: Callable[[DictConfig], Any], config_name: str) -> None:
     # the exception. The task and the processes that it starts see it as the person set it.
     @functools.wraps(task)
     def reported(cfg: DictConfig) -> Any:
-        with _environment(_FULL_ERROR, asked), _one_line_errors(config_name, asked == "1"):
-            with _no_folder_of_a_refused_run():
-                _require_complete(cfg)
-                return task(cfg)
+        with (
+            _environment(_FULL_ERROR, asked),
+            _one_line_errors(config_name, asked == "1"),
+            _no_folder_of_a_refused_run(),
+        ):
+            _require_complete(cfg)
+            return task(cfg)
 
     with _environment(_FULL_ERROR, "1"), _one_line_errors(config_name, asked == "1"):
         if config_name == "evaluate":
