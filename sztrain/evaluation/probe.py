@@ -8,31 +8,28 @@ from torch import Tensor, nn
 from sztrain.errors import InputError
 from sztrain.evaluation.runner import attack_batches
 from sztrain.metrics import RobustAccuracy, measure_key
-from sztrain.norms import check_budgets, num_units
+from sztrain.norms import num_units
 from sztrain.types import Attack, Unit
 
 
-def check_probe(probe: Attack, unit: Unit, shape: torch.Size | None = None) -> None:
+def check_probe(probe: Attack, unit: Unit) -> None:
     """Refuse a probe whose answers cannot be laid beside those of the first attack.
 
     Args:
         probe: the second attack.
         unit: what the first one counts.
-        shape: of a sample, where it is known already.
 
     Raises:
-        InputError: it counts something else, or its budget is beyond the size of a sample.
+        InputError: it counts something else.
 
     Example:
         >>> from sztrain.attacks import SigmaZero
-        >>> check_probe(SigmaZero(budget=24), "features", torch.Size([1, 28, 28]))
+        >>> check_probe(SigmaZero(budget=24), "features")
     """
     if probe.unit != unit:
         raise InputError(
             f"expected `probe` to count {unit}, as the attack beside it, got unit={probe.unit}"
         )
-    if shape is not None:
-        check_budgets("probe.budget", [probe.budget], shape, unit)
 
 
 class ProbeTally:
