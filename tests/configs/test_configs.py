@@ -330,6 +330,17 @@ def test_the_recipe_of_the_data_reaches_the_training(option):
     assert cfg.method.ramp_epochs == recipe["ramp_epochs"] <= recipe["epochs"]
     assert cfg.method.clean_share == recipe["clean_share"]
     assert plain(cfg.callbacks.gauge.budgets) == recipe["gauge_budgets"]
+    assert cfg.callbacks.gauge.every_n_epochs == recipe.get("gauge_every_n_epochs", 1)
+    assert cfg.method.channels_last == recipe.get("channels_last", False)
+
+
+@pytest.mark.parametrize("method", ["standard", "sparse_at", "trades", "mart"])
+def test_every_method_takes_layout_and_gauged_epochs_from_the_recipe(method):
+    cfg = composed("train", f"method={method}", "data=digits")
+    assert (cfg.method.channels_last, cfg.callbacks.gauge.every_n_epochs) == (True, 2)
+    options = "data.recipe.channels_last=false", "data.recipe.gauge_every_n_epochs=5"
+    cfg = composed("train", f"method={method}", *options)
+    assert (cfg.method.channels_last, cfg.callbacks.gauge.every_n_epochs) == (False, 5)
 
 
 @pytest.mark.parametrize("method", ["sparse_at", "trades"])
