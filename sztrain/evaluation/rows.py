@@ -43,6 +43,7 @@ HEADINGS = {
     "unit": "unit",
     "split": "split",
     "first_sample": "from",
+    "clean_acc": "clean",
     "asr_10": "ASR10",
     "asr_50": "ASR50",
     "asr_inf": "ASR∞",
@@ -56,7 +57,8 @@ HEADINGS = {
     "clusters": "clusters",
     "verdict": "verdict",
 }
-"""Columns of the printed tables, in the order of the paper's, and their headings."""
+"""Columns of the printed tables, in the order of the paper's, and their headings; clean accuracy
+before the ASRs, in which the samples that are misclassified anyway count as well."""
 
 PAPER_BUDGETS = (10, 50)
 """Budgets k of the paper's columns ASR_k."""
