@@ -247,9 +247,9 @@ class SparseRobustness(Callback):
 
     @override
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
-            # The loggers have been told before the training stopped.
-            self._log(pl_module, self._epochs.take_resumed(trainer), logger=False)
+        resumed = {} if trainer.sanity_checking else self._epochs.take_resumed(trainer)
+        if resumed:  # the loggers have been told before the training stopped
+            self._log(pl_module, resumed, logger=False)
 
     @override
     def on_validation_batch_start(

@@ -75,7 +75,7 @@ def _main(task: Callable[[DictConfig], Any], config_name: str) -> None:
         with (
             _environment(_FULL_ERROR, asked),
             _one_line_errors(config_name, asked == "1"),
-            _no_folder_of_a_refused_run(),
+            _no_folder_of_nothing(),
         ):
             _require_complete(cfg)
             return task(cfg)
@@ -102,11 +102,11 @@ def _environment(name: str, value: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def _no_folder_of_a_refused_run() -> Iterator[None]:
-    """Take the folder away again that holds nothing but the configuration of what was refused."""
+def _no_folder_of_nothing() -> Iterator[None]:
+    """Take the folder away again that holds nothing but the configuration of what did not begin."""
     try:
         yield
-    except _OF_INPUT:
+    except (*_OF_INPUT, KeyboardInterrupt):
         folder = Path(HydraConfig.get().runtime.output_dir)
         with suppress(OSError):
             if [path.name for path in folder.iterdir()] == [".hydra"]:

@@ -247,6 +247,12 @@ class Finding(Setting):
     examples: Examples | None
 
     @property
+    def curve(self) -> Tensor:
+        """Robust accuracy at 0, 1, ... changes, as far as the attack has tried any."""
+        budget = self.attack.budget
+        return self.measurement.curve[: None if budget is None else budget + 1]
+
+    @property
     def source(self) -> str:
         """Which data its samples are of, and where they begin unless it is at the first."""
         split = "" if self.split == "test" else f"the {self.split} split of "

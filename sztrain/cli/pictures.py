@@ -134,12 +134,12 @@ def _curves_of_nets(
         label = attack_label(attack)
         name = f"{dataset}-{label}-N={group[0].steps}-{attack.unit}"
         curves = {
-            finding.label if suite is None else finding.model: finding.measurement.curve
-            for finding in group
+            finding.label if suite is None else finding.model: finding.curve for finding in group
         }
         alone = "" if isinstance(attack, Ensemble) else " only"
         title = f"{label}{alone}, N={group[0].steps}, {dataset}"
-        figure = robustness_curve_figure(curves, attack.unit, _fitting(budgets, curves), title)
+        marked = budgets if attack.budget is None else [attack.budget]
+        figure = robustness_curve_figure(curves, attack.unit, _fitting(marked, curves), title)
         place = attack.unit if suite is None else name
         yield _saved(figure, output_dir / "curves", place, "Robustness curves", title)
 
@@ -150,7 +150,7 @@ def _curves_of_attacks(
     """One picture for each net that several attacks tried, with a curve for each attack."""
     for group in _by_net(findings):
         attack, model = group[0].attack, group[0].model
-        curves = {name: one.measurement.curve for name, one in _named(group)}
+        curves = {name: one.curve for name, one in _named(group)}
         title = f"{model} on {group[0].dataset}, N={group[0].steps}"
         figure = robustness_curve_figure(
             curves, attack.unit, _fitting(budgets, curves), title, measure="asr", scale="log"

@@ -13,7 +13,7 @@ from sztrain.evaluation.html import Printed
 from sztrain.evaluation.tables import digits
 
 _LEGEND = (
-    "clean accuracy and ASR in percent, median and mean of ℓ0, "
+    "clean accuracy, ASR and RA, robust accuracy at k changes, in percent, median and mean of ℓ0, "
     "t in seconds and q in thousands of passes a sample"
 )
 
@@ -43,6 +43,7 @@ def print_verdict(summary: dict[str, Any], output_dir: Path) -> None:
     table.add_row("attack success without a budget", _percent(summary["asr_inf"]))
     table.add_row("training time", _seconds(summary["train_seconds"]))
     table.add_row("  of it the adversary", _seconds(summary["attack_seconds"]))
+    table.add_row("time of this verdict", _seconds(summary["verdict_seconds"]))
     console = Console()
     console.print(table)
     if summary["last"] is not None:

@@ -35,6 +35,8 @@ _SCREEN = {
     "steps": "N",
     "unit": "unit",
     "clean_acc": "clean",
+    "budget": "k",
+    "robust_acc": "RA",
     "asr_10": "ASR10",
     "asr_50": "ASR50",
     "asr_inf": "ASR∞",

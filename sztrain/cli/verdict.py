@@ -40,18 +40,18 @@ def judge(
             as many as the best.
     """
     best, gauge, timer = (callbacks.get(name) for name in ("best", "gauge", "timer"))
-    # Before the test: loading the best checkpoint turns these back to its epoch.
-    epochs = trainer.current_epoch
-    attack_seconds = getattr(method, "attack_seconds", 0.0)
     train_seconds = timer.time_elapsed("train") if isinstance(timer, Timer) else None
     checkpoint = best.best_model_path if isinstance(best, ModelCheckpoint) else ""
     smoke_test = is_smoke_test(trainer)
     judged = isinstance(gauge, SparseRobustness) and gauge.verdict is not None
     two = judged and not smoke_test and last_samples != 0 and _is_another(checkpoint, trainer)
     last = _last_figures(trainer, method, data, gauge, last_samples) if two else None
-    tested = trainer.test(
-        method, datamodule=data, ckpt_path=checkpoint or None, weights_only=True, verbose=False
-    )
+    if checkpoint:
+        # Not by the Trainer, whose `WeightAveraging` would put the weights of the moment in place
+        # of the average that the checkpoint is chosen for.
+        weights: Any = read_checkpoint(checkpoint)["state_dict"]
+        method.load_state_dict(weights)
+    tested = trainer.test(method, datamodule=data, verbose=False)
     if not isinstance(gauge, SparseRobustness) or gauge.verdict is None:
         return
     if "test" not in gauge.measurements:
@@ -64,8 +64,8 @@ def judge(
         clean_accuracy=tested[0]["test/clean_acc"],
         method=type(method).__name__,
         train_seconds=train_seconds,
-        attack_seconds=attack_seconds,
-        epochs=epochs,
+        attack_seconds=getattr(method, "attack_seconds", 0.0),
+        epochs=trainer.current_epoch,
         checkpoint=checkpoint or None,
         last=last,
     )

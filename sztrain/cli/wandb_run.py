@@ -82,7 +82,7 @@ def _curves(findings: Iterable[Finding]) -> Iterator[tuple[str, dict[str, Tensor
         attack = finding.attack
         place = (finding.dataset, finding.steps, attack.unit)
         name = f"{finding.model} under {attack_label(attack)}"
-        groups[place][name] = finding.measurement.curve
+        groups[place][name] = finding.curve
     for (dataset, steps, unit), curves in groups.items():
         yield f"curves/{dataset}-N={steps}-{unit}", curves, unit
 

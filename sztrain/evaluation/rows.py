@@ -19,6 +19,7 @@ TOLERANCES = {"median_l0": 1, "asr_10": 2, "asr_50": 2}
 COLUMNS = (
     *("table", "dataset", "model", "steps", "attack", *COMPARED, "notes"),
     *("num_samples", "unit", "device", "batch_size", "clean_acc", "mean_l0", "resident_gb"),
+    *("budget", "robust_acc"),
     *("split", "first_sample", "num_steps"),
     *("options", "broken_by", "features", "pixels", "clusters", "verdict"),
     *(f"{kind}_{column}" for column in COMPARED for kind in ("paper", "delta")),
@@ -44,10 +45,13 @@ HEADINGS = {
     "split": "split",
     "first_sample": "from",
     "clean_acc": "clean",
+    "budget": "k",
+    "robust_acc": "RA",
     "asr_10": "ASR10",
     "asr_50": "ASR50",
     "asr_inf": "ASR∞",
     "median_l0": "median",
+    "mean_l0": "mean",
     "time_s": "t",
     "queries_k": "q",
     "vram_gb": "VRAM",
@@ -93,7 +97,7 @@ def paper_row(
     published = setting.published_row()
     row = {
         **setting.cells(named),
-        **_figures(measurement),
+        **_figures(measurement, setting.attack.budget),
         **_costs(cost),
         "table": published.table if published else "",
         "notes": "",
@@ -112,20 +116,26 @@ def paper_row(
     return {column: row[column] for column in COLUMNS}
 
 
-def _figures(measurement: Measurement) -> dict[str, Any]:
-    """The columns of what was measured."""
+def _figures(measurement: Measurement, budget: int | None) -> dict[str, Any]:
+    """The columns of what was measured; at a fixed budget, what is left there and nothing else."""
     values, unit, num_samples = measurement.values, measurement.unit, measurement.num_samples
+    columns = (*(f"asr_{k}" for k in PAPER_BUDGETS), "asr_inf", "median_l0", "mean_l0")
+    row: dict[str, Any] = {
+        **dict.fromkeys((*columns, "budget", "robust_acc")),
+        "clean_acc": percent(float(measurement.curve[0]), num_samples),
+        "num_samples": num_samples,
+        "unit": unit,
+    }
     everything = values["asr_inf"]
+    if budget is not None:
+        return row | {"budget": budget, "robust_acc": percent(1 - everything, num_samples)}
     # A budget larger than the sample is no restriction.
     asrs = {k: values.get(measure_key("asr", unit, k), everything) for k in PAPER_BUDGETS}
-    return {
+    return row | {
         **{f"asr_{k}": percent(asr, num_samples) for k, asr in asrs.items()},
         "asr_inf": percent(everything, num_samples),
         "median_l0": values[measure_key("median_l0", unit)],
         "mean_l0": values[measure_key("mean_l0", unit)],
-        "clean_acc": percent(float(measurement.curve[0]), num_samples),
-        "num_samples": num_samples,
-        "unit": unit,
     }
 
 

@@ -19,7 +19,8 @@ RUN = (
     "method.attack.num_steps=6 callbacks.gauge.num_samples=16 callbacks.gauge.attack.num_steps=3 "
     "callbacks.gauge.probe.num_steps=3 callbacks.gauge.probe.num_queries=10 "
     "verdict.num_steps=10 verdict.num_queries=10 verdict.num_samples=16 logger=csv "
-    "callbacks.pictures.alarm_share=1 callbacks.guard.rule.margin=1"
+    "callbacks.pictures.alarm_share=1 callbacks.guard.rule.margin=1 "
+    "callbacks.guard.rule.max_loss=1"
 )
 STEPS_PER_EPOCH = 10
 

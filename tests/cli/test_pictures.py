@@ -41,6 +41,21 @@ def test_nets_for_other_data_have_a_picture_of_their_own(drawn, tmp_path):
     assert [picture.path.name for picture in found] == names
 
 
+def test_a_curve_ends_at_the_only_budget_that_was_tried(monkeypatch, tmp_path):
+    drawn = []
+
+    def figure(curves, unit, budgets, title):
+        drawn.append(({name: len(curve) for name, curve in curves.items()}, budgets))
+
+    monkeypatch.setattr(pictures, "robustness_curve_figure", figure)
+    monkeypatch.setattr(pictures, "save_figure", lambda content, path: path)
+    size = len(finding().measurement.curve)
+    for attack in (SigmaZero(num_steps=10, budget=1), SigmaZero(num_steps=10)):
+        draw_pictures([finding(attack=attack)], None, [2], tmp_path)
+    assert [budgets for _, budgets in drawn] == [[1], [2]]
+    assert [list(lengths.values()) for lengths, _ in drawn] == [[2], [size]]
+
+
 def test_each_step_rule_has_an_ablation_of_its_own(drawn, tmp_path):
     suite = SimpleNamespace(grid={"sigma": [0.001, 1.0], "tau": [0.3]})
     findings = [

@@ -31,6 +31,7 @@ def printed(capsys, monkeypatch):
 def test_a_verdict_says_that_clean_accuracy_is_of_all_images(capsys):
     figures = {"clean_accuracy": 0.125, "median_l0": 3.0, "mean_l0": 4.0, "asr_inf": 1.0}
     figures |= {"robust_accuracy": {"2": 0.5}, "train_seconds": 1.0, "attack_seconds": 0.5}
+    figures |= {"verdict_seconds": 2.0}
     about = {"unit": "features", "attacks": ["SigmaZero"], "num_steps": 10, "method": "TRADES"}
     print_verdict(figures | about | {"num_samples": 8, "last": None}, Path("out"))
     lines = capsys.readouterr().out.splitlines()

@@ -117,14 +117,33 @@ def test_summary_counts_the_seconds_of_the_whole_training(trained, table):
     assert trained.summary["train_seconds"] > spent[-1]
 
 
-def test_the_best_checkpoint_has_the_accuracy_that_the_summary_says(trained):
-    net = load_net(trained.best)
+def accuracy_of(net):
     samples = Digits().part("test")
     inputs = torch.stack([samples[index][0] for index in range(len(samples))])
     labels = torch.stack([samples[index][1] for index in range(len(samples))])
     with torch.no_grad():
-        accuracy = (net(inputs).argmax(dim=1) == labels).double().mean().item()
+        return (net(inputs).argmax(dim=1) == labels).double().mean().item()
+
+
+def test_the_best_checkpoint_has_the_accuracy_that_the_summary_says(trained):
+    accuracy = accuracy_of(load_net(trained.best))
     assert trained.summary["clean_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_averaged_weights_are_judged_and_not_those_of_the_moment(call, tiny, tmp_path):
+    averaged = "callbacks.ema._target_=pytorch_lightning.callbacks.EMAWeightAveraging"
+    command = f"train {tiny} +{averaged} +callbacks.ema.decay=0.98 method=standard"
+    longer = "model.width=8 data.limit_train=null trainer.max_epochs=2"
+    outcome = call(f"{command} {longer} hydra.run.dir=run")
+    assert outcome.status == 0, outcome.err
+    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    found = json.loads((tmp_path / "run" / "summary.json").read_text())["clean_accuracy"]
+    net = load_net(best)
+    assert found == pytest.approx(accuracy_of(net), abs=1e-6)
+    momentary = read_checkpoint(best)["current_model_state"]
+    names = net.state_dict()
+    net.load_state_dict({name: momentary[f"net.{name}"] for name in names})
+    assert found != pytest.approx(accuracy_of(net), abs=1e-6)
 
 
 def test_the_config_is_written_resolved(trained):
@@ -148,7 +167,8 @@ def test_wandb_writes_an_offline_run_that_the_checkpoint_names(trained):
 def test_evaluating_the_best_checkpoint_gives_the_summary_again(trained, call, table):
     summary = trained.summary
     judge = "attack=sparse_autoattack attack.num_steps=15 attack.num_queries=20"
-    outcome = call(f"evaluate net={trained.best} {judge} hydra.run.dir=again")
+    layout = "channels_last=true"  # as the digits are trained
+    outcome = call(f"evaluate net={trained.best} {judge} {layout} hydra.run.dir=again")
     assert outcome.status == 0
     (row,) = table("again/results.csv")
     assert float(row["median_l0"]) == summary["median_l0"]

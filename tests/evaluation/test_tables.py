@@ -20,7 +20,7 @@ from sztrain.evaluation.rows import (
     verdict,
 )
 from sztrain.evaluation.setting import Setting
-from sztrain.evaluation.tables import write_csv, write_latex, write_markdown
+from sztrain.evaluation.tables import printed_table, write_csv, write_latex, write_markdown
 
 INF = math.inf
 PUBLISHED = files("sztrain.evaluation") / "published" / "minimum_norm.csv"
@@ -91,7 +91,7 @@ def test_columns_begin_with_those_of_the_paper():
     found = list(row())
     assert found[: len(header)] == header
     ours = ["num_samples", "unit", "device", "batch_size", "clean_acc", "mean_l0"]
-    ours += ["resident_gb", "split", "first_sample", "num_steps"]
+    ours += ["resident_gb", "budget", "robust_acc", "split", "first_sample", "num_steps"]
     ours += ["options", "broken_by", "features", "pixels", "clusters", "verdict"]
     assert found[len(header) : len(header) + len(ours)] == ours
     compared = header[header.index("asr_10") : header.index("notes")]
@@ -146,7 +146,6 @@ def test_memory_of_a_cpu_is_compared_with_nothing():
         {"attack": SigmaZero(num_steps=300)},
         {"measurement": measured("pixels"), "attack": SigmaZero(num_steps=1000, unit="pixels")},
         {"attack": SigmaZero(num_steps=1000, sigma=1.0)},
-        {"attack": SigmaZero(num_steps=1000, budget=24)},
         {"attack": SigmaZero(num_steps=1000, patience=100)},
         {"split": "train"},
         {"dataset": "folder"},
@@ -295,6 +294,19 @@ def test_a_net_that_cannot_be_had_keeps_the_papers_figures():
     assert found["paper_median_l0"] == float(printed["median_l0"])
     assert found["median_l0"] is None
     assert unavailable(model="toy")["paper_median_l0"] is None
+
+
+def test_an_attack_with_a_budget_says_what_is_left_there_and_nothing_of_others():
+    values = {"median_l0": INF, "mean_l0": 20.0, "asr_inf": 0.75, "asr@10": 0.25, "asr@50": 0.75}
+    found = row(replace(measured(), values=values), attack=SigmaZero(num_steps=1000, budget=24))
+    assert (found["budget"], found["robust_acc"], found["clean_acc"]) == (24, 25, 96.875)
+    untried = ("asr_10", "asr_50", "asr_inf", "median_l0", "mean_l0")
+    assert [found[column] for column in untried] == [None] * 5
+    assert (found["table"], found["paper_asr_50"]) == ("", None)
+    assert [row()[column] for column in ("budget", "robust_acc")] == [None] * 2
+    headings, _ = printed_table([found])
+    assert {"k", "RA", "clean"} <= set(headings)
+    assert not {"ASR10", "ASR50", "ASR∞", "median", "mean"} & set(headings)
 
 
 def test_fixed_budgets_are_read_off_the_curve_beside_the_papers():
