@@ -86,7 +86,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel):
     }
     inside = {name for name in names if ".dist-info/" not in name}
     assert inside == expected
-    assert len([name for name in expected if name.endswith(".safetensors")]) == 4
+    assert len([name for name in expected if name.endswith(".safetensors")]) == 5
     assert {name.partition("/")[0] for name in inside} == {"sztrain"}
 
 

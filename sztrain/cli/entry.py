@@ -75,7 +75,7 @@ def _main(task: Callable[[DictConfig], Any], config_name: str) -> None:
         with (
             _environment(_FULL_ERROR, asked),
             _one_line_errors(config_name, asked == "1"),
-            _no_folder_of_nothing(),
+            _leaving_no_empty_folder(),
         ):
             _require_complete(cfg)
             return task(cfg)
@@ -102,7 +102,7 @@ def _environment(name: str, value: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def _no_folder_of_nothing() -> Iterator[None]:
+def _leaving_no_empty_folder() -> Iterator[None]:
     """Take the folder away again that holds nothing but the configuration of what did not begin."""
     try:
         yield

@@ -13,7 +13,7 @@ from sztrain.evaluation.html import Printed
 from sztrain.evaluation.tables import digits
 
 _LEGEND = (
-    "clean accuracy, ASR and RA, robust accuracy at k changes, in percent, median and mean of ℓ0, "
+    "clean accuracy and ASR in percent, median and mean of ℓ0, "
     "t in seconds and q in thousands of passes a sample"
 )
 
@@ -96,9 +96,14 @@ def print_results(tables: Mapping[str, Printed], remarks: Sequence[str], report:
     console = Console()
     for title, printed in tables.items():
         console.print(_table(title, printed, console.width))
-    console.print(_LEGEND)  # no caption: a narrow table would squeeze it
+    if tables:
+        console.print(_LEGEND)  # no caption: a narrow table would squeeze it
+    if any("RA" in headings for headings, _ in tables.values()):
+        console.print("RA: robust accuracy in percent, when at most k values may change")
     for remark in remarks:
         console.print(remark, soft_wrap=True, highlight=False, markup=False)
+    if not tables:
+        return
     console.print(
         f"Tables, curves and examples on one page: {report}", soft_wrap=True, markup=False
     )

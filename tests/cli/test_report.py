@@ -28,6 +28,18 @@ def printed(capsys, monkeypatch):
     return at
 
 
+def test_what_a_table_holds_is_explained_and_nothing_else(capsys):
+    judged = (["net", "clean", "k", "RA"], [[Cell("M1"), Cell("99"), Cell("24"), Cell("8")]])
+    print_results({"Results": judged}, [], Path("report.html"))
+    told = capsys.readouterr().out
+    assert "clean accuracy and ASR in percent, median" in told  # on one line
+    assert "RA: robust accuracy in percent, when at most k values may change" in told
+    print_results({"Results": (HEADINGS, [])}, [], Path("report.html"))
+    assert "RA:" not in capsys.readouterr().out
+    print_results({}, ["M1: not available"], Path("report.html"))
+    assert capsys.readouterr().out == "M1: not available\n"
+
+
 def test_a_verdict_says_that_clean_accuracy_is_of_all_images(capsys):
     figures = {"clean_accuracy": 0.125, "median_l0": 3.0, "mean_l0": 4.0, "asr_inf": 1.0}
     figures |= {"robust_accuracy": {"2": 0.5}, "train_seconds": 1.0, "attack_seconds": 0.5}
