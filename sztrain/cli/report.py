@@ -41,6 +41,9 @@ def print_verdict(summary: dict[str, Any], output_dir: Path) -> None:
     for budget, accuracy in summary["robust_accuracy"].items():
         table.add_row(f"robust accuracy at {budget} {unit}", _percent(accuracy))
     table.add_row("attack success without a budget", _percent(summary["asr_inf"]))
+    if summary["best_epoch"] is not None:
+        counted = f"best epoch (of 0 to {summary['epochs'] - 1})"
+        table.add_row(counted, str(summary["best_epoch"]))
     table.add_row("training time", _seconds(summary["train_seconds"]))
     table.add_row("  of it the adversary", _seconds(summary["attack_seconds"]))
     table.add_row("time of this verdict", _seconds(summary["verdict_seconds"]))

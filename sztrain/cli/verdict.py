@@ -46,11 +46,13 @@ def judge(
     judged = isinstance(gauge, SparseRobustness) and gauge.verdict is not None
     two = judged and not smoke_test and last_samples != 0 and _is_another(checkpoint, trainer)
     last = _last_figures(trainer, method, data, gauge, last_samples) if two else None
+    best_epoch = None
     if checkpoint:
         # Not by the Trainer, whose `WeightAveraging` would put the weights of the moment in place
         # of the average that the checkpoint is chosen for.
-        weights: Any = read_checkpoint(checkpoint)["state_dict"]
-        method.load_state_dict(weights)
+        saved: Any = read_checkpoint(checkpoint)
+        method.load_state_dict(saved["state_dict"])
+        best_epoch = saved["epoch"]
     tested = trainer.test(method, datamodule=data, verbose=False)
     if not isinstance(gauge, SparseRobustness) or gauge.verdict is None:
         return
@@ -67,6 +69,7 @@ def judge(
         attack_seconds=getattr(method, "attack_seconds", 0.0),
         epochs=trainer.current_epoch,
         checkpoint=checkpoint or None,
+        best_epoch=best_epoch,
         last=last,
     )
     if trainer.is_global_zero:

@@ -23,6 +23,7 @@ def training_summary(
     attack_seconds: float,
     epochs: int,
     checkpoint: str | None,
+    best_epoch: int | None = None,
     last: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything ``summary.json`` says.
@@ -37,6 +38,7 @@ def training_summary(
         attack_seconds: share of it that the adversary took.
         epochs: epochs trained.
         checkpoint: the judged file.
+        best_epoch: the epoch that it is of, counted from 0.
         last: figures of the last epoch beside it, where that is another.
 
     Returns:
@@ -61,6 +63,7 @@ def training_summary(
         "verdict_seconds": measurement.attack_seconds,
         "epochs": epochs,
         "checkpoint": checkpoint,
+        "best_epoch": best_epoch,
         "last": None if last is None else dict(last),
     }
     return {key: finite(value) for key, value in summary.items()}

@@ -101,6 +101,7 @@ def test_summary_says_what_was_judged_by_whom(trained):
     assert summary["num_queries"] == 20
     assert (summary["method"], summary["unit"]) == ("SparseAT", "features")
     assert summary["checkpoint"] == trained.best
+    assert summary["best_epoch"] == read_checkpoint(trained.best)["epoch"] < 5
     for figures in (summary["robust_accuracy"], summary["asr"]):
         assert list(figures) == ["2", "4", "8"]
     for k, robust in summary["robust_accuracy"].items():

@@ -27,6 +27,7 @@ PROMISED = {
     "attack_seconds",
     "epochs",
     "checkpoint",
+    "best_epoch",
 }
 
 
@@ -60,6 +61,7 @@ def summary(unit="features", **options):
             "attack_seconds": 41.0,
             "epochs": 8,
             "checkpoint": "checkpoints/best.ckpt",
+            "best_epoch": 6,
         }
         | options,
     )
@@ -83,6 +85,7 @@ def test_everything_that_is_promised_is_there(unit, tmp_path):
     times = (found["train_seconds"], found["attack_seconds"], found["verdict_seconds"])
     assert times == (60, 41, 12.5)
     assert (found["epochs"], found["checkpoint"]) == (8, "checkpoints/best.ckpt")
+    assert found["best_epoch"] == 6
     assert "SigmaZero only" in found["note"]
 
 
