@@ -16,7 +16,7 @@ from sztrain.evaluation.html import Picture
 from sztrain.evaluation.wandb_media import curve_media, example_table, result_table
 from sztrain.types import Unit
 
-_SUMMARY = ("clean_acc", "asr_10", "asr_50", "asr_inf", "median_l0", "mean_l0")
+_SUMMARY = ("clean_acc", "robust_acc", "asr_10", "asr_50", "asr_inf", "median_l0", "mean_l0")
 
 
 class WandbRun:
@@ -34,8 +34,10 @@ class WandbRun:
     def add(self, row: Mapping[str, Any], finding: Finding) -> None:
         """Tell of a job that is done, while others still run."""
         figures = {f"{finding.label}/{key}": row[key] for key in _SUMMARY}
-        # A panel cannot draw ∞: half of the samples were never broken, or all of them.
-        self._run.summary.update({k: v for k, v in figures.items() if math.isfinite(v)})
+        # Not of every attack there are all; and a panel cannot draw ∞: half of the samples were
+        # never broken, or all of them.
+        drawable = {k: v for k, v in figures.items() if v is not None and math.isfinite(v)}
+        self._run.summary.update(drawable)
         if finding.examples is not None:
             self._run.log({f"examples/{finding.label}": example_table(finding.examples)})
 

@@ -60,5 +60,12 @@ def test_where_nothing_could_be_had_there_are_no_records_to_keep(finished, tmp_p
 def test_a_figure_that_no_panel_can_draw_is_left_out(tmp_path):
     row = dict.fromkeys(("clean_acc", "asr_10", "asr_50", "asr_inf", "mean_l0"), 50.0)
     run = Run()
-    WandbRun(run, tmp_path).add(row | {"median_l0": math.inf}, finding())
+    WandbRun(run, tmp_path).add(row | {"median_l0": math.inf, "robust_acc": None}, finding())
     assert run.summary == {f"M1-10/{key}": 50.0 for key in row}
+
+
+def test_at_a_fixed_budget_what_is_left_there_is_told(tmp_path):
+    untried = dict.fromkeys(("asr_10", "asr_50", "asr_inf", "median_l0", "mean_l0"))
+    run = Run()
+    WandbRun(run, tmp_path).add(untried | {"clean_acc": 90.0, "robust_acc": 40.0}, finding())
+    assert run.summary == {"M1-10/clean_acc": 90.0, "M1-10/robust_acc": 40.0}
