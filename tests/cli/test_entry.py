@@ -9,7 +9,9 @@ import warnings
 
 import pytest
 import torch
+from hydra import compose, initialize_config_module
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException, MissingConfigException
 from hypothesis import given
 from hypothesis import strategies as st
@@ -261,7 +263,7 @@ def test_the_config_can_be_printed_without_a_run(call, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-def test_an_interrupt_while_hydra_composes_leaves_cleanly(call, monkeypatch):
+def test_an_interrupt_while_hydra_composes_leaves_cleanly(call, monkeypatch, tmp_path):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
@@ -269,6 +271,16 @@ def test_an_interrupt_while_hydra_composes_leaves_cleanly(call, monkeypatch):
     outcome = call("train")
     assert (outcome.status, outcome.err) == (130, "sztrain: interrupted\n")
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert not list(tmp_path.rglob(".hydra"))  # nothing has begun
+
+
+@pytest.mark.parametrize("mode", ["run", "sweep"])
+def test_trainings_of_one_second_have_folders_of_their_own(mode):
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with initialize_config_module("sztrain.configs", version_base="1.3"):
+        folders = {compose("train", return_hydra_config=True).hydra[mode].dir for _ in range(3)}
+    assert len(folders) == 3
 
 
 def test_whoever_reads_no_further_sees_no_traceback():
