@@ -23,28 +23,18 @@ from sztrain.cli.worst_case import WorstCases
 from sztrain.errors import UnavailableError
 from sztrain.evaluation.attack_names import judged_by
 from sztrain.evaluation.html import Picture, write_report
-from sztrain.evaluation.rows import budget_rows, paper_row
+from sztrain.evaluation.rows import HEADINGS, budget_rows, paper_row
 from sztrain.evaluation.tables import printed_table, write_csv, write_latex, write_markdown
 from sztrain.evaluation.transfer import transfer_table
 from sztrain.files import write_whole
 
 _SCREEN = {
-    "model": "net",
-    "attack": "attack",
-    "options": "options",
-    "steps": "N",
-    "unit": "unit",
-    "clean_acc": "clean",
-    "budget": "k",
-    "robust_acc": "RA",
-    "asr_10": "ASR10",
-    "asr_50": "ASR50",
-    "asr_inf": "ASR∞",
-    "median_l0": "median",
-    "paper_median_l0": "paper",
-    "mean_l0": "mean",
-    "time_s": "t",
-    "queries_k": "q",
+    key: {**HEADINGS, "paper_median_l0": "paper"}[key]
+    for key in (
+        *("model", "attack", "options", "steps", "unit", "clean_acc", "budget", "robust_acc"),
+        *("asr_10", "asr_50", "asr_inf", "median_l0", "paper_median_l0", "mean_l0"),
+        *("time_s", "queries_k"),
+    )
 }
 
 _BUDGET_HEADINGS = {

@@ -223,6 +223,33 @@ def find_row(model: str, attack: str, steps: int) -> PublishedRow | None:
     return next(rows, None)
 
 
+def find_budget_row(
+    dataset: str, model: str, attack: str, steps: int, budget: int
+) -> PublishedBudgetRow | None:
+    """The fixed-budget result of one attack on one network, if the paper prints it.
+
+    Args:
+        dataset: ``mnist``, ``cifar10`` or ``imagenet``.
+        model: name in the paper, such as ``M1``.
+        attack: name as in :class:`PublishedBudgetRow`, such as ``sigma-zero``.
+        steps: 100 or 1000.
+        budget: features.
+
+    Example:
+        >>> find_budget_row("mnist", "M1", "sigma-zero", 1000, 24).asr
+        83.79
+        >>> find_budget_row("mnist", "M1", "sigma-zero", 1000, 25) is None
+        True
+    """
+    wanted = (dataset, model, attack, steps, budget)
+    rows = (
+        row
+        for row in fixed_budget_rows()
+        if (row.dataset, row.model, row.attack, row.steps, row.budget) == wanted
+    )
+    return next(rows, None)
+
+
 def _read(name: str) -> Iterator[dict[str, str]]:
     # Relative to the package, not to a package of its own: the folder holds data only.
     text = files("sztrain.evaluation").joinpath("published", name).read_text(encoding="utf-8")

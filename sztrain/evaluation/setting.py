@@ -8,8 +8,8 @@ from sztrain.evaluation.attack_names import changed_options, describe_options, p
 from sztrain.evaluation.published import (
     PublishedBudgetRow,
     PublishedRow,
+    find_budget_row,
     find_row,
-    fixed_budget_rows,
 )
 from sztrain.types import Attack
 
@@ -80,11 +80,7 @@ class Setting:
             return None
         if not self._is_as_in_paper(_STEPS_PER_N_AT_BUDGET.get(name, 1)):
             return None
-        wanted = (self.dataset, self.model, name, self.steps, budget)
-        for row in fixed_budget_rows():
-            if (row.dataset, row.model, row.attack, row.steps, row.budget) == wanted:
-                return row
-        return None
+        return find_budget_row(self.dataset, self.model, name, self.steps, budget)
 
     def _is_as_in_paper(self, steps_per_n: int) -> bool:
         changed = changed_options(self.attack).keys() - {"budget", *_IMMATERIAL}
