@@ -2,6 +2,7 @@
 
 from sztrain.callbacks.best_checkpoint import BestCheckpoint
 from sztrain.callbacks.collapse_guard import CollapseGuard, CollapseRule
+from sztrain.callbacks.epoch_lines import EpochLines
 from sztrain.callbacks.epoch_seed import EpochSeed
 from sztrain.callbacks.robustness_dashboard import RobustnessDashboard
 from sztrain.callbacks.sparse_robustness import SparseRobustness
@@ -10,6 +11,7 @@ __all__ = [
     "BestCheckpoint",
     "CollapseGuard",
     "CollapseRule",
+    "EpochLines",
     "EpochSeed",
     "RobustnessDashboard",
     "SparseRobustness",

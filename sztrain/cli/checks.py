@@ -16,7 +16,7 @@ from sztrain.cli.build import named, plain
 from sztrain.data import ImageDataModule, Part
 from sztrain.errors import InputError, SztrainWarning, require_count, require_in
 from sztrain.evaluation.wandb_account import has_wandb_key
-from sztrain.models import net_from_checkpoint, read_checkpoint
+from sztrain.models import describe_net, net_from_checkpoint, read_checkpoint
 from sztrain.models.state_dicts import check_finite, load_strictly
 from sztrain.norms import check_budgets
 from sztrain.types import Attack
@@ -190,6 +190,22 @@ def check_net(net: nn.Module, data: ImageDataModule, source: str) -> None:
             f"{source} tells {logits.shape[1]} classes apart, the data has {data.num_classes}; "
             "choose a net and data that go together (model.num_classes, data.num_classes)"
         )
+
+
+def check_known_net(net: nn.Module, data: ImageDataModule, name: str) -> None:
+    """As :func:`check_net`, of a net with a name or a file, which say on which data it works.
+
+    Raises:
+        InputError: the net and the data do not go together.
+    """
+    try:
+        check_net(net, data, name)
+    except InputError as error:
+        described = describe_net(name)["data"]
+        assert isinstance(described, dict)
+        if described["name"] == data.name:
+            raise
+        raise InputError(f"{error}; {name} is made for data={described['name']}") from error
 
 
 def check_checkpoint(path: str, net: nn.Module) -> dict[str, Any]:

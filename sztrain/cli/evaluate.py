@@ -15,7 +15,7 @@ from sztrain.cli.build import build_data, make, plain, quieten
 from sztrain.cli.checks import (
     check_attack,
     check_judge,
-    check_net,
+    check_known_net,
     check_samples,
     check_wandb,
     set_num_threads,
@@ -130,7 +130,7 @@ def _net_jobs(cfg: DictConfig, device: torch.device) -> list[Job]:
         for net in nets.values():
             to_channels_last(net)
     for name, net in nets.items():
-        check_net(net, data, name)
+        check_known_net(net, data, name)
     labels = file_labels(nets)
     part = data.part(cfg.split)
     chosen = check_samples(cfg.first_sample, cfg.num_samples, part, cfg.split)

@@ -39,6 +39,7 @@ from sztrain.evaluation.setting import Setting
 from sztrain.evaluation.tables import write_csv
 from sztrain.models import describe_net
 from sztrain.norms import num_units
+from sztrain.progress import SpacedLines
 from sztrain.types import Attack
 
 
@@ -173,7 +174,9 @@ def attack_share(job: Job, team: Fabric, position: str) -> None:
         Console().print(
             f"{position} {job.label}: nothing was run anew", highlight=False, markup=False
         )
-    with _progress(shown=team.global_rank == 0) as progress:
+    shown = team.global_rank == 0
+    with _progress(shown=shown) as progress:
+        lines = SpacedLines(progress.console)
         # What was done before counts as progress, but says nothing about the time that is left.
         task = progress.add_task(job.label, total=_size(share), completed=_size(done))
 
@@ -196,6 +199,9 @@ def attack_share(job: Job, team: Fabric, position: str) -> None:
         for span in in_one_line(recorded):
             count(span)
             progress.advance(task, len(span))
+            if shown:
+                told = progress.tasks[0]
+                lines.tell(f"{told.description}: {told.completed:g} of {told.total:g} samples")
 
 
 def _size(spans: list[range]) -> int:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from torch.utils.data import Subset
 
 from sztrain.cli.build import build_data
-from sztrain.cli.checks import check_attack, check_net, check_steps
+from sztrain.cli.checks import check_attack, check_known_net, check_steps
 from sztrain.cli.groups import config_option, require_options
 from sztrain.cli.jobs import Job, Selection, file_labels
 from sztrain.cli.net_data import data_of_net
@@ -62,7 +62,7 @@ def suite_jobs(
             for run in runs:
                 yield from _missing_rows(model, dataset, run, error)
             continue
-        check_net(net, selection.data, model)
+        check_known_net(net, selection.data, model)
         shape = selection.data.image_shape
         for run in runs:
             try:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import nn
 
 from sztrain.callbacks import SparseRobustness
 from sztrain.cli.build import (
@@ -41,7 +42,7 @@ from sztrain.cli.wandb_run import ended_run
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError, require_count
 from sztrain.files import set_aside
-from sztrain.models import load_net
+from sztrain.models import describe_net, load_net
 from sztrain.models.state_dicts import load_strictly
 from sztrain.norms import check_budgets
 from sztrain.training import AdversarialTraining, RobustClassifier
@@ -122,7 +123,7 @@ def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, s
     # A published net arrives in eval mode, in which Lightning would leave it.
     net = build_net(cfg.model).train()
     if cfg.start_from is not None and cfg.ckpt_path is None:
-        load_strictly(net, load_net(cfg.start_from).state_dict(), cfg.start_from)
+        _take_weights(net, cfg.start_from, cfg.model["_target_"])
     checkpoint = None if cfg.ckpt_path is None else check_checkpoint(cfg.ckpt_path, net)
     check_net(net, data, cfg.ckpt_path or "the net")
     described = checkpoint["hyper_parameters"]["method"] if checkpoint is not None else None
@@ -141,6 +142,21 @@ def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, s
         method.check_budget(data.image_shape)
         check_library(method.attack)
     return method, run_id
+
+
+def _take_weights(net: nn.Module, name: str, made_by: str) -> None:
+    """Give a net the weights of another, or say which model they are of."""
+    weights = load_net(name).state_dict()
+    try:
+        load_strictly(net, weights, name)
+    except InputError as error:
+        spec = describe_net(name)["net"]
+        assert isinstance(spec, dict)
+        maker = str(spec["_target_"])
+        if maker == made_by:
+            raise
+        model = maker.rpartition(".")[2].removesuffix("_net")
+        raise InputError(f"{error}; it needs model={model}") from error
 
 
 def _check_gauge(gauge: Callback | None, data: ImageDataModule) -> None:

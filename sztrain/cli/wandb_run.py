@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from torch import Tensor
 
 from sztrain.cli.build import make
@@ -93,6 +94,8 @@ def _curves(findings: Iterable[Finding]) -> Iterator[tuple[str, dict[str, Tensor
 def ended_run(*, used: bool) -> Iterator[None]:
     """End W&B's run with what happens inside: the next one of a sweep is another.
 
+    Of a run that is kept offline it says how to upload it.
+
     Args:
         used: whether W&B is used at all.
     """
@@ -107,7 +110,11 @@ def ended_run(*, used: bool) -> Iterator[None]:
         yield
         failed = False
     finally:
+        run = wandb.run  # of the first process alone
         wandb.finish(exit_code=int(failed))
+        if run is not None and run.offline:
+            upload = f"The W&B run is offline; to upload it: wandb sync {run.settings.sync_dir}"
+            Console().print(upload, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -154,7 +154,10 @@ TRAININGS = {
     "model.in_channels=3": ("shape (N, 3, H, W)", "got (2, 1, 8, 8)"),
     "start_from=nowhere.ckpt": ("there is no checkpoint nowhere.ckpt",),
     "start_from=digits_standart": ("a net's name (", "did you mean digits_standard"),
-    "start_from=mnist_sparse_at": ("mnist_sparse_at holds the weights of another architecture",),
+    "start_from=mnist_sparse_at": (
+        "mnist_sparse_at holds the weights of another architecture",
+        "; it needs model=small_cnn",
+    ),
     "ckpt_path=nowhere.ckpt": ("there is no checkpoint nowhere.ckpt",),
     "logger.wandb.mode=sometimes": ("`logger.wandb.mode` to be one of online",),
 }
@@ -196,6 +199,7 @@ def test_a_wrong_evaluation_command_is_refused_in_one_line(refused, trained, tmp
     refused(f"{evaluate_it} attack.budget=65", "`attack.budget` to be at most 64", "got 65")
     refused(f"{evaluate_it} attack=attack_mix", "got AttackMix, made to train")
     refused(f"{evaluate_it} data=mnist", "MNIST is not on disk")
+    refused("evaluate net=mnist_trades data=digits", "; mnist_trades is made for data=mnist")
     assert not list(tmp_path.rglob("results.csv"))
 
 

@@ -326,13 +326,17 @@ def test_a_run_is_not_written_over_another(call, tiny, tmp_path):
     assert not [name for name in names if (folder / name).exists()]
 
 
-def test_a_sweep_makes_one_run_each(call, tiny, tmp_path):
+def test_a_sweep_makes_one_run_each(call, tiny, table, tmp_path):
     outcome = call(f"train -m method=standard,sparse_at {tiny} hydra.sweep.dir=sweep")
     assert outcome.status == 0
     folders = [tmp_path / "sweep" / name for name in ("0", "1")]
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
     assert [summary["method"] for summary in summaries] == ["StandardTraining", "SparseAT"]
     assert summaries[0]["attack_seconds"] == 0
+    rows = table(tmp_path / "sweep" / "sweep.csv")
+    assert [row["overrides"].split()[0] for row in rows] == ["method=standard", "method=sparse_at"]
+    assert column(rows, "clean_accuracy") == [summary["clean_accuracy"] for summary in summaries]
+    assert "2 trainings by val/clean_acc, val/robust_acc_worst@4" in outcome.out
     ids = [wandb_ids(folder) for folder in folders]
     assert [len(of_one) for of_one in ids] == [1, 1]
     assert ids[0] != ids[1]  # the second run is not written into the first
@@ -407,6 +411,9 @@ def test_the_verdict_is_printed_with_its_judge_and_its_place(call, tiny, tmp_pat
     members = "sigma_zero, sigma_zero_sgd, sparse_pgd, sparse_pgd_projected, sparse_rs"
     assert f"Verdict on 4 test images (worst case of {members}, N=13, num_queries=10)" in words
     assert str(tmp_path / "run") in outcome.out
+    (wandb_run,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    assert f"to upload it: wandb sync {wandb_run}\n" in outcome.out
+    assert "Epoch 0/0, " in outcome.out
     assert "wandb:" not in outcome.out
 
 

@@ -1,0 +1,39 @@
+"""Epoch lines: how a training goes, where there is no terminal for a progress bar."""
+
+import time
+
+import pytorch_lightning as pl
+import rich
+from pytorch_lightning.callbacks import Callback
+from typing_extensions import override
+
+
+class EpochLines(Callback):
+    """Prints a line at the end of each epoch, unless a progress bar shows the same.
+
+    A bar needs a terminal. In the log file of a batch job it leaves nothing, so that hours pass
+    without a word. The figures are those that the bar would show.
+
+    Example:
+        >>> trainer = pl.Trainer(callbacks=[EpochLines()], logger=False, accelerator="cpu")
+    """
+
+    def __init__(self) -> None:
+        self._start = 0.0
+
+    @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start = time.monotonic()
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        figures = trainer.progress_bar_metrics  # asked of every process, which may have to sum up
+        console = rich.get_console()  # where Lightning's bar is
+        if trainer.progress_bar_callback is not None and console.is_terminal:
+            return
+        if trainer.is_global_zero:
+            last = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs - 1}"
+            line = f"Epoch {trainer.current_epoch}{last}, {time.monotonic() - self._start:.1f} s"
+            told = ", ".join(f"{name} {value:.4g}" for name, value in sorted(figures.items()))
+            text = f"{line}: {told}" if told else line
+            console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,115 @@
+"""A line an epoch where no bar shows the same."""
+
+import io
+import re
+from types import SimpleNamespace
+
+import pytest
+import rich
+from toy_training import foreign_module, loader, make_trainer
+
+from sztrain.callbacks import EpochLines
+from sztrain.callbacks._progress import attack_bar
+from sztrain.progress import SpacedLines
+
+
+@pytest.fixture(params=[False, True], ids=["file", "terminal"])
+def console(request):
+    """Rich's console on a file that is none or one."""
+    console = rich.get_console()
+    before = console.__dict__.copy()
+    rich.reconfigure(file=io.StringIO(), force_terminal=request.param, width=30)
+    yield console
+    console.__dict__ = before
+
+
+def train(lightning, console, *, bar):
+    class Module(foreign_module(lightning)):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            loss_so_far = 0.25 + 0.5 * batch_idx
+            self.log("train/loss", loss_so_far, on_step=False, on_epoch=True, prog_bar=True)
+            self.log("untold", 1.0)
+            return loss
+
+    callbacks = [EpochLines()]
+    if bar:  # which sets up the console anew
+        kept = {"file": console.file, "force_terminal": console.is_terminal, "width": 30}
+        callbacks.append(lightning.callbacks.RichProgressBar(console_kwargs=kept))
+    trainer = make_trainer(lightning, callbacks=callbacks, max_epochs=2, enable_progress_bar=bar)
+    trainer.fit(Module(), loader(), loader(seed=1))
+
+
+def without_times(text):
+    return re.sub(r"\d+\.\d s", "_ s", text)
+
+
+@pytest.mark.parametrize("console", [False], indirect=True)
+@pytest.mark.parametrize("bar", [False, True])
+def test_a_log_file_gets_a_line_an_epoch(lightning, console, bar):
+    train(lightning, console, bar=bar)
+    # The mean of three batches; the line is longer than the console is wide.
+    expected = [f"Epoch {epoch}/1, _ s: train/loss 0.75" for epoch in (0, 1)]
+    lines = without_times(console.file.getvalue()).splitlines()
+    assert [line for line in lines if re.match(r"Epoch \d/1, ", line)] == expected
+    assert "untold" not in console.file.getvalue()
+
+
+@pytest.mark.parametrize("console", [True], indirect=True)
+def test_on_a_terminal_the_bar_shows_it_instead(lightning, console):
+    train(lightning, console, bar=True)
+    assert not re.search(r"Epoch \d/1, ", console.file.getvalue())
+    assert "3/3" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("console", [True], indirect=True)
+def test_on_a_terminal_without_a_bar_there_are_lines(lightning, console):
+    train(lightning, console, bar=False)
+    assert console.file.getvalue().count("Epoch") == 2
+
+
+@pytest.mark.parametrize("console", [False], indirect=True)
+def test_a_training_without_an_end_and_figures_has_its_line(console, lightning):
+    trainer = make_trainer(lightning, callbacks=[EpochLines()], max_epochs=-1, max_steps=3)
+    trainer.fit(foreign_module(lightning)(), loader(), loader(seed=1))
+    assert without_times(console.file.getvalue()) == "Epoch 0, _ s\n"
+
+
+def test_only_the_first_process_speaks(console):
+    trainer = SimpleNamespace(
+        progress_bar_callback=None, progress_bar_metrics={}, is_global_zero=False, max_epochs=2
+    )
+    lines = EpochLines()
+    lines.on_train_epoch_start(trainer, None)
+    lines.on_train_epoch_end(trainer, None)
+    assert console.file.getvalue() == ""
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The seconds that lines are spaced by."""
+    seconds = [100.0]
+    monkeypatch.setattr("sztrain.progress.time.monotonic", lambda: seconds[0])
+    return seconds
+
+
+def test_lines_are_spaced(console, clock):
+    lines = SpacedLines(console, every=60.0)
+    for second in range(100, 300, 20):
+        clock[0] = second
+        lines.tell(f"after {second - 100} s, in a line that is long")
+    told = console.file.getvalue().splitlines()
+    waited = [f"after {second} s, in a line that is long" for second in (60, 120, 180)]
+    assert told == ([] if console.is_terminal else waited)
+
+
+@pytest.mark.parametrize("console", [False], indirect=True)
+@pytest.mark.parametrize("bar", [False, True])
+def test_an_attack_of_minutes_tells_how_far_it_is(console, clock, lightning, bar):
+    trainer = make_trainer(lightning, enable_progress_bar=bar)
+    with attack_bar(trainer, "test attack", 96) as advance:
+        for found in ("median ℓ0 3", "median ℓ0 4", "median ℓ0 5"):
+            clock[0] += 40.0
+            advance(32, found)
+    line = "test attack: 64 of 96 samples, median ℓ0 4\n"
+    assert console.file.getvalue() == (line if bar else "")
