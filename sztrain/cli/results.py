@@ -1,7 +1,7 @@
 """What an evaluation leaves behind: tables, pictures, a report, and a few words on the screen."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -210,13 +210,16 @@ class Report:
         return ", ".join(filter(None, [images, counted]))
 
     def _remarks(self) -> list[str]:
-        return [
-            f"{row['model']}: {row['notes']}"
-            if row["notes"]
-            else f"{row['model']}, {row['attack']}, N={row['steps']}: {row['verdict']}"
-            for row in self._rows_to_read()
-            if row["notes"] or row["verdict"]
+        missing: dict[str, list[str]] = defaultdict(list)
+        for row in self._rows_to_read():
+            if row["notes"]:
+                missing[row["notes"]].append(row["model"])
+        verdicts = [
+            f"{row['model']}, {row['attack']}, N={row['steps']}: {row['verdict']}"
+            for row in self.rows
+            if row["verdict"] and not row["notes"]
         ]
+        return verdicts + [f"{', '.join(nets)}: {reason}" for reason, nets in missing.items()]
 
     def _facts(self) -> dict[str, str]:
         """What the figures rest on, for the head of the report."""
@@ -227,7 +230,7 @@ class Report:
         )
         facts = {
             "Nets": _listed(finding.model for finding in found),
-            "Judged by": _listed(judged_by(finding.attack) for finding in found)
+            "Judged by": _listed(judged_by(finding.attack, finding.steps) for finding in found)
             if self.suite is None or not self.suite.grid
             else f"a grid of {' and '.join(self.suite.grid)}",
             "Images": _listed(f"{finding.num_samples} of {finding.source}" for finding in found),

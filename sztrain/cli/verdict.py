@@ -42,17 +42,16 @@ def judge(
     best, gauge, timer = (callbacks.get(name) for name in ("best", "gauge", "timer"))
     train_seconds = timer.time_elapsed("train") if isinstance(timer, Timer) else None
     checkpoint = best.best_model_path if isinstance(best, ModelCheckpoint) else ""
+    saved: dict[str, Any] = read_checkpoint(checkpoint) if checkpoint else {}
     smoke_test = is_smoke_test(trainer)
     judged = isinstance(gauge, SparseRobustness) and gauge.verdict is not None
-    two = judged and not smoke_test and last_samples != 0 and _is_another(checkpoint, trainer)
+    is_another = bool(saved) and saved["global_step"] != trainer.global_step
+    two = judged and not smoke_test and last_samples != 0 and is_another
     last = _last_figures(trainer, method, data, gauge, last_samples) if two else None
-    best_epoch = None
-    if checkpoint:
+    if saved:
         # Not by the Trainer, whose `WeightAveraging` would put the weights of the moment in place
         # of the average that the checkpoint is chosen for.
-        saved: Any = read_checkpoint(checkpoint)
         method.load_state_dict(saved["state_dict"])
-        best_epoch = saved["epoch"]
     tested = trainer.test(method, datamodule=data, verbose=False)
     if not isinstance(gauge, SparseRobustness) or gauge.verdict is None:
         return
@@ -69,17 +68,12 @@ def judge(
         attack_seconds=getattr(method, "attack_seconds", 0.0),
         epochs=trainer.current_epoch,
         checkpoint=checkpoint or None,
-        best_epoch=best_epoch,
+        best_epoch=saved.get("epoch"),
         last=last,
     )
     if trainer.is_global_zero:
         write_json(summary, output_dir / "summary.json")
         print_verdict(summary, output_dir)
-
-
-def _is_another(checkpoint: str, trainer: pl.Trainer) -> bool:
-    """Whether the best checkpoint is not the one that the training ended with."""
-    return bool(checkpoint) and read_checkpoint(checkpoint)["global_step"] != trainer.global_step
 
 
 def _last_figures(

@@ -76,19 +76,27 @@ def short_judge(attack: Attack) -> str:
     return f"{shorten(attack_label(attack), _ROOM, placeholder=' ...')}, N={attack.num_steps}"
 
 
-def judged_by(attack: Attack) -> str:
+def judged_by(attack: Attack, steps: int | None = None) -> str:
     """The attack that a figure rests on, with its members and its unit.
+
+    Args:
+        attack: the attack.
+        steps: N of the table that the figure belongs to; ``None``: the attack's own steps.
 
     Example:
         >>> from sztrain.attacks import SigmaZero, SparseAutoAttack
         >>> judged_by(SigmaZero(num_steps=100))
         'SigmaZero only, N=100, features'
+        >>> judged_by(SigmaZero(num_steps=100), 50)
+        'SigmaZero only, N=50 (num_steps=100), features'
         >>> judged_by(SparseAutoAttack()).split(",")[0]
         'SparseAutoAttack (sigma_zero'
     """
     members = ", ".join(attack.members) if isinstance(attack, Ensemble) else ""
     who = f"{attack_label(attack)} ({members})" if members else f"{attack_label(attack)} only"
-    return f"{who}, N={attack.num_steps}, {attack.unit}"
+    own = attack.num_steps
+    counted = f"N={own}" if steps in (None, own) else f"N={steps} (num_steps={own})"
+    return f"{who}, {counted}, {attack.unit}"
 
 
 def changed_options(attack: Attack) -> dict[str, Any]:

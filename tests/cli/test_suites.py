@@ -65,18 +65,20 @@ def test_a_net_of_a_suite_that_cannot_be_had_becomes_a_row(call, table, tmp_path
     assert remark.startswith("M1: not available: ")  # whole, on one line
 
 
-def test_attacks_that_cannot_be_had_are_each_told_of(call, table, monkeypatch):
+def test_attacks_that_cannot_be_had_are_told_of_once_for_each_reason(call, table, monkeypatch):
     def missing(name):
         raise UnavailableError(f"{name} cannot be imported")
 
     monkeypatch.setattr("sztrain.attacks.peers.via_adv_lib.import_peer", missing)
     monkeypatch.setattr("sztrain.attacks.peers.via_foolbox.import_peer", missing)
     attacks = "suite.attacks=[fmn,vfga,ead,sigma_zero]"
-    outcome = call(f"{SUITE} suite.models=[digits_standard] suite.num_steps=[4] {attacks}")
+    nets = "digits_standard,digits_sparse_at"
+    outcome = call(f"{SUITE} suite.models=[{nets}] suite.num_steps=[4] {attacks}")
     assert outcome.status == 0, outcome.err
-    assert len(table("out/results.csv")) == 4
+    assert len(table("out/results.csv")) == 8
     remarks = [line for line in outcome.out.splitlines() if "not available" in line]
     assert len(remarks) == 2
+    assert all(r.startswith("digits_standard, digits_sparse_at: not available") for r in remarks)
 
 
 def test_the_files_of_a_net_that_is_a_path_stay_in_the_folder(call, trained, table, tmp_path):
