@@ -1,16 +1,16 @@
 """Best checkpoint: the last of the best of a whole training, however often it was interrupted."""
 
-import shutil
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
+from sztrain.callbacks._moved_files import bring_along
 from sztrain.callbacks.sparse_robustness import gauges_of
+from sztrain.errors import SztrainWarning
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -42,12 +42,19 @@ class BestCheckpoint(ModelCheckpoint):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        paths = [*state_dict["best_k_models"], state_dict["best_model_path"]]
         if state_dict["dirpath"] == self.dirpath or self.dirpath is None:
             super().load_state_dict(state_dict)
-        elif all(Path(path).is_file() for path in paths):
-            moved = {path: str(Path(self.dirpath) / Path(path).name) for path in paths}
-            _copy(moved)
+            return
+        paths = [*state_dict["best_k_models"], state_dict["best_model_path"]]
+        found = {path: bring_along(path, self.dirpath) for path in paths if path}
+        moved = {path: str(place) for path, place in found.items() if place is not None}
+        if len(moved) < len(found):
+            lost = ", ".join(path for path in found if path not in moved)
+            rank_zero_warn(
+                f"{lost} is not there, nor in {self.dirpath}: the next epoch counts as the best",
+                category=SztrainWarning,
+            )
+        elif moved:
             best_k = {moved[path]: score for path, score in state_dict["best_k_models"].items()}
             super().load_state_dict(
                 state_dict
@@ -59,10 +66,3 @@ class BestCheckpoint(ModelCheckpoint):
                     "last_model_path": "",
                 }
             )
-
-
-@rank_zero_only
-def _copy(moved: dict[str, str]) -> None:
-    for old, new in moved.items():
-        Path(new).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(old, new)

@@ -10,9 +10,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
+from sztrain.callbacks._fresh import FreshFigures
+from sztrain.callbacks._moved_files import bring_along
 from sztrain.callbacks.alarms import raise_alarm
 from sztrain.callbacks.smoke_test import is_smoke_test
-from sztrain.callbacks.sparse_robustness import gauges_of
 from sztrain.errors import InputError, require_at_least, require_count, require_in
 from sztrain.types import Attack
 
@@ -30,7 +31,8 @@ class CollapseRule:
             dropout and few samples let the two differ by chance.
         max_drop: by how much clean validation accuracy may fall below its best so far.
         max_gap: by how much the training accuracy on the examples may exceed the worst-case robust
-            accuracy on validation samples, once the training budget has reached that of the latter.
+            accuracy on validation samples, once the training budget has reached that of the latter
+            (and only where both count the same unit).
         max_loss: share of the best worst-case robust accuracy so far that may be lost, once that
             was above ``max_drop``.
 
@@ -129,7 +131,7 @@ class CollapseGuard(Callback):
     Raises:
         InputError: a value out of its range, a ``monitor`` whose budget is no number, or
             ``more_steps`` without a ``dirpath``; by the training: ``more_steps`` with a method that
-            has no attack, or a method that logs ``train/adv_acc`` alone.
+            has no attack or with a callback that averages the weights, or a method that logs ``train/adv_acc`` alone.
 
     Example:
         >>> guard = CollapseGuard(monitor="val/robust_acc_worst@24", action="stop")
@@ -163,7 +165,7 @@ class CollapseGuard(Callback):
         self.step_factor = step_factor
         self.max_steps = max_steps
         self._state = _State()
-        self._validated_in: int | None = None
+        self._fresh = FreshFigures()
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -171,7 +173,12 @@ class CollapseGuard(Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._state = _State(**state_dict)
+        known = {field.name for field in fields(_State)}
+        self._state = _State(**{key: state_dict[key] for key in known & set(state_dict)})
+        before = self._state.sound
+        if before is not None:  # its folder may be that of another run, or have another name now
+            found = None if self.sound is None else bring_along(before, self.sound.parent)
+            self._state.sound = None if found is None else str(found)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -180,17 +187,27 @@ class CollapseGuard(Callback):
                 "action=more_steps needs a method with an adversary, such as SparseAT, "
                 f"got {type(pl_module).__name__}; use action=warn"
             )
+        if self.action == "more_steps" and _averages_weights(trainer):
+            raise InputError(
+                "action=more_steps cannot go back where a callback averages the weights, which "
+                "keeps those of the moment; use action=stop, or train without the average"
+            )
         if self._state.num_steps is not None:
             _attack_with(pl_module, self._state.num_steps)
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self._validated_in = trainer.current_epoch
+        self._fresh.on_validation_end(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        metrics, is_complete = self._figures(trainer)
+        metrics = {
+            key: float(value)
+            for key, value in trainer.callback_metrics.items()
+            if not self._fresh.is_stale(key, trainer)
+        }
+        if self._counts_otherwise(pl_module):
+            metrics.pop("train/budget", None)
         if "train/adv_acc" not in metrics or is_smoke_test(trainer):
             return
         state = self._state
@@ -201,31 +218,25 @@ class CollapseGuard(Callback):
         if signs:
             self._act(trainer, pl_module, "; ".join(signs))
             return
-        if not is_complete:
+        is_stale = self._fresh.is_stale(self.monitor or "", trainer)
+        if is_stale or not self._fresh.is_validated(trainer):
             return
         state.alarmed = False
         # A training that has diverged is about to end: what it ends with is not to go on from.
         if self.sound is not None and isfinite(metrics.get("train/loss", 0.0)):
-            state.has_sound = True
+            state.sound = str(self.sound)
             trainer.save_checkpoint(self.sound, weights_only=False)
 
-    def _figures(self, trainer: pl.Trainer) -> tuple[dict[str, float], bool]:
-        """What was measured of the weights of this epoch, and whether that is all there is."""
-        epoch, gauges = trainer.current_epoch, gauges_of(trainer)
-        is_validated = self._validated_in == epoch or not trainer.enable_validation
-
-        def is_stale(key: str) -> bool:
-            unseen = key.startswith("val/") and not is_validated
-            return unseen or any(gauge.repeats(key, epoch) for gauge in gauges)
-
-        values = trainer.callback_metrics.items()
-        metrics = {key: float(value) for key, value in values if not is_stale(key)}
-        return metrics, is_validated and not is_stale(self.monitor or "")
+    def _counts_otherwise(self, pl_module: pl.LightningModule) -> bool:
+        """Whether the budget of the training and that of the monitor are in different units."""
+        unit = getattr(_attack(pl_module), "unit", None)
+        is_in_pixels = "_px@" in (self.monitor or "")
+        return unit is not None and (unit == "pixels") != is_in_pixels
 
     def _act(self, trainer: pl.Trainer, pl_module: pl.LightningModule, text: str) -> None:
         text = f"epoch {trainer.current_epoch}: {text}"
-        if self._state.has_sound:
-            text += f"; the last sound epoch is in {self.sound}"
+        if self._state.sound is not None:
+            text += f"; the last sound epoch is in {self._state.sound}"
         if self.action == "more_steps" and self._more_steps(trainer, pl_module):
             text += f"; going on from there with {self._state.num_steps} steps"
         elif self.action != "warn":
@@ -243,9 +254,8 @@ class CollapseGuard(Callback):
             return False
         _attack_with(pl_module, num_steps)
         self._state.num_steps = num_steps
-        if self._state.has_sound:
-            assert self.sound is not None
-            checkpoint = trainer.strategy.load_checkpoint(self.sound, weights_only=True)
+        if self._state.sound is not None:
+            checkpoint = trainer.strategy.load_checkpoint(self._state.sound, weights_only=True)
             trainer.strategy.load_model_state_dict(checkpoint)
             for optimizer, saved in zip(
                 trainer.optimizers, checkpoint["optimizer_states"], strict=True
@@ -260,7 +270,7 @@ class CollapseGuard(Callback):
 class _State:
     best_clean: float = 0.0
     best_robust: float = 0.0
-    has_sound: bool = False
+    sound: str | None = None  # the last sound checkpoint
     num_steps: int | None = None
     alarmed: bool = False
 
@@ -279,6 +289,14 @@ def _budget_of(monitor: str) -> int | None:
 
 def _attack(pl_module: pl.LightningModule) -> Any:
     return getattr(pl_module, "attack", None)
+
+
+def _averages_weights(trainer: pl.Trainer) -> bool:
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # in __init__
+    # By name: it may be of either namespace of Lightning.
+    return any(
+        kind.__name__ == "WeightAveraging" for callback in callbacks for kind in type(callback).mro()
+    )
 
 
 def _attack_with(pl_module: Any, num_steps: int) -> None:

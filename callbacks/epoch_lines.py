@@ -7,12 +7,15 @@ import rich
 from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
+from sztrain.callbacks._fresh import FreshFigures
+
 
 class EpochLines(Callback):
     """Prints a line at the end of each epoch, unless a progress bar shows the same.
 
-    A bar needs a terminal. In the log file of a batch job it leaves nothing, so that hours pass
-    without a word. The figures are those that the bar would show.
+    A bar needs a terminal. In the log file of a batch job it leaves nothing until the end, so that
+    hours pass without a word. The figures are those that the bar would show, without what was
+    measured in an earlier epoch.
 
     Example:
         >>> trainer = pl.Trainer(callbacks=[EpochLines()], logger=False, accelerator="cpu")
@@ -20,10 +23,20 @@ class EpochLines(Callback):
 
     def __init__(self) -> None:
         self._start = 0.0
+        self._fresh = FreshFigures()
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # A training that goes on within an epoch does not start that epoch.
+        self._start = time.monotonic()
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = time.monotonic()
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._fresh.on_validation_end(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -34,6 +47,7 @@ class EpochLines(Callback):
         if trainer.is_global_zero:
             last = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs - 1}"
             line = f"Epoch {trainer.current_epoch}{last}, {time.monotonic() - self._start:.1f} s"
-            told = ", ".join(f"{name} {value:.4g}" for name, value in sorted(figures.items()))
+            fresh = sorted(key for key in figures if not self._fresh.is_stale(key, trainer))
+            told = ", ".join(f"{key} {figures[key]:.4g}" for key in fresh)
             text = f"{line}: {told}" if told else line
             console.print(text, highlight=False, markup=False, soft_wrap=True)

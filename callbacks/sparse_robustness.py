@@ -148,6 +148,11 @@ class SparseRobustness(Callback):
         self.verdict = verdict
         for name, attacker in self._attacks().items():
             require_attack(name, attacker)
+            if name != "probe" and attacker.budget is not None:
+                raise InputError(
+                    f"expected `{name}` to have no budget, got budget={attacker.budget}, where its "
+                    "search would end; budgets to measure at go into `budgets`"
+                )
         if probe is not None:
             check_probe(probe, self.attack.unit)
         self.num_samples = num_samples

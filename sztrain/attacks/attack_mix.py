@@ -102,7 +102,8 @@ class AttackMix:
             InputError: there are too few.
         """
         for name in self.members:
-            check_search(self._as_mixed(name, self.seed))
+            if self.weights[name] > 0:
+                check_search(self._as_mixed(name, self.seed))
 
     def __call__(self, net: nn.Module, inputs: Tensor, labels: Tensor) -> AttackResult:
         """Attack ``inputs``, shape ``(N, ...)`` in [0, 1], with int64 ``labels``, shape ``(N,)``.

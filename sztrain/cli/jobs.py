@@ -201,7 +201,9 @@ def attack_share(job: Job, team: Fabric, position: str) -> None:
             progress.advance(task, len(span))
             if shown:
                 told = progress.tasks[0]
-                lines.tell(f"{told.description}: {told.completed:g} of {told.total:g} samples")
+                whose = f" of the first of {team.world_size} processes" * (team.world_size > 1)
+                samples = f"{told.completed:g} of {told.total:g} samples{whose}"
+                lines.tell(f"{told.description}: {samples}")
 
 
 def _size(spans: list[range]) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sztrain.evaluation.html import Printed
 from sztrain.evaluation.tables import digits
@@ -67,8 +68,14 @@ _FIGURE = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|[-+]?∞")
 _NARROWEST = 4  # letters of a word on a line
 
 
-def _table(title: str, printed: Printed, width: int) -> Table:
-    """A table with everything in it whole: words over several lines, figures too if need be."""
+def whole_table(title: str, printed: Printed, width: int) -> Table:
+    """A table with everything in it whole: words over several lines, figures too if need be.
+
+    Args:
+        title: what stands above it.
+        printed: headings and cells.
+        width: of the screen, in letters.
+    """
     headings, body = printed
     rows = [[cell.ours for cell in row] for row in body]
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=0)
@@ -84,7 +91,7 @@ def _table(title: str, printed: Printed, width: int) -> Table:
     for heading, figures in zip(headings, in_figures, strict=True):
         table.add_column(heading, justify="right", overflow="fold", no_wrap=figures and roomy)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # as it is: [x] in a path is no markup
     return table
 
 
@@ -98,7 +105,7 @@ def print_results(tables: Mapping[str, Printed], remarks: Sequence[str], report:
     """
     console = Console()
     for title, printed in tables.items():
-        console.print(_table(title, printed, console.width))
+        console.print(whole_table(title, printed, console.width))
     if tables:
         console.print(_LEGEND)  # no caption: a narrow table would squeeze it
     if any("RA" in headings for headings, _ in tables.values()):

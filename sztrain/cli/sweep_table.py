@@ -1,4 +1,4 @@
-"""The trainings of a sweep in one table: what differs, what was reached, where it lies."""
+"""The trainings of a sweep in one table: what differs, what was reached, by whom it was judged."""
 
 import csv
 import json
@@ -9,21 +9,17 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
+from omegaconf import DictConfig, OmegaConf
 
 FILE = "sweep.csv"
+_JUDGE = ("attacks", "num_steps", "num_queries", "num_samples", "unit")
 
 
 class SweepTable(Callback):
-    """Hydra's callback that adds a row to ``sweep.csv`` after each job, and prints all at the end.
+    """Hydra's callback that keeps a row of each training of a sweep, and prints all at its end.
 
-    A sweep that ends before its last job has the rows of those that are done.
-
-    Example:
-        >>> SweepTable().on_multirun_end  # doctest: +ELLIPSIS
-        <bound method SweepTable.on_multirun_end of ...>
+    The row goes into ``sweep.csv`` when its training is done, so that a sweep that breaks off has
+    the rows until then.
     """
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
@@ -32,97 +28,113 @@ class SweepTable(Callback):
             return
         from sztrain.evaluation.tables import write_csv  # imports torch, as the job has done
 
-        path = Path(config.hydra.sweep.dir) / FILE
-        row = sweep_row(
-            Path(config.hydra.runtime.output_dir),
-            overrides=config.hydra.overrides.task,
-            monitor=config.monitor,
-            score=job_return.return_value,
-        )
-        write_csv([*_read(path), row], path)
+        folder, output_dir = Path(config.hydra.sweep.dir), Path(config.output_dir)
+        # The monitor by which the checkpoint was chosen; `monitor` is but its default.
+        best = OmegaConf.select(config, "callbacks.best") or {}
+        row = {
+            "run": _name(output_dir, folder),
+            "overrides": " ".join(config.hydra.overrides.task),
+            "monitor": best.get("monitor", config.monitor),
+            "mode": best.get("mode", "max"),
+            "score": job_return.return_value,
+            **verdict_cells(output_dir / "summary.json"),
+        }
+        path = folder / FILE
+        write_csv([*(known for known in _read(path) if known["run"] != row["run"]), row], path)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Print the rows of all jobs, the best first."""
+        """Print what is known of the trainings, the best first."""
         path = Path(config.hydra.sweep.dir) / FILE
         rows = _read(path)
         if rows:
             print_sweep(rows, path)
 
 
-def sweep_row(
-    output_dir: Path, *, overrides: Sequence[str], monitor: str | None, score: float | None
-) -> dict[str, Any]:
-    """What a training has reached.
-
-    Args:
-        output_dir: its folder, where ``summary.json`` holds the verdict if there is one.
-        overrides: its arguments.
-        monitor: the figure on validation samples that chose its checkpoint.
-        score: the best value of it.
+def verdict_cells(path: Path) -> dict[str, Any]:
+    """What a ``summary.json`` says, in one row; nothing where there is none.
 
     Example:
-        >>> row = sweep_row(Path("nowhere/3"), overrides=["seed=1"], monitor="val/loss", score=0.5)
-        >>> row["run"], row["overrides"], row["score"], row["clean_accuracy"]
-        ('3', 'seed=1', 0.5, None)
+        >>> verdict_cells(Path("nowhere.json"))
+        {}
     """
-    path = output_dir / "summary.json"
-    summary = json.loads(path.read_text()) if path.is_file() else {}
-    robust = {
-        f"robust_acc@{budget}": accuracy
-        for budget, accuracy in summary.get("robust_accuracy", {}).items()
-    }
-    if "median_l0" in summary:  # None: half of the samples were never broken
-        summary["median_l0"] = float(
-            "inf" if summary["median_l0"] is None else summary["median_l0"]
-        )
-    figures = ("clean_accuracy", "median_l0", "unit", "train_seconds")
+    if not path.is_file():
+        return {}
+    summary = json.loads(path.read_text())
+    median = summary["median_l0"]
     return {
-        "run": output_dir.name,
-        "overrides": " ".join(overrides),
-        "monitor": monitor,
-        "score": score,
-        **{key: summary.get(key) for key in figures},
-        **robust,
+        "clean_accuracy": summary["clean_accuracy"],
+        "median_l0": float("inf") if median is None else median,
+        **{f"robust_acc@{k}": accuracy for k, accuracy in summary["robust_accuracy"].items()},
+        **{key: summary.get(key) for key in _JUDGE},
+        "attacks": "+".join(summary["attacks"]),
+        "train_seconds": summary["train_seconds"],
     }
 
 
 def print_sweep(rows: Sequence[Mapping[str, str]], path: Path) -> None:
-    """Print the table of a sweep.
-
-    Trainings are to be compared by the score, which is of validation samples; the other figures
-    are of the test split, on which nothing should be chosen. The best stands first, unless
-    several figures were monitored.
+    """Print the table of a sweep, the best first if all trainings were chosen by one figure.
 
     Args:
         rows: as ``sweep.csv`` has them.
         path: where that is.
     """
-    monitors = {row["monitor"] for row in rows}
-    if len(monitors) == 1:
-        rows = sorted(rows, key=lambda row: -float(row["score"] or "-inf"))
+    from rich.console import Console
+
+    from sztrain.cli.report import whole_table
+    from sztrain.evaluation.tables import Cell
+
+    chosen_by = {(row["monitor"], row["mode"]) for row in rows}
+    if len(chosen_by) == 1:
+        rows = sorted(rows, key=_rank)
     shared = set.intersection(*(set(row["overrides"].split()) for row in rows))
     budgets = [key for key in rows[0] if key.startswith("robust_acc@")]
-    at = " / ".join(key.partition("@")[2] for key in budgets)
-    table = Table(title=f"{len(rows)} trainings by {', '.join(sorted(monitors))}")
-    table.add_column("run")
-    table.add_column("what differs")
-    for heading in ("score", "clean", "median ℓ0", f"robust at {at}"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    is_judged = "clean_accuracy" in rows[0]
+    headings = ["run", "what differs", "score"]
+    if is_judged:
+        headings += ["clean", "median", *(f"RA{key.partition('@')[2]}" for key in budgets)]
+    cells = []
     for row in rows:
-        differs = [word for word in row["overrides"].split() if word not in shared]
-        table.add_row(
-            *(row["run"], " ".join(differs)),
-            *(_short(row["score"]), _percent(row["clean_accuracy"]), _short(row["median_l0"])),
-            " / ".join(_percent(row[key]) for key in budgets),
-        )
+        differs = " ".join(word for word in row["overrides"].split() if word not in shared)
+        texts = [row["run"], differs, _figure(row["score"])]
+        if is_judged:
+            texts += [_percent(row["clean_accuracy"]), _figure(row["median_l0"])]
+            texts += [_percent(row[key]) for key in budgets]
+        cells.append([Cell(text) for text in texts])
+    monitors = ", ".join(sorted({row["monitor"] or "nothing" for row in rows}))
     console = Console()
-    console.print(table)
-    note = (
-        "score: its best value, on validation samples; the rest is the verdict, on the test split, "
-        "in percent"
-    )
-    for line in (note, f"The table: {path}"):
+    title = f"{len(rows)} trainings, chosen by {monitors}"
+    console.print(whole_table(title, (headings, cells), console.width))
+    notes = ["score: the best value of that figure, on validation samples"]
+    if is_judged:
+        notes.append(f"the other figures, in percent but for the median ℓ0: {_judge(rows)}")
+    for line in (*notes, f"The table: {path}"):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _judge(rows: Sequence[Mapping[str, str]]) -> str:
+    """Whose verdict the figures are, where all trainings had the same."""
+    judged = {tuple(row[key] for key in _JUDGE) for row in rows if row["clean_accuracy"]}
+    if len(judged) > 1:
+        return "verdicts of several kinds, which cannot be compared; the table says which"
+    attacks, num_steps, num_queries, num_samples, unit = judged.pop()
+    queries = f", num_queries={num_queries}" if num_queries else ""
+    return (
+        f"the verdict on {num_samples} test images, {attacks}, N={num_steps}{queries}, {unit}; "
+        "nothing should be chosen by it"
+    )
+
+
+def _rank(row: Mapping[str, str]) -> float:
+    if not row["score"]:
+        return float("inf")
+    return float(row["score"]) * (1 if row["mode"] == "min" else -1)
+
+
+def _name(output_dir: Path, folder: Path) -> str:
+    """A run by its folder inside of the sweep's, or by the whole path if it is elsewhere."""
+    output_dir, folder = output_dir.resolve(), folder.resolve()
+    inside = output_dir.is_relative_to(folder)
+    return str(output_dir.relative_to(folder) if inside else output_dir)
 
 
 def _read(path: Path) -> list[dict[str, str]]:
@@ -132,7 +144,7 @@ def _read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _short(cell: str) -> str:
+def _figure(cell: str) -> str:
     return f"{float(cell):.4g}".replace("inf", "∞") if cell else ""
 
 

@@ -156,7 +156,8 @@ def _take_weights(net: nn.Module, name: str, made_by: str) -> None:
         if maker == made_by:
             raise
         model = maker.rpartition(".")[2].removesuffix("_net")
-        raise InputError(f"{error}; it needs model={model}") from error
+        named = f" model.name={spec['name']}" if "name" in spec else ""
+        raise InputError(f"{error}; it needs model={model}{named}") from error
 
 
 def _check_gauge(gauge: Callback | None, data: ImageDataModule) -> None:

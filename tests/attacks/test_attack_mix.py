@@ -90,3 +90,5 @@ def test_a_search_for_the_budget_needs_its_steps():
         mix.check_search()
     replace(mix, budget=1).check_search()
     AttackMix(members={"a": SigmaZero()}, weights={"a": 1}, num_steps=1).check_search()
+    never_drawn = {"a": SigmaZero(), "b": SparsePGD()}
+    AttackMix(members=never_drawn, weights={"a": 1, "b": 0}, num_steps=1).check_search()

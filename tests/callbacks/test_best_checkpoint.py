@@ -1,5 +1,6 @@
 """The best checkpoint: the later of equals, and still the best when a training moves on."""
 
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from toy_training import ScriptedAttack, foreign_module, loader, make_trainer
 
 from sztrain.callbacks import BestCheckpoint, SparseRobustness
+from sztrain.errors import SztrainWarning
 
 
 def run(folder, means, epochs, ckpt_path=None, every_n_epochs=1, **options):
@@ -123,11 +125,24 @@ def test_all_of_the_best_k_go_along(tmp_path):
 
 @moved
 @shared
+def test_a_folder_with_another_name_has_its_best_one(tmp_path):
+    run(tmp_path / "one", [1.0, 5.0], 2)
+    (tmp_path / "one").rename(tmp_path / "two")
+    best, _, _ = run(tmp_path / "two", [4.0, 3.0], 4, tmp_path / "two" / "last.ckpt")
+    assert best.best_model_path == str(tmp_path / "two" / "best-epoch=1.ckpt")
+    assert best.best_model_score == 5
+    assert epoch_of(best.best_model_path) == 1
+
+
+@moved
+@shared
 def test_lost_files_start_it_anew(tmp_path):
     run(tmp_path / "one", [1.0, 5.0], 2)
     shutil.move(tmp_path / "one" / "last.ckpt", tmp_path / "last.ckpt")
     shutil.rmtree(tmp_path / "one")
-    best, _, _ = run(tmp_path / "two", [4.0, 3.0], 4, tmp_path / "last.ckpt")
+    lost = f"{tmp_path / 'one' / 'best-epoch=1.ckpt'} is not there, nor in {tmp_path / 'two'}"
+    with pytest.warns(SztrainWarning, match=re.escape(lost)):
+        best, _, _ = run(tmp_path / "two", [4.0, 3.0], 4, tmp_path / "last.ckpt")
     assert best.best_model_score == 4
     assert epoch_of(best.best_model_path) == 2
 

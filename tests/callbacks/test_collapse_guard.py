@@ -178,7 +178,8 @@ def test_what_has_diverged_is_not_kept(tmp_path):
     trainer.fit(Diverging(), loader(), loader(seed=1))
     kept = torch.load(tmp_path / "sound.ckpt", weights_only=True)
     assert kept["epoch"] == 0
-    assert kept["callbacks"]["CollapseGuard"]["has_sound"]  # who goes on from it can fall back
+    # Who goes on from it can fall back.
+    assert kept["callbacks"]["CollapseGuard"]["sound"] == str(tmp_path / "sound.ckpt")
 
 
 def test_a_smoke_test_is_not_judged(tmp_path):
@@ -240,6 +241,58 @@ def test_a_fall_back_restores_weights_and_moments_but_not_the_learning_rate(tmp_
     assert torch.equal(look.weights, weights[0])
     assert torch.equal(look.moment, look.sound_moment)
     assert look.rate == 0.05 / 4  # halved after each epoch
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "lost"])
+@pytest.mark.parametrize("renamed", [False, True], ids=["another", "renamed"])
+def test_a_training_that_goes_on_elsewhere_can_go_back(tmp_path, kept, renamed):
+    one, two = tmp_path / "one", tmp_path / "two"
+    last = ModelCheckpoint(one, filename="last", enable_version_counter=False)
+    _, _, before = fit(CollapseGuard(rule=Scripted(), dirpath=one), callbacks=[last], max_epochs=2)
+    if not kept:
+        (one / "sound.ckpt").unlink()
+    if renamed:
+        one.rename(two)
+    start = (two if renamed else one) / "last.ckpt"
+    guard = CollapseGuard(rule=Scripted(collapses=(0,)), dirpath=two, action="more_steps")
+    found = rf"the last sound epoch is in {two / 'sound.ckpt'}; "
+    told = rf"epoch 2: bad; {found if kept else ''}going on from there with 4 steps$"
+    with pytest.warns(UserWarning, match=told):
+        method, _, after = fit(guard, max_epochs=3, ckpt_path=start)
+    assert torch.equal(flat(method), before[1] if kept else after[0])
+    assert not torch.equal(before[1], after[0])
+
+
+@pytest.mark.parametrize("average", ["pytorch_lightning", "lightning.pytorch"])
+def test_it_cannot_go_back_where_weights_are_averaged(tmp_path, average):
+    callbacks = pytest.importorskip(average).callbacks
+    guard = CollapseGuard(dirpath=tmp_path, action="more_steps")
+    trainer = make_trainer(pl, callbacks=[guard])
+    trainer.callbacks.append(callbacks.EMAWeightAveraging())
+    method = SparseAT(toy_net(), num_classes=NUM_CLASSES, attack=SigmaZero(num_steps=2), budget=2)
+    with pytest.raises(InputError, match="cannot go back where a callback averages the weights"):
+        guard.on_train_start(trainer, method)
+
+
+@pytest.mark.parametrize(
+    ("unit", "monitor", "compared"),
+    [
+        ("features", "val/robust_acc_worst@4", True),
+        ("pixels", "val/robust_acc_worst_px@4", True),
+        ("pixels", "val/robust_acc_worst@4", False),
+        ("features", "val/robust_acc_worst_px@4", False),
+    ],
+)
+def test_budgets_of_different_units_are_not_compared(unit, monitor, compared):
+    rule = Scripted()
+    guard = CollapseGuard(rule=rule, monitor=monitor)
+    attack = SigmaZero(num_steps=1, unit=unit)
+    method = SparseAT(toy_net(), num_classes=NUM_CLASSES, attack=attack, budget=2)
+    make_trainer(pl, callbacks=[guard]).fit(method, loader(), loader(seed=1))
+    (metrics, *_), *_ = rule.asked
+    assert ("train/budget" in metrics) is compared
 
 
 RESISTS, BREAKS = (INF,), (1.0,)

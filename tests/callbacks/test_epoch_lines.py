@@ -5,12 +5,22 @@ import re
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import rich
-from toy_training import foreign_module, loader, make_trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from toy_training import (
+    NUM_CLASSES,
+    ScriptedAttack,
+    foreign_module,
+    loader,
+    make_trainer,
+    toy_net,
+)
 
-from sztrain.callbacks import EpochLines
+from sztrain.callbacks import EpochLines, SparseRobustness
 from sztrain.callbacks._progress import attack_bar
 from sztrain.progress import SpacedLines
+from sztrain.training import StandardTraining
 
 
 @pytest.fixture(params=[False, True], ids=["file", "terminal"])
@@ -55,6 +65,45 @@ def test_a_log_file_gets_a_line_an_epoch(lightning, console, bar):
     assert "untold" not in console.file.getvalue()
 
 
+@pytest.mark.parametrize("console", [False], indirect=True)
+def test_figures_of_an_earlier_epoch_are_not_told_again(console):
+    attack = ScriptedAttack(script=((1.0,), (3.0,), (5.0,), (7.0,)))
+    gauge = SparseRobustness(attack=attack, budgets=(1,), every_n_epochs=2)
+    method = StandardTraining(toy_net(), num_classes=NUM_CLASSES)
+    options = {"max_epochs": 6, "check_val_every_n_epoch": 1}
+    trainer = make_trainer(pl, callbacks=[gauge, EpochLines()], **options)
+    trainer.fit(method, loader(), loader(seed=1))
+    lines = console.file.getvalue().splitlines()
+    assert [line.partition("val/median_l0 ")[2] for line in lines] == ["1", "", "3", "", "5", "7"]
+    assert all("val/clean_acc" in line for line in lines)
+
+
+@pytest.mark.parametrize("console", [False], indirect=True)
+def test_an_epoch_without_a_validation_has_none_of_its_figures(console):
+    method = StandardTraining(toy_net(), num_classes=NUM_CLASSES)
+    options = {"max_epochs": 4, "check_val_every_n_epoch": 2}
+    make_trainer(pl, callbacks=[EpochLines()], **options).fit(method, loader(), loader(seed=1))
+    lines = console.file.getvalue().splitlines()
+    assert ["val/clean_acc" in line for line in lines] == [False, True, False, True]
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
+@pytest.mark.parametrize("console", [False], indirect=True)
+def test_an_epoch_that_goes_on_counts_from_there(console, tmp_path, clock):
+    half = ModelCheckpoint(tmp_path, every_n_train_steps=2, save_top_k=1)
+    options = {"max_epochs": 1, "enable_checkpointing": True}
+
+    def fit(callbacks, **start):
+        module = foreign_module(pl)()
+        trainer = make_trainer(pl, callbacks=[half, *callbacks], **options)
+        trainer.fit(module, loader(), loader(seed=1), **start)
+
+    fit([])
+    fit([EpochLines()], ckpt_path=half.best_model_path, weights_only=True)
+    assert console.file.getvalue().startswith("Epoch 0/0, 0.0 s")
+
+
 @pytest.mark.parametrize("console", [True], indirect=True)
 def test_on_a_terminal_the_bar_shows_it_instead(lightning, console):
     train(lightning, console, bar=True)
@@ -89,7 +138,7 @@ def test_only_the_first_process_speaks(console):
 def clock(monkeypatch):
     """The seconds that lines are spaced by."""
     seconds = [100.0]
-    monkeypatch.setattr("sztrain.progress.time.monotonic", lambda: seconds[0])
+    monkeypatch.setattr("time.monotonic", lambda: seconds[0])
     return seconds
 
 

@@ -1,15 +1,19 @@
 """What the records of a job depend on."""
 
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
+import torch
 from torch.utils.data import Subset
 
 from sztrain.attacks import SigmaZero
-from sztrain.cli.jobs import Job, Selection
+from sztrain.cli.jobs import Job, Selection, attack_share
 from sztrain.data import Digits
 from sztrain.errors import InputError
 from sztrain.models import load_net, preact_resnet18, save_net
+from sztrain.progress import SpacedLines
 
 SIZE = {"num_classes": 10, "in_channels": 1, "width": 1}
 
@@ -60,3 +64,22 @@ def test_records_of_a_net_in_another_layout_are_refused(job_of):
     assert not job.records.has(range(4))
     with pytest.raises(InputError, match="channels_last is False there and True here"):
         _ = replace(job, channels_last=True).records
+
+
+@pytest.mark.parametrize(
+    ("rank", "world_size", "told"),
+    [
+        (0, 1, ["2 of 4 samples", "4 of 4 samples"]),
+        (0, 2, ["2 of 2 samples of the first of 2 processes"]),
+        (1, 2, []),
+    ],
+)
+def test_a_long_job_says_how_far_it_is_where_no_bar_can(
+    job_of, capsys, monkeypatch, rank, world_size, told
+):
+    monkeypatch.setattr("sztrain.cli.jobs.SpacedLines", partial(SpacedLines, every=0))
+    team = SimpleNamespace(global_rank=rank, world_size=world_size, device=torch.device("cpu"))
+    attack_share(replace(job_of(), batch_size=2), team, "1/3")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "samples" in line]
+    assert [line.rpartition(": ")[2] for line in lines] == told
+    assert all(line.startswith("1/3 net, median ℓ0 ") for line in lines)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from toy_training import (
@@ -308,6 +309,19 @@ def test_training_with_an_adversary_says_so_too():
     method = make(SparseAT, Diverging(2, math.nan), attack=ScriptedAttack())
     with pytest.raises(InputError, match="the training diverged: train/loss is nan"):
         fit(method)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_training_that_goes_on_behind_its_last_batch_has_not_diverged(tmp_path):
+    saved = ModelCheckpoint(tmp_path, filename="{epoch}", save_on_train_epoch_end=False)
+    options = {"check_val_every_n_epoch": 2, "enable_checkpointing": True}
+    fit(make(StandardTraining), max_epochs=2, callbacks=[saved], **options)
+    method = make(StandardTraining)
+    trainer = make_trainer(pl, callbacks=[saved], max_epochs=3, **options)
+    trainer.fit(
+        method, loader(), loader(seed=1), ckpt_path=saved.best_model_path, weights_only=True
+    )
+    assert trainer.current_epoch == 3
 
 
 def test_a_gauge_beside_it_says_so_too():

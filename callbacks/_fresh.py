@@ -1,0 +1,34 @@
+"""Which of the Trainer's figures are of this epoch: it shows old ones until there are new ones."""
+
+import pytorch_lightning as pl
+
+from sztrain.callbacks.sparse_robustness import gauges_of
+
+
+class FreshFigures:
+    """Tells figures of this epoch from those of an earlier one.
+
+    Example:
+        >>> trainer = pl.Trainer(logger=False, accelerator="cpu")
+        >>> fresh = FreshFigures()
+        >>> fresh.is_stale("val/loss", trainer), fresh.is_stale("train/loss", trainer)
+        (True, False)
+    """
+
+    def __init__(self) -> None:
+        self._validated_in: int | None = None
+
+    def on_validation_end(self, trainer: pl.Trainer) -> None:
+        """To be called at the end of every validation."""
+        if not trainer.sanity_checking:
+            self._validated_in = trainer.current_epoch
+
+    def is_validated(self, trainer: pl.Trainer) -> bool:
+        """Whether this epoch has been validated, or there is nothing to validate on."""
+        return self._validated_in == trainer.current_epoch or not trainer.enable_validation
+
+    def is_stale(self, key: str, trainer: pl.Trainer) -> bool:
+        """Whether the Trainer's figure of this name was measured before this epoch."""
+        if key.startswith("val/") and not self.is_validated(trainer):
+            return True
+        return any(gauge.repeats(key, trainer.current_epoch) for gauge in gauges_of(trainer))
