@@ -10,9 +10,8 @@ class FreshFigures:
 
     Example:
         >>> trainer = pl.Trainer(logger=False, accelerator="cpu")
-        >>> fresh = FreshFigures()
-        >>> fresh.is_stale("val/loss", trainer), fresh.is_stale("train/loss", trainer)
-        (True, False)
+        >>> FreshFigures().is_stale("train/loss", trainer)
+        False
     """
 
     def __init__(self) -> None:

@@ -25,7 +25,6 @@ from sztrain.callbacks._advice import Advice
 from sztrain.callbacks._epochs import GaugedEpochs
 from sztrain.callbacks._image_space import ImageSpace
 from sztrain.callbacks._pace import Pace
-from sztrain.callbacks._progress import attack_bar
 from sztrain.callbacks.sample_store import SampleStore
 from sztrain.callbacks.smoke_test import is_smoke_test, shortened
 from sztrain.errors import InputError, require_count
@@ -35,6 +34,7 @@ from sztrain.evaluation.probe import ProbeTally, check_probe
 from sztrain.evaluation.runner import attack_batches
 from sztrain.metrics import measure_key
 from sztrain.norms import check_budgets
+from sztrain.progress import attack_progress
 from sztrain.types import Attack
 
 
@@ -348,7 +348,12 @@ class SparseRobustness(Callback):
         # A net may draw random numbers even in eval mode: the training must not miss them.
         with (
             isolate_rng(),
-            attack_bar(trainer, f"{stage} attack", len(store.labels)) as advance,
+            attack_progress(
+                f"{stage} attack",
+                len(store.labels),
+                shown=trainer.progress_bar_callback is not None and trainer.is_global_zero,
+                kept=False,
+            ) as advance,
         ):
             self._check_outputs(pl_module, store)
             if not smoke_test:

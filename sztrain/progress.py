@@ -1,8 +1,78 @@
-"""Progress where there is no terminal for a bar, as in a batch job's log file."""
+"""How far an attack is: a bar on a terminal, and lines in a log file, where a bar cannot move."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import rich
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+
+
+@contextmanager
+def attack_progress(
+    label: str,
+    total: int,
+    *,
+    shown: bool,
+    kept: bool = True,
+    done: int = 0,
+    share: str = "",
+) -> Iterator[Callable[[int, str], None]]:
+    """Shows how many samples have been attacked, and what was found so far.
+
+    Args:
+        label: what is attacked.
+        total: number of samples.
+        shown: whether anything is.
+        kept: whether the bar stays at the end, in a log file as well.
+        done: how many were done before; they say nothing about the time that is left.
+        share: which samples these are, where they are not all.
+
+    Returns:
+        A function to call with the number of samples done and what to say of all so far.
+
+    Example:
+        >>> with attack_progress("M1", 512, shown=False) as advance:
+        ...     advance(128, "median ℓ0 15")
+    """
+    console = rich.get_console()
+    progress = Progress(
+        TextColumn(
+            "{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        ),
+        BarColumn(bar_width=10, table_column=Column(min_width=10)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=9)),
+        # A batch may take minutes, in which nothing else moves.
+        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TextColumn("left", table_column=Column(no_wrap=True, min_width=4)),
+        console=console,
+        expand=True,  # to the width of the screen, where the description gives way first
+        transient=not kept,
+        disable=not shown or not (kept or console.is_terminal),
+        speed_estimate_period=3600,
+    )
+    lines = SpacedLines(console)
+    with progress:
+        task = progress.add_task(label, total=total, completed=done)
+
+        def advance(num_samples: int, found: str) -> None:
+            nonlocal done
+            done += num_samples
+            progress.update(task, advance=num_samples, description=f"{label}, {found}")
+            if shown:
+                lines.tell(f"{label}, {found}: {done} of {total} samples{share}")
+
+        yield advance
 
 
 class SpacedLines:

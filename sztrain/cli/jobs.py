@@ -11,14 +11,6 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Column
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
@@ -39,7 +31,7 @@ from sztrain.evaluation.setting import Setting
 from sztrain.evaluation.tables import write_csv
 from sztrain.models import describe_net
 from sztrain.norms import num_units
-from sztrain.progress import SpacedLines
+from sztrain.progress import attack_progress
 from sztrain.types import Attack
 
 
@@ -174,19 +166,20 @@ def attack_share(job: Job, team: Fabric, position: str) -> None:
         Console().print(
             f"{position} {job.label}: nothing was run anew", highlight=False, markup=False
         )
-    shown = team.global_rank == 0
-    with _progress(shown=shown) as progress:
-        lines = SpacedLines(progress.console)
-        # What was done before counts as progress, but says nothing about the time that is left.
-        task = progress.add_task(job.label, total=_size(share), completed=_size(done))
+    with attack_progress(
+        f"{position} {job.label}",
+        _size(share),
+        shown=team.global_rank == 0,
+        done=_size(done),
+        share=f" of the first of {team.world_size} processes" if team.world_size > 1 else "",
+    ) as advance:
 
-        def count(span: range) -> None:
+        def count(span: range, num_new: int) -> None:
             tally.count(torch.tensor([row.l0 for row in job.records.read(span)]), 0.0)
-            text = f"{position} {job.label}, median ℓ0 {tally.running_median:g}"
-            progress.update(task, description=text)
+            advance(num_new, f"median ℓ0 {tally.running_median:g}")
 
         for span in done:
-            count(span)
+            count(span, 0)
         recorded = record_attack(
             net,
             job.attack,
@@ -197,33 +190,11 @@ def attack_share(job: Job, team: Fabric, position: str) -> None:
             job.selection.data.num_workers,
         )
         for span in in_one_line(recorded):
-            count(span)
-            progress.advance(task, len(span))
-            if shown:
-                told = progress.tasks[0]
-                whose = f" of the first of {team.world_size} processes" * (team.world_size > 1)
-                samples = f"{told.completed:g} of {told.total:g} samples{whose}"
-                lines.tell(f"{told.description}: {samples}")
+            count(span, len(span))
 
 
 def _size(spans: list[range]) -> int:
     return sum(len(span) for span in spans)
-
-
-def _progress(*, shown: bool) -> Progress:
-    return Progress(
-        TextColumn(
-            "{task.description}",
-            table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
-        ),
-        BarColumn(bar_width=10, table_column=Column(min_width=10)),
-        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=9)),
-        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
-        TextColumn("left", table_column=Column(no_wrap=True, min_width=4)),
-        expand=True,  # to the width of the screen, where the description gives way first
-        disable=not shown,
-        speed_estimate_period=3600,  # a batch may take minutes
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

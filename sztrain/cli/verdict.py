@@ -39,29 +39,29 @@ def judge(
         last_samples: how many test samples the last epoch is judged on; 0: it is not; ``None``:
             as many as the best.
     """
-    best, gauge, timer = (callbacks.get(name) for name in ("best", "gauge", "timer"))
+    best, timer = (callbacks.get(name) for name in ("best", "timer"))
+    gauge = _judging_gauge(callbacks)
     train_seconds = timer.time_elapsed("train") if isinstance(timer, Timer) else None
     checkpoint = best.best_model_path if isinstance(best, ModelCheckpoint) else ""
     saved: dict[str, Any] = read_checkpoint(checkpoint) if checkpoint else {}
     smoke_test = is_smoke_test(trainer)
-    judged = isinstance(gauge, SparseRobustness) and gauge.verdict is not None
     is_another = bool(saved) and saved["global_step"] != trainer.global_step
-    two = judged and not smoke_test and last_samples != 0 and is_another
-    last = _last_figures(trainer, method, data, gauge, last_samples) if two else None
+    last = None
+    if gauge is not None and is_another and last_samples != 0 and not smoke_test:
+        last = _last_figures(trainer, method, data, gauge, last_samples)
     if saved:
         # Not by the Trainer, whose `WeightAveraging` would put the weights of the moment in place
         # of the average that the checkpoint is chosen for.
         method.load_state_dict(saved["state_dict"])
     tested = trainer.test(method, datamodule=data, verbose=False)
-    if not isinstance(gauge, SparseRobustness) or gauge.verdict is None:
+    if gauge is None or "test" not in gauge.measurements:  # trainer.limit_test_batches=0
         return
-    if "test" not in gauge.measurements:
-        return  # trainer.limit_test_batches=0
+    verdict = gauge.judging("test")
     summary = training_summary(
         gauge.measurements["test"],
         budgets=gauge.budgets,
         # As the gauge shortens it.
-        attack=shortened(gauge.verdict) if smoke_test else gauge.verdict,
+        attack=shortened(verdict) if smoke_test else verdict,
         clean_accuracy=tested[0]["test/clean_acc"],
         method=type(method).__name__,
         train_seconds=train_seconds,
@@ -76,14 +76,19 @@ def judge(
         print_verdict(summary, output_dir)
 
 
+def _judging_gauge(callbacks: dict[str, Callback]) -> SparseRobustness | None:
+    """The gauge, if it takes a verdict."""
+    gauge = callbacks.get("gauge")
+    return gauge if isinstance(gauge, SparseRobustness) and gauge.verdict is not None else None
+
+
 def _last_figures(
     trainer: pl.Trainer,
     method: RobustClassifier,
     data: ImageDataModule,
-    gauge: Callback | None,
+    gauge: SparseRobustness,
     num_samples: int | None,
 ) -> dict[str, Any] | None:
-    assert isinstance(gauge, SparseRobustness)
     with _unheard(trainer, gauge, num_samples):
         tested = trainer.test(method, datamodule=data, verbose=False)
     measurement = gauge.measurements.pop("test", None)

@@ -1,12 +1,11 @@
 """A line an epoch where no bar shows the same."""
 
-import io
 import re
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
-import rich
 from pytorch_lightning.callbacks import ModelCheckpoint
 from toy_training import (
     NUM_CLASSES,
@@ -18,19 +17,14 @@ from toy_training import (
 )
 
 from sztrain.callbacks import EpochLines, SparseRobustness
-from sztrain.callbacks._progress import attack_bar
 from sztrain.progress import SpacedLines
 from sztrain.training import StandardTraining
 
 
-@pytest.fixture(params=[False, True], ids=["file", "terminal"])
-def console(request):
-    """Rich's console on a file that is none or one."""
-    console = rich.get_console()
-    before = console.__dict__.copy()
-    rich.reconfigure(file=io.StringIO(), force_terminal=request.param, width=30)
-    yield console
-    console.__dict__ = before
+def bars(lightning, console, bar):
+    """Lightning's bar, which would set up the console anew."""
+    kept = {"file": console.file, "force_terminal": console.is_terminal, "width": console.width}
+    return [lightning.callbacks.RichProgressBar(console_kwargs=kept)] if bar else []
 
 
 def train(lightning, console, *, bar):
@@ -42,10 +36,7 @@ def train(lightning, console, *, bar):
             self.log("untold", 1.0)
             return loss
 
-    callbacks = [EpochLines()]
-    if bar:  # which sets up the console anew
-        kept = {"file": console.file, "force_terminal": console.is_terminal, "width": 30}
-        callbacks.append(lightning.callbacks.RichProgressBar(console_kwargs=kept))
+    callbacks = [EpochLines(), *bars(lightning, console, bar)]
     trainer = make_trainer(lightning, callbacks=callbacks, max_epochs=2, enable_progress_bar=bar)
     trainer.fit(Module(), loader(), loader(seed=1))
 
@@ -134,31 +125,15 @@ def test_only_the_first_process_speaks(console):
     assert console.file.getvalue() == ""
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """The seconds that lines are spaced by."""
-    seconds = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: seconds[0])
-    return seconds
-
-
-def test_lines_are_spaced(console, clock):
-    lines = SpacedLines(console, every=60.0)
-    for second in range(100, 300, 20):
-        clock[0] = second
-        lines.tell(f"after {second - 100} s, in a line that is long")
-    told = console.file.getvalue().splitlines()
-    waited = [f"after {second} s, in a line that is long" for second in (60, 120, 180)]
-    assert told == ([] if console.is_terminal else waited)
-
-
 @pytest.mark.parametrize("console", [False], indirect=True)
 @pytest.mark.parametrize("bar", [False, True])
-def test_an_attack_of_minutes_tells_how_far_it_is(console, clock, lightning, bar):
-    trainer = make_trainer(lightning, enable_progress_bar=bar)
-    with attack_bar(trainer, "test attack", 96) as advance:
-        for found in ("median ℓ0 3", "median ℓ0 4", "median ℓ0 5"):
-            clock[0] += 40.0
-            advance(32, found)
-    line = "test attack: 64 of 96 samples, median ℓ0 4\n"
-    assert console.file.getvalue() == (line if bar else "")
+def test_the_gauge_says_how_far_it_is_where_lightning_has_a_bar(console, monkeypatch, bar):
+    monkeypatch.setattr("sztrain.progress.SpacedLines", partial(SpacedLines, every=0))
+    attack = ScriptedAttack(script=((2.0, 3.0),))
+    gauge = SparseRobustness(attack=attack, budgets=(1,), batch_size=16)
+    callbacks = [gauge, *bars(pl, console, bar)]
+    trainer = make_trainer(pl, callbacks=callbacks, enable_progress_bar=bar)
+    trainer.validate(foreign_module(pl)(), loader(seed=1), verbose=False)
+    told = [line for line in console.file.getvalue().splitlines() if "samples" in line]
+    lines = [f"val attack, median ℓ0 2.5 features: {done} of 24 samples" for done in (16, 24)]
+    assert told == (lines if bar else [])

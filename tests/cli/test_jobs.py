@@ -77,7 +77,7 @@ def test_records_of_a_net_in_another_layout_are_refused(job_of):
 def test_a_long_job_says_how_far_it_is_where_no_bar_can(
     job_of, capsys, monkeypatch, rank, world_size, told
 ):
-    monkeypatch.setattr("sztrain.cli.jobs.SpacedLines", partial(SpacedLines, every=0))
+    monkeypatch.setattr("sztrain.progress.SpacedLines", partial(SpacedLines, every=0))
     team = SimpleNamespace(global_rank=rank, world_size=world_size, device=torch.device("cpu"))
     attack_share(replace(job_of(), batch_size=2), team, "1/3")
     lines = [line for line in capsys.readouterr().out.splitlines() if "samples" in line]
