@@ -457,9 +457,11 @@ def test_train_returns_nothing_where_nothing_is_monitored(composed, tiny, undist
     assert not math.isnan(value)
 
 
-def test_a_wide_resnet_takes_its_first_steps(call, tmp_path):
+@pytest.mark.parametrize("width", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_wide_resnet_takes_its_first_steps(call, tmp_path, width):
     cifar_files.write_cifar10(tmp_path / "data", num_images=2, num_test=2)
-    outcome = call("train model=wrn28 trainer.fast_dev_run=true data.limit_train=2")
+    small = f"model.width={width} data.limit_train=2"
+    outcome = call(f"train model=wrn28 trainer.fast_dev_run=true {small}")
     assert outcome.status == 0, outcome.err
     assert "Verdict on 2 test images" in outcome.out
     assert "Traceback" not in outcome.err

@@ -62,6 +62,7 @@ def test_timm_with_its_own_normalisation(run, tmp_path):
     assert items["val/adversarial_examples/nrows"] == 8
 
 
+@pytest.mark.slow
 def test_a_module_of_another_library(run, tmp_path):
     if importlib.util.find_spec("lightly") is None:
         pytest.skip("lightly is not installed: pip install -e '.[examples]'")
