@@ -114,8 +114,8 @@ TRAININGS = {
     "method.budget=65": ("`budget` to be at most 64, the features of a sample, got 65",),
     "method.attack.budget=4": ("method.attack.budget has no effect", "use method.budget=4"),
     "callbacks.gauge.budgets=[0]": ("`budgets` to be at least 1, got 0",),
-    "callbacks.gauge.attack.budget=65": ("callbacks.gauge.attack.budget` to be at most 64",),
-    "callbacks.gauge.verdict.budget=65": ("callbacks.gauge.verdict.budget` to be at most 64",),
+    "callbacks.gauge.attack.budget=4": ("callbacks.gauge: expected `attack` to have no budget",),
+    "callbacks.gauge.verdict.budget=4": ("callbacks.gauge: expected `verdict` to have no budget",),
     "callbacks.gauge.attack.num_steps=0": ("callbacks.gauge.attack: expected `num_steps` to be",),
     "verdict.num_steps=0": ("callbacks.gauge.verdict: expected `num_steps` to be at least 1",),
     "verdict.num_steps=9": (
