@@ -131,7 +131,8 @@ class CollapseGuard(Callback):
     Raises:
         InputError: a value out of its range, a ``monitor`` whose budget is no number, or
             ``more_steps`` without a ``dirpath``; by the training: ``more_steps`` with a method that
-            has no attack or with a callback that averages the weights, or a method that logs ``train/adv_acc`` alone.
+            has no attack or with a callback that averages the weights, or a method that logs
+            ``train/adv_acc`` alone.
 
     Example:
         >>> guard = CollapseGuard(monitor="val/robust_acc_worst@24", action="stop")
@@ -294,9 +295,8 @@ def _attack(pl_module: pl.LightningModule) -> Any:
 def _averages_weights(trainer: pl.Trainer) -> bool:
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # in __init__
     # By name: it may be of either namespace of Lightning.
-    return any(
-        kind.__name__ == "WeightAveraging" for callback in callbacks for kind in type(callback).mro()
-    )
+    kinds = {kind.__name__ for callback in callbacks for kind in type(callback).mro()}
+    return "WeightAveraging" in kinds
 
 
 def _attack_with(pl_module: Any, num_steps: int) -> None:
