@@ -88,7 +88,7 @@ def print_sweep(rows: Sequence[Mapping[str, str]], path: Path) -> None:
         rows = sorted(rows, key=_rank)
     shared = set.intersection(*(set(row["overrides"].split()) for row in rows))
     budgets = [key for key in rows[0] if key.startswith("robust_acc@")]
-    is_judged = "clean_accuracy" in rows[0]
+    is_judged = any(row.get("clean_accuracy") for row in rows)
     headings = ["run", "what differs", "score"]
     if is_judged:
         headings += ["clean", "median", *(f"RA{key.partition('@')[2]}" for key in budgets)]

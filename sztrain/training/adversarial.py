@@ -141,7 +141,10 @@ class AdversarialTraining(RobustClassifier):
         adv_logits = clean_logits = self(inputs)
         if adv_inputs is not None:
             adv_logits = self(adv_inputs)
-            self.adv_acc.update(adv_logits.detach(), labels)
+            # Not of the epoch in which the warm-up ends: it would stand for its last batches, and
+            # train/clean_acc beside it for all.
+            if self.training_budget.at(self.current_epoch) != 0:
+                self.adv_acc.update(adv_logits.detach(), labels)
         soft = self.soft_labels
         if soft is None or indices is None or not soft.active(self.trainer.global_step):
             losses = self.sample_losses(clean_logits, adv_logits, labels, labels)
