@@ -141,7 +141,7 @@ def test_an_attack_without_gradients_may_meet_a_net_without():
         def loss(self, batch):
             return nn.functional.cross_entropy(self.body(batch[0]), batch[1])
 
-    search = SparseRS(num_steps=3, budget=1)
+    search = SparseRS(num_steps=10)
     assert said(Detached(), gauge=SparseRobustness(attack=search, budgets=(1,))) == []
     with pytest.raises(InputError, match=r"forward passes no gradient back .* forward="):
         said(Detached())

@@ -336,7 +336,8 @@ def test_a_sweep_makes_one_run_each(call, tiny, table, tmp_path):
     rows = table(tmp_path / "sweep" / "sweep.csv")
     assert [row["overrides"].split()[0] for row in rows] == ["method=standard", "method=sparse_at"]
     assert column(rows, "clean_accuracy") == [summary["clean_accuracy"] for summary in summaries]
-    assert "2 trainings, chosen by val/clean_acc, val/robust_acc_worst@4" in outcome.out
+    words = " ".join(outcome.out.split())
+    assert "2 trainings, chosen by val/clean_acc, val/robust_acc_worst@4" in words
     ids = [wandb_ids(folder) for folder in folders]
     assert [len(of_one) for of_one in ids] == [1, 1]
     assert ids[0] != ids[1]  # the second run is not written into the first
