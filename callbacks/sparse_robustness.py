@@ -66,8 +66,8 @@ class SparseRobustness(Callback):
     samples are of one class, and where a median rests on fewer than 100 samples.
 
     Args:
-        attack: the gauge's attack; ``None``: σ-zero with 100 steps. It should take more steps than
-            an adversary in training, which the net learns to resist first.
+        attack: the gauge's attack, without a budget; ``None``: σ-zero with 100 steps. It should
+            take more steps than an adversary in training, which the net learns to resist first.
         num_samples: how many validation samples, over all processes.
         budgets: budgets k, in the attack's unit.
         every_n_epochs: gauge in every n-th epoch, the first and the last among them; in between
@@ -78,7 +78,8 @@ class SparseRobustness(Callback):
         probe: a second attack on the gauge's samples, such as ``SparseRS(num_steps=300,
             budget=24)``, which uses no gradient; judged at its own budget if it has one, else at
             ``budgets``. ``None``: none.
-        verdict: attack on the test samples, when the Trainer tests; ``None``: none.
+        verdict: attack on the test samples, without a budget, when the Trainer tests; ``None``:
+            none.
         verdict_samples: how many test samples, the first over all processes; ``None``: all.
         num_examples: how many attacked samples ``measurements`` keeps to look at.
         mean: with which the validation loader normalises, one number or one a channel, in the units
@@ -100,10 +101,11 @@ class SparseRobustness(Callback):
         measurements: last :class:`~sztrain.evaluation.Measurement` by stage, ``val`` or ``test``.
 
     Raises:
-        InputError: a value out of its range; when the Trainer starts, a module without ``forward``
-            or an attack with too few steps to search for a budget; in the sanity check or the first
-            validation, batches without inputs and labels, images outside [0, 1], a budget beyond
-            the size of a sample, or a ``forward`` that returns no logits.
+        InputError: a value out of its range, an attack with a budget; when the Trainer starts, a
+            module without ``forward`` or an attack with too few steps to search for a budget; in
+            the sanity check or the first validation, batches without inputs and labels, images
+            outside [0, 1], a budget beyond the size of a sample, or a ``forward`` that returns no
+            logits.
 
     Example:
         >>> gauge = SparseRobustness(num_samples=512, budgets=(10, 50))

@@ -19,6 +19,9 @@ _LEGEND = (
 )
 
 
+_FAR = 0.2  # clean accuracy by which the last epoch may exceed the best one
+
+
 def print_verdict(summary: dict[str, Any], output_dir: Path) -> None:
     """Print the verdict of a training run as a small table.
 
@@ -52,6 +55,12 @@ def print_verdict(summary: dict[str, Any], output_dir: Path) -> None:
     console.print(table)
     if summary["last"] is not None:
         console.print(_last_epoch(summary["last"], unit), soft_wrap=True)
+        if summary["last"]["clean_accuracy"] > summary["clean_accuracy"] + _FAR:
+            console.print(
+                "The best is a net that has hardly learnt yet, and so has little to lose: train "
+                "longer, or choose by another figure (monitor=val/clean_acc)",
+                soft_wrap=True,
+            )
     console.print(f"Figures, pictures and checkpoints: {output_dir}", soft_wrap=True)
 
 

@@ -40,18 +40,30 @@ def test_what_a_table_holds_is_explained_and_nothing_else(capsys):
     assert capsys.readouterr().out == "M1: not available\n"
 
 
-def test_a_verdict_says_that_clean_accuracy_is_of_all_images(capsys):
+@pytest.fixture
+def summary():
     figures = {"clean_accuracy": 0.125, "median_l0": 3.0, "mean_l0": 4.0, "asr_inf": 1.0}
     figures |= {"robust_accuracy": {"2": 0.5}, "train_seconds": 1.0, "attack_seconds": 0.5}
     figures |= {"verdict_seconds": 2.0, "best_epoch": 3, "epochs": 6}
     about = {"unit": "features", "attacks": ["SigmaZero"], "num_steps": 10, "method": "TRADES"}
-    print_verdict(figures | about | {"num_samples": 8, "last": None}, Path("out"))
+    return figures | about | {"num_samples": 8, "last": None}
+
+
+def test_a_verdict_says_that_clean_accuracy_is_of_all_images(summary, capsys):
+    print_verdict(summary, Path("out"))
     lines = capsys.readouterr().out.splitlines()
     assert "8 test images" in " ".join(lines)
     (line,) = (line for line in lines if "12.50 %" in line)
     assert "clean accuracy (all images)" in line
     (line,) = (line for line in lines if "best epoch" in line)
     assert re.findall(r"\d+", line) == ["0", "5", "3"]
+
+
+@pytest.mark.parametrize(("last_accuracy", "told"), [(0.32, False), (0.33, True)])
+def test_a_best_checkpoint_that_has_hardly_learnt_is_told_of(summary, capsys, last_accuracy, told):
+    last = {"clean_accuracy": last_accuracy, "robust_accuracy": {"2": 0.4}, "num_samples": 4}
+    print_verdict(summary | {"last": last}, Path("out"))
+    assert ("hardly learnt yet" in capsys.readouterr().out) is told
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
