@@ -2,7 +2,7 @@
 
 import pytorch_lightning as pl
 
-from sztrain.callbacks.sparse_robustness import gauges_of
+from sztrain.callbacks.sparse_robustness import is_repeated
 
 
 class FreshFigures:
@@ -28,6 +28,5 @@ class FreshFigures:
 
     def is_stale(self, key: str, trainer: pl.Trainer) -> bool:
         """Whether the Trainer's figure of this name was measured before this epoch."""
-        if key.startswith("val/") and not self.is_validated(trainer):
-            return True
-        return any(gauge.repeats(key, trainer.current_epoch) for gauge in gauges_of(trainer))
+        unseen = key.startswith("val/") and not self.is_validated(trainer)
+        return unseen or is_repeated(key, trainer)

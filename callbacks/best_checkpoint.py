@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from sztrain.callbacks._moved_files import bring_along
-from sztrain.callbacks.sparse_robustness import gauges_of
+from sztrain.callbacks.sparse_robustness import is_repeated
 from sztrain.errors import SztrainWarning
 
 
@@ -31,9 +31,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     @override
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
-        if self.monitor is not None and any(
-            gauge.repeats(self.monitor, trainer.current_epoch) for gauge in gauges_of(trainer)
-        ):
+        if self.monitor is not None and is_repeated(self.monitor, trainer):
             return False
         # Asked of every process, as its parent's is: one that returned early would be waited for.
         ties = current is not None and self.kth_value is not None and current == self.kth_value

@@ -174,7 +174,7 @@ class CollapseGuard(Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        known = {field.name for field in fields(_State)}
+        known = {field.name for field in fields(_State)}  # older checkpoints have others
         self._state = _State(**{key: state_dict[key] for key in known & set(state_dict)})
         before = self._state.sound
         if before is not None:  # its folder may be that of another run, or have another name now

@@ -403,6 +403,17 @@ def gauges_of(trainer: pl.Trainer) -> list[SparseRobustness]:
     return [callback for callback in callbacks if isinstance(callback, SparseRobustness)]
 
 
+def is_repeated(key: str, trainer: pl.Trainer) -> bool:
+    """Whether the gauge that logs ``key`` rests in this epoch, and monitors see its last figure.
+
+    Example:
+        >>> trainer = pl.Trainer(callbacks=[SparseRobustness()], logger=False, accelerator="cpu")
+        >>> is_repeated("val/clean_acc", trainer)  # not a figure of the gauge's
+        False
+    """
+    return any(gauge.repeats(key, trainer.current_epoch) for gauge in gauges_of(trainer))
+
+
 def _check_search(name: str, attack: Attack) -> None:
     try:
         check_search(attack)

@@ -51,7 +51,7 @@ def attack_progress(
         ),
         BarColumn(bar_width=10, table_column=Column(min_width=10)),
         MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=9)),
-        # A batch may take minutes, in which nothing else moves.
+        # In the minutes of a batch nothing else moves.
         TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
         TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
         TextColumn("left", table_column=Column(no_wrap=True, min_width=4)),
@@ -59,7 +59,7 @@ def attack_progress(
         expand=True,  # to the width of the screen, where the description gives way first
         transient=not kept,
         disable=not shown or not (kept or console.is_terminal),
-        speed_estimate_period=3600,
+        speed_estimate_period=3600,  # seconds; a batch may take minutes
     )
     lines = SpacedLines(console)
     with progress:

@@ -13,10 +13,11 @@ from sztrain.attacks import AttackMix
 from sztrain.attacks.base import check_search, eval_mode, validate_batch, validate_logits
 from sztrain.attacks.peers import PeerAttack
 from sztrain.cli.build import named, plain
+from sztrain.cli.net_data import data_of_net
 from sztrain.data import ImageDataModule, Part
 from sztrain.errors import InputError, SztrainWarning, require_count, require_in
 from sztrain.evaluation.wandb_account import has_wandb_key
-from sztrain.models import describe_net, net_from_checkpoint, read_checkpoint
+from sztrain.models import net_from_checkpoint, read_checkpoint
 from sztrain.models.state_dicts import check_finite, load_strictly
 from sztrain.norms import check_budgets
 from sztrain.types import Attack
@@ -201,11 +202,10 @@ def check_known_net(net: nn.Module, data: ImageDataModule, name: str) -> None:
     try:
         check_net(net, data, name)
     except InputError as error:
-        described = describe_net(name)["data"]
-        assert isinstance(described, dict)
-        if described["name"] == data.name:
+        made_for, _ = data_of_net(name)
+        if made_for == data.name:
             raise
-        raise InputError(f"{error}; {name} is made for data={described['name']}") from error
+        raise InputError(f"{error}; {name} is made for data={made_for}") from error
 
 
 def check_checkpoint(path: str, net: nn.Module) -> dict[str, Any]:

@@ -132,10 +132,10 @@ class RobustClassifier(pl.LightningModule, ABC):
 
     def on_train_epoch_end(self) -> None:
         """Stop a training that has diverged before it wastes hours."""
-        # This process's own mean: a collective here would cross those that the progress bar of the
-        # first process alone has just begun.
         if self.train_loss.weight == 0:
             return  # resumed from a checkpoint that was written behind the last batch
+        # This process's own mean: a collective here would cross those that the progress bar of the
+        # first process alone has just begun.
         loss = float(self.train_loss.mean_value / self.train_loss.weight)
         if not torch.tensor(loss).isfinite():
             raise InputError(

@@ -76,7 +76,7 @@ def test_a_net_has_its_clean_accuracy(name, clean_accuracy):
 
 def test_the_shipped_mnist_nets_withstand_what_breaks_m1():
     """With all five attacks more is broken, of M1 nearly all: see the README."""
-    inputs, labels = mnist_test_images(20)
+    inputs, labels = mnist_test_images(32)
 
     def left(net):
         robust = torch.arange(len(labels))
@@ -90,7 +90,7 @@ def test_the_shipped_mnist_nets_withstand_what_breaks_m1():
 
     assert left(published_net("M1")) < 0.4
     ours = ("mnist_sparse_at", "mnist_trades", "mnist_trades_ema")
-    assert min(left(load_net(name)) for name in ours) > 0.5
+    assert min(left(load_net(name)) for name in ours) > 0.6
 
 
 @pytest.mark.parametrize("name", ["M1", "M2"])
