@@ -13,8 +13,8 @@ from sztrain.attacks import AttackMix
 from sztrain.attacks.base import check_search, eval_mode, validate_batch, validate_logits
 from sztrain.attacks.peers import PeerAttack
 from sztrain.cli.build import named, plain
-from sztrain.cli.net_data import data_of_net
-from sztrain.data import ImageDataModule, Part
+from sztrain.cli.net_data import CUT, data_of_net
+from sztrain.data import ImageDataModule, Part, Split
 from sztrain.errors import InputError, SztrainWarning, require_count, require_in
 from sztrain.evaluation.wandb_account import has_wandb_key
 from sztrain.models import net_from_checkpoint, read_checkpoint
@@ -206,6 +206,33 @@ def check_known_net(net: nn.Module, data: ImageDataModule, name: str) -> None:
         if made_for == data.name:
             raise
         raise InputError(f"{error}; {name} is made for data={made_for}") from error
+
+
+def check_parts(name: str, data: ImageDataModule, split: Split) -> None:
+    """Refuse to judge a net on samples that it may have been trained on.
+
+    Args:
+        name: of the net, as :func:`sztrain.models.load_net` takes it.
+        data: the data to judge it on.
+        split: the part of it.
+
+    Raises:
+        InputError: the net was trained on a part of the same data, cut in another way.
+    """
+    dataset, options = data_of_net(name)
+    if dataset != data.name or (split == "test" and not data.cuts_test):
+        return
+    decisive = [key for key in CUT if not (split == "test" and key == "val_fraction")]
+    now = {key: getattr(data, key) for key in decisive if hasattr(data, key)}
+    other = {key: options[key] for key in now if key in options and options[key] != now[key]}
+    if other:
+        was = " ".join(f"data.{key}={value}" for key, value in other.items())
+        here = ", ".join(str(now[key]) for key in other)
+        raise InputError(
+            f"{name} was trained with {was} (here {here}), so that samples of this {split} part "
+            f"may be among those that it has learnt; give {was}, and evaluate nets that were "
+            "trained on other parts apart"
+        )
 
 
 def check_checkpoint(path: str, net: nn.Module) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from sztrain.cli.checks import (
     check_attack,
     check_judge,
     check_known_net,
+    check_parts,
     check_samples,
     check_wandb,
     set_num_threads,
@@ -131,6 +132,7 @@ def _net_jobs(cfg: DictConfig, device: torch.device) -> list[Job]:
             to_channels_last(net)
     for name, net in nets.items():
         check_known_net(net, data, name)
+        check_parts(name, data, cfg.split)
     labels = file_labels(nets)
     part = data.part(cfg.split)
     chosen = check_samples(cfg.first_sample, cfg.num_samples, part, cfg.split)

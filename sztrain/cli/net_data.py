@@ -1,6 +1,7 @@
 """The data that a net brings along: its data set, and what a checkpoint says of it."""
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 # What Hydra reads the command line with: it alone knows which words are values of its flags.
@@ -11,16 +12,12 @@ from hydra.errors import HydraException
 from sztrain.cli.interrupts import interrupts_held_back
 from sztrain.errors import InputError
 
+CUT = ("split_seed", "val_fraction", "test_fraction")
+"""Options that say how samples are cut into parts."""
+
 # Which samples there are, and in which form.
-_CARRIED = (
-    "root",
-    "image_size",
-    "num_classes",
-    "in_channels",
-    "split_seed",
-    "val_fraction",
-    "test_fraction",
-)
+_FORM = ("root", "image_size", "num_classes", "in_channels")
+_CARRIED = (*_FORM, *CUT)
 
 
 def data_of_net(name: str) -> tuple[str, dict[str, Any]]:
@@ -45,13 +42,15 @@ def data_of_net(name: str) -> tuple[str, dict[str, Any]]:
 def with_data_of_net(args: list[str]) -> list[str]:
     """Add ``data=`` of the net's own data set where the command names a net but no data.
 
-    A checkpoint also brings the data options it was trained with; the command's own win.
+    A checkpoint also brings the data options it was trained with; the command's own win. Where
+    nets were trained on different parts of the data, none of them is taken, and
+    :func:`sztrain.cli.checks.check_parts` tells whether it matters.
 
     Args:
         args: command-line arguments.
 
     Raises:
-        InputError: no such net, or nets of several data sets.
+        InputError: no such net, or nets of several data sets, or of such in several forms.
 
     Example:
         >>> with_data_of_net(["net=M1", "attack.num_steps=10", "--config-dir", "conf"])
@@ -76,14 +75,31 @@ def with_data_of_net(args: list[str]) -> list[str]:
     if len(datasets) > 1:
         listed = ", ".join(f"{name} ({dataset})" for name, (dataset, _) in found.items())
         raise InputError(f"these nets are of several data sets: {listed}; evaluate them apart")
-    first, *others = (options for _, options in found.values())
     taken = {override.key_or_group for override in given}
     extra = [
         f"++data.{key}={json.dumps(value, ensure_ascii=False)}"
-        for key, value in first.items()
-        if f"data.{key}" not in taken
-        and all(key in options and options[key] == value for options in others)
+        for key, value in _common({name: options for name, (_, options) in found.items()}, taken)
     ]
     # Hydra takes overrides in one block: behind a flag it would not know the new ones.
     end = len(args) - args[::-1].index(overrides[-1])
     return [*args[:end], f"data={datasets.pop()}", *extra, *args[end:]]
+
+
+def _common(found: Mapping[str, Mapping[str, Any]], taken: set[str]) -> Iterator[tuple[str, Any]]:
+    """Options that the nets bring along together; a published net, which brings none, minds none.
+
+    Raises:
+        InputError: they need the data in several forms.
+    """
+    for key in _CARRIED:
+        values = {name: options[key] for name, options in found.items() if key in options}
+        if f"data.{key}" in taken or not values:
+            continue
+        if len(set(map(str, values.values()))) == 1:
+            yield key, next(iter(values.values()))
+        elif key in _FORM:
+            listed = ", ".join(f"{name} ({value})" for name, value in values.items())
+            raise InputError(
+                f"these nets differ in data.{key}: {listed}; evaluate them apart, or give "
+                f"data.{key}=..."
+            )

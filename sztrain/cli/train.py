@@ -31,6 +31,7 @@ from sztrain.cli.checks import (
     check_monitor,
     check_net,
     check_optimizer,
+    check_parts,
     check_seed,
     check_wandb,
     set_num_threads,
@@ -124,6 +125,7 @@ def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, s
     net = build_net(cfg.model).train()
     if cfg.start_from is not None and cfg.ckpt_path is None:
         _take_weights(net, cfg.start_from, cfg.model["_target_"])
+        check_parts(cfg.start_from, data, "test")
     checkpoint = None if cfg.ckpt_path is None else check_checkpoint(cfg.ckpt_path, net)
     check_net(net, data, cfg.ckpt_path or "the net")
     described = checkpoint["hyper_parameters"]["method"] if checkpoint is not None else None

@@ -151,6 +151,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Shape ``(C, H, W)`` of every image; where it depends on the data, ``setup`` is called."""
         return self.fixed_shape or self.part("test").samples.image_shape
 
+    @property
+    def cuts_test(self) -> bool:
+        """Whether the test part is cut off with ``split_seed``, as where a data set has none."""
+        return False
+
     def part(self, split: Split) -> Part:
         """One part of the data; calls ``setup`` where it was not called yet.
 

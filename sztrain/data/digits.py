@@ -45,6 +45,11 @@ class Digits(ImageDataModule):
         super().__init__(num_classes=num_classes, in_channels=in_channels, **options)
         self.augment = augment
 
+    @property
+    def cuts_test(self) -> bool:
+        """The data set has no test part."""
+        return True
+
     def load(self) -> tuple[Samples, Samples]:
         """Read the training samples and the test samples."""
         # Imported late: scikit-learn takes a second, and the other data sets do without it.

@@ -126,14 +126,18 @@ class ImageFolders(ImageDataModule):
         """Length of the shorter side before the centre crop."""
         return self.image_size
 
+    @property
+    def cuts_test(self) -> bool:
+        """Where the folder has no part ``train``."""
+        return not (self.folder / "train").is_dir()
+
     def load(self) -> tuple[Samples, Samples]:
         """List the training files and the test files.
 
         Raises:
             InputError: a folder is missing or empty, classes differ, or images differ in size.
         """
-        has_parts = (self.folder / "train").is_dir()
-        train_folder = "train" if has_parts else "."
+        train_folder = "." if self.cuts_test else "train"
         classes = list_classes(self.folder / train_folder)
         if self._num_classes is None:
             self._num_classes = len(classes)
@@ -144,7 +148,7 @@ class ImageFolders(ImageDataModule):
                 "the folder"
             )
         names, labels = list_images(self.folder, train_folder, classes)
-        if not has_parts:
+        if self.cuts_test:
             samples = self._samples(names, labels, self._shape(names))
             train, test = stratified_split(labels, self.test_fraction, self.split_seed)
             return samples.subset(train), self._mixed(samples.subset(test))

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sztrain.cli import jobs
+from sztrain.cli.checks import check_parts
 from sztrain.cli.net_data import with_data_of_net
-from sztrain.data import Digits
+from sztrain.data import MNIST, Digits, ImageFolders
 from sztrain.errors import InputError
 from sztrain.evaluation import recording
 from sztrain.evaluation.published import find_row
@@ -384,13 +385,17 @@ def test_nets_with_the_same_file_name_do_not_overwrite_each_other(call, trained,
     assert predictions[0] != predictions[1]
 
 
-def test_a_checkpoint_brings_the_options_of_its_data(
-    call, trained, table, tmp_path, without_pictures
-):
+@pytest.fixture
+def split_otherwise(trained, tmp_path):
+    """A checkpoint of digits of which other images were cut off."""
     checkpoint = torch.load(trained.best, weights_only=True)
     checkpoint["hyper_parameters"]["data"] |= {"split_seed": 3, "val_fraction": 0.25}
     torch.save(checkpoint, tmp_path / "moved.ckpt")
+    return "moved.ckpt"
 
+
+@pytest.mark.usefixtures("split_otherwise")
+def test_a_checkpoint_brings_the_options_of_its_data(call, table, tmp_path, without_pictures):
     def labels(*options):
         out = f"out{len(list(tmp_path.glob('out*')))}"
         command = f"evaluate net=moved.ckpt {QUICK} num_samples=12 split=val hydra.run.dir={out}"
@@ -407,9 +412,81 @@ def test_a_checkpoint_brings_the_options_of_its_data(
 
     assert labels() == expected(split_seed=3, val_fraction=0.25)
     # What the command says wins; with the whole group it says all of it.
-    assert labels("data.split_seed=1") == expected(split_seed=1, val_fraction=0.25)
-    assert labels("data=digits") == expected()
+    told = ["data=digits", "data.split_seed=3", "data.val_fraction=0.25"]
+    assert labels(*told) == expected(split_seed=3, val_fraction=0.25)
     assert expected() != expected(split_seed=3, val_fraction=0.25)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("net=moved.ckpt data=digits", "data.split_seed=3 (here 0)"),
+        ("net=moved.ckpt data.split_seed=1", "data.split_seed=3 (here 1)"),
+        (
+            "net=moved.ckpt data=digits split=val",
+            "data.split_seed=3 data.val_fraction=0.25 (here 0, 0.1)",
+        ),
+        ("net=[moved.ckpt,{best}]", "data.split_seed=3 (here 0)"),
+        ("net=[moved.ckpt,{best}] data.split_seed=3", "data.split_seed=0 (here 3)"),
+    ],
+)
+def test_no_net_is_judged_on_samples_that_it_may_have_learnt(
+    call, trained, split_otherwise, options, told
+):
+    outcome = call(f"evaluate {options.format(best=trained.best)} {QUICK}")
+    assert outcome.status == 2
+    assert f"was trained with {told}, so that samples of this" in outcome.err
+
+
+def test_other_validation_samples_do_not_matter_to_the_test(call, trained, table, tmp_path):
+    checkpoint = torch.load(trained.best, weights_only=True)
+    checkpoint["hyper_parameters"]["data"]["val_fraction"] = 0.25
+    torch.save(checkpoint, tmp_path / "more.ckpt")
+    outcome = call(f"evaluate net=[more.ckpt,{trained.best}] {QUICK}")
+    assert outcome.status == 0, outcome.err
+    assert [row["model"] for row in table("out/results.csv")] == ["more.ckpt", str(trained.best)]
+
+
+def test_a_training_does_not_start_from_a_net_that_has_learnt_its_test_samples(
+    call, small, split_otherwise
+):
+    outcome = call(f"train {small} start_from={split_otherwise} hydra.run.dir=run")
+    assert outcome.status == 2
+    assert "was trained with data.split_seed=3 (here 0)" in outcome.err
+
+
+def test_the_parts_of_another_data_set_or_one_with_its_own_test_part_do_not_matter(
+    split_otherwise, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    check_parts("M1", Digits(split_seed=7), "val")
+    check_parts(split_otherwise, MNIST(), "test")
+    checkpoint = torch.load(split_otherwise, weights_only=True)
+    checkpoint["hyper_parameters"]["data"]["name"] = "mnist"
+    torch.save(checkpoint, "mnist.ckpt")
+    check_parts("mnist.ckpt", MNIST(), "test")  # comes with a test part
+    with pytest.raises(InputError, match="samples of this val part"):
+        check_parts("mnist.ckpt", MNIST(), "val")
+    checkpoint["hyper_parameters"]["data"] |= {"name": "folder", "test_fraction": 0.5}
+    torch.save(checkpoint, "folder.ckpt")
+    with pytest.raises(InputError, match=r"data\.test_fraction=0\.5 \(here 0, 0\.2\)"):
+        check_parts("folder.ckpt", ImageFolders(root=str(tmp_path)), "test")
+    (tmp_path / "train").mkdir()
+    check_parts("folder.ckpt", ImageFolders(root=str(tmp_path)), "test")
+
+
+def test_nets_of_data_in_several_forms_are_not_evaluated_together(trained, tmp_path):
+    checkpoint = torch.load(trained.best, weights_only=True)
+    names = []
+    for root in ("a", "b"):
+        checkpoint["hyper_parameters"]["data"] = {"name": "folder", "root": root}
+        names.append(str(tmp_path / f"{root}.ckpt"))
+        torch.save(checkpoint, names[-1])
+    listed = ",".join(names)
+    with pytest.raises(InputError, match=r"differ in data\.root: .*a\.ckpt \(a\), .*\(b\)"):
+        with_data_of_net([f"net=[{listed}]"])
+    told = [f"net=[{listed}]", "data.root=a"]
+    assert with_data_of_net(told) == [told[0], told[1], "data=folder"]
 
 
 def test_the_command_is_completed_by_what_the_net_says_of_its_data(trained, tmp_path):
