@@ -1,9 +1,11 @@
 """The processes that share an evaluation."""
 
+from datetime import timedelta
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 
 from sztrain.errors import InputError, require_count
 
@@ -12,6 +14,9 @@ _VALUES_AT_ONCE = 2**20
 _LARGEST_BATCH = {"cpu": 128}
 _LARGEST_ELSEWHERE = 1024
 _SMALLEST_BATCH = 16
+
+# Who is done first waits for the others, for hours where these have the samples that hold out.
+_LONGEST_WAIT = timedelta(days=365)
 
 
 def gather_team(device: torch.device, devices: int, num_nodes: int = 1) -> Fabric:
@@ -33,7 +38,8 @@ def gather_team(device: torch.device, devices: int, num_nodes: int = 1) -> Fabri
             f"several devices are chosen with device={device.type}"
         )
     chosen: Any = devices if device.index is None or device.type == "cpu" else [device.index]
-    strategy = "auto" if devices == num_nodes == 1 else "ddp"
+    alone = devices == num_nodes == 1
+    strategy: Any = "auto" if alone else DDPStrategy(timeout=_LONGEST_WAIT)
     team = Fabric(accelerator=device.type, devices=chosen, num_nodes=num_nodes, strategy=strategy)
     team.launch()
     return team
