@@ -206,7 +206,7 @@ def _timm_name(name: str, dataset: str, threat_model: str) -> str | None:
 
 def _is_torchvision(name: str, dataset: str) -> bool:
     """Whether RobustBench takes both the net and its weights from torchvision."""
-    return dataset == "imagenet" and name.startswith("Standard")
+    return dataset == "imagenet" and name == "Standard_R50"
 
 
 def _timm_registered(registered: str, dataset: str, weights: Path | None) -> nn.Module:
@@ -228,11 +228,20 @@ def _architecture(entry: dict[str, Any], name: str, dataset: str, threat_model: 
     if registered is not None:
         return _timm_registered(registered, dataset, weights=None)
     if _is_torchvision(name, dataset):
-        raise InputError(
-            f"RobustBench builds {name} only together with torchvision's weights; "
-            "use sztrain.models.resnet18 or sztrain.models.timm_net for the bare architecture"
-        )
-    return cast(nn.Module, entry["model"]())
+        return _bare_torchvision()
+    try:
+        return cast(nn.Module, entry["model"]())
+    except Exception as error:  # some need a GPU, and no two say so in the same way
+        raise InputError(f"RobustBench cannot build {name} here: {first_line(error)}") from error
+
+
+def _bare_torchvision() -> nn.Module:
+    """RobustBench's ``Standard_R50``; its own entry builds it together with weights alone."""
+    from torchvision.models import resnet50
+
+    zoo = _import_robustbench().model_zoo
+    normalize_model = zoo.architectures.utils_architectures.normalize_model
+    return cast(nn.Module, normalize_model(resnet50(), zoo.imagenet.mu, zoo.imagenet.sigma))
 
 
 def _published(entry: dict[str, Any], name: str, registered: str | None) -> dict[str, str]:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.models import resnet50
 
 from sztrain.errors import InputError, UnavailableError
 from sztrain.models import external, robustbench_net, timm_net
+from sztrain.models.checkpoint import assemble
 
 NAME = "Addepalli2022Efficient_RN18"
 
@@ -293,9 +295,38 @@ def test_bare_architecture_needs_no_file(no_network, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_bare_architecture_that_comes_with_weights_only(robustbench):
-    with pytest.raises(InputError, match="only together with torchvision's weights"):
-        robustbench_net("Standard_R50", dataset="imagenet", pretrained=False)
+def test_bare_architecture_of_torchvision_is_the_one_that_comes_with_weights(
+    robustbench, no_network, monkeypatch
+):
+    """A checkpoint of a fine-tuned one is put into the bare one."""
+    monkeypatch.setattr(
+        robustbench.model_zoo.imagenet.pt_models, "resnet50", lambda pretrained=False: resnet50()
+    )
+    published = robustbench_net("Standard_R50", dataset="imagenet")
+    spec = {
+        "_target_": "sztrain.models.robustbench_net",
+        "name": "Standard_R50",
+        "dataset": "imagenet",
+    }
+    net = assemble({"net": spec}, published.state_dict(), "net.ckpt")
+    inputs = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(net(inputs), published(inputs))
+
+
+def test_bare_architecture_that_cannot_be_built_here(robustbench, monkeypatch):
+    def build():
+        raise RuntimeError("no NVIDIA driver\nsecond line")
+
+    monkeypatch.setitem(
+        robustbench.model_zoo.model_dicts[robustbench.model_zoo.enums.BenchmarkDataset.cifar_10][
+            robustbench.model_zoo.enums.ThreatModel.Linf
+        ][NAME],
+        "model",
+        build,
+    )
+    with pytest.raises(InputError, match=r"cannot build .* here: no NVIDIA driver$"):
+        robustbench_net(NAME, pretrained=False)
 
 
 @pytest.mark.parametrize(
