@@ -65,7 +65,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         in_channels: channels C of an image.
         root: data directory; ``None``: ``$SZTRAIN_DATA_DIR``, else ``data``.
         download: fetch what is missing.
-        batch_size: samples a training batch, for each process; the last batch may be smaller.
+        batch_size: samples a training batch, for each process; the last batch may be smaller, and
+            is left out, with a sample that is another in each epoch, where it would be of one.
         eval_batch_size: samples a validation or test batch; ``None``: ``batch_size``.
         num_workers: processes that read ahead; 0: the training process reads by itself.
         seed: seed of the order and of the augmentation.
@@ -199,7 +200,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         part = self.part("train")
         num_replicas, rank = self._world()
         sampler = EpochSampler(part, num_replicas=num_replicas, rank=rank, seed=self.seed)
-        return self._loader(IndexedPart(part) if self.indexed else part, self.batch_size, sampler)
+        samples = IndexedPart(part) if self.indexed else part
+        # Where a map is down to 1x1, BatchNorm has no variance of one sample.
+        leaves_one = len(sampler) > self.batch_size > 1 == len(sampler) % self.batch_size
+        return self._loader(samples, self.batch_size, sampler, drop_last=leaves_one)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """All validation samples, in order."""
@@ -227,12 +231,15 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         part: Part | IndexedPart,
         batch_size: int,
         sampler: EpochSampler | ShardSampler | None,
+        *,
+        drop_last: bool = False,
     ) -> DataLoader[Any]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return EpochLoader(
             part,
             batch_size=batch_size,
             sampler=sampler,
+            drop_last=drop_last,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=on_gpu,

@@ -8,7 +8,7 @@ import torch
 from sztrain.data.augment import CropFlip
 from sztrain.data.base import ImageDataModule, Options
 from sztrain.data.image_files import EXTENSIONS, ImageFileSamples, common_size
-from sztrain.data.samples import Samples
+from sztrain.data.samples import Part, Samples
 from sztrain.data.splits import require_fraction, stratified_split
 from sztrain.errors import InputError, UnavailableError, require_at_least, require_in
 
@@ -52,7 +52,7 @@ def list_images(root: Path, folder: str, classes: list[str]) -> tuple[list[str],
         if class_name not in found:
             continue
         entries = sorted(entry.name for entry in (root / folder / class_name).iterdir())
-        images = [name for name in entries if name.lower().endswith(EXTENSIONS)]
+        images = [name for name in entries if name[0] != "." and name.lower().endswith(EXTENSIONS)]
         if not images:
             raise InputError(
                 f"{root / folder / class_name} has no images ({', '.join(EXTENSIONS)}); data.root "
@@ -68,9 +68,9 @@ class ImageFolders(ImageDataModule):
     """Images in ``root/train/<class>/*`` and ``root/test/<class>/*``, or in ``root/<class>/*``.
 
     Classes are numbered in the order of their names. Without a ``train`` folder, the test part is
-    cut from ``root/<class>/*`` with ``split_seed``. The test images are in a random order that
-    ``split_seed`` alone decides, so that the first of them are a fair sample. Images are decoded
-    when they are needed.
+    cut from ``root/<class>/*`` with ``split_seed``. The images of validation and test are in a
+    random order that ``split_seed`` alone decides, so that the first of them are a fair sample.
+    Images are decoded when they are needed. Hidden files and folders are passed over.
 
     Args:
         image_size: side that images are brought to, by resizing the shorter side and cropping the
@@ -157,10 +157,16 @@ class ImageFolders(ImageDataModule):
         train_samples = self._samples(names, labels, shape)
         return train_samples, self._mixed(self._samples(test_names, test_labels, shape))
 
-    def _mixed(self, samples: ImageFileSamples) -> ImageFileSamples:
+    def setup(self, stage: str | None = None) -> None:
+        """As in the base class; the validation images come in a random order, too."""
+        if not hasattr(self, "test_set"):
+            super().setup(stage)
+            self.val_set = Part(self._mixed(self.val_set.samples), seed=self.seed)
+
+    def _mixed(self, samples: Samples) -> Samples:
         """In a random order, always the same, so that the first of them are of all classes."""
         generator = torch.Generator().manual_seed(self.split_seed)
-        return samples.subset(torch.randperm(len(samples.names), generator=generator))
+        return samples.subset(torch.randperm(len(samples.labels), generator=generator))
 
     def _shape(self, names: list[str]) -> tuple[int, int, int]:
         if self.image_size is not None:

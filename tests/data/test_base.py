@@ -69,7 +69,7 @@ def test_training_is_a_function_of_seed_and_epoch(toy, augment):
         return collect(toy(seed=seed, augment=augment, **options).train_dataloader(), epoch)
 
     inputs, labels = run(0, 0)
-    for again in (run(0, 0), run(0, 0, batch_size=5), run(0, 0, split_seed=0)):
+    for again in (run(0, 0), run(0, 0, batch_size=10), run(0, 0, split_seed=0)):
         assert torch.equal(inputs, again[0])
         assert torch.equal(labels, again[1])
     for other in (run(0, 1), run(1, 0)):
@@ -84,6 +84,36 @@ def test_each_epoch_holds_every_sample_once(toy):
         found = inputs[:, 0, 0, 0].tolist()
         assert len(found) == 36
         assert set(found) == values(data.train_set)
+
+
+@pytest.mark.parametrize("batch_size", [5, 7, 35])
+@pytest.mark.parametrize("indexed", [False, True])
+def test_no_training_batch_is_of_one_sample_which_batch_norm_does_not_take(
+    toy, batch_size, indexed
+):
+    data = toy(batch_size=batch_size)  # of 36
+    data.indexed = indexed
+    loader = data.train_dataloader()
+    left_out = []
+    for epoch in range(3):
+        loader.sampler.set_epoch(epoch)
+        inputs = [batch[0] for batch in loader]
+        assert {len(part) for part in inputs} == {batch_size}
+        found = set(torch.cat(inputs)[:, 0, 0, 0].tolist())
+        left_out.append(values(data.train_set) - found)
+    assert [len(samples) for samples in left_out] == [1, 1, 1]
+    assert len(set().union(*left_out)) > 1
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(1, {1}), (8, {8, 4}), (36, {36}), (40, {36})])
+def test_all_other_batches_are_whole(toy, batch_size, sizes):
+    inputs = [inputs for inputs, _ in toy(batch_size=batch_size).train_dataloader()]
+    assert ({len(part) for part in inputs}, sum(map(len, inputs))) == (sizes, 36)
+
+
+def test_a_single_sample_is_a_batch(toy):
+    (batch,) = toy(num_samples=2, labels=torch.tensor([0, 1]), val_fraction=0.5).train_dataloader()
+    assert len(batch[0]) == 1
 
 
 def test_augmented_sample_does_not_depend_on_its_place_in_the_order(toy):

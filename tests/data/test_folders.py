@@ -29,6 +29,7 @@ def parts(tmp_path):
 def test_images_and_labels_come_from_the_folders(parts):
     (parts / "train" / "ant" / "notes.txt").write_text("no image")
     (parts / "train" / ".hidden").mkdir()
+    (parts / "train" / "ant" / "._0.png").write_bytes(b"what macOS leaves beside a file")
     data = ImageFolders(root=str(parts), val_fraction=1 / 3, batch_size=4)
     inputs, labels = zip(*data.test_dataloader(), strict=True)
     inputs, labels = torch.cat(inputs), torch.cat(labels)
@@ -59,14 +60,15 @@ def test_without_parts_the_test_is_cut_by_the_split_seed(tmp_path):
 
 
 @pytest.mark.parametrize("has_parts", [True, False])
-def test_the_first_test_images_are_of_all_classes(tmp_path, has_parts):
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_the_first_images_to_judge_are_of_all_classes(tmp_path, has_parts, split):
     folders = [tmp_path / "train", tmp_path / "test"] if has_parts else [tmp_path]
     for folder in folders:
         write_images(folder, num_images=40, size=(2, 2))
 
     def labels(**options):
-        data = ImageFolders(root=str(tmp_path), test_fraction=0.5, **options)
-        return data.part("test").samples.labels
+        data = ImageFolders(root=str(tmp_path), test_fraction=0.5, val_fraction=0.5, **options)
+        return data.part(split).samples.labels
 
     assert torch.bincount(labels()[:24], minlength=3).min() >= 3
     assert torch.equal(labels(seed=1), labels())
