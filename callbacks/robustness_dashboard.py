@@ -86,6 +86,10 @@ class RobustnessDashboard(Callback):
                 "SparseRobustness(...) to the callbacks, or leave out the dashboard "
                 "(callbacks.pictures=null)"
             )
+        if stage == "fit":
+            self._alarmed = False
+            if trainer.current_epoch == 0:  # else the same Trainer goes on
+                self._curves = {}
         if self._loggers and trainer.loggers == self._loggers:
             return  # the test after a training: its files go on
         self._loggers, self._prepared = list(trainer.loggers), set()

@@ -238,6 +238,7 @@ class SparseRobustness(Callback):
         self._pace.reset()
         if stage == "fit":  # a test of the same net that follows need not be told again
             self._advice = Advice()
+            self.measurements = {}
         self._advice.speaks = trainer.is_global_zero
         require_forward(pl_module, self.forward)
         if not is_smoke_test(trainer):  # which shortens them

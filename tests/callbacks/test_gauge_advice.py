@@ -12,8 +12,8 @@ from toy_training import ScriptedAttack, foreign_module, loader, make_trainer, t
 
 from sztrain.attacks import SigmaZero, SparseRS
 from sztrain.callbacks import SparseRobustness
-from sztrain.callbacks._advice import Advice
-from sztrain.errors import InputError
+from sztrain.callbacks._advice import LOOKED_AT, Advice
+from sztrain.errors import InputError, SztrainWarning
 
 MANY = {"num_samples": 150, "seed": 1}
 
@@ -125,6 +125,29 @@ def test_gradients_are_masked_where_most_of_the_right_samples_have_none(
     found = [str(warning.message) for warning in caught]
     assert len(found) == (share is not None)
     assert all(f"exactly zero for {share} of the samples" in text for text in found)
+
+
+def test_few_samples_are_looked_at_and_none_once_it_has_been_said():
+    """A gauge's batch may be larger than what the net can be passed at once."""
+    sizes = []
+
+    class Watched(Masks):
+        def forward(self, inputs):
+            sizes.append(len(inputs))
+            return super().forward(inputs)
+
+    labels = torch.zeros(400, dtype=torch.int64)
+    attacked = SimpleNamespace(
+        inputs=torch.zeros(400, 3),
+        labels=labels,
+        clean_predictions=labels,
+        result=SimpleNamespace(success=labels.bool(), num_backwards=labels + 1),
+    )
+    advice = Advice()
+    with pytest.warns(SztrainWarning, match="100% of the samples"):
+        advice.on_attacked(Watched(), attacked)
+    advice.on_attacked(Watched(), attacked)
+    assert sizes == [LOOKED_AT]
 
 
 def test_a_net_that_resists_with_its_gradients_hears_nothing():

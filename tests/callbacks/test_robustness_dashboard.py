@@ -400,6 +400,32 @@ def test_a_resumed_training_keeps_the_curves_of_its_first_part(tmp_path):
     assert [curves[1][epoch] for epoch in (0, 1)] == [curves[0][epoch] for epoch in (0, 1)]
 
 
+def test_another_run_shows_its_own_curves_alone(tmp_path):
+    """And nothing in its sanity check, before it has measured anything."""
+    data = images_of(3)[0]
+    callbacks = [make_gauge(), RobustnessDashboard()]
+    for number, epochs in enumerate((3, 2)):
+        logger = CSVLogger(tmp_path, name="", version=str(number))
+        trainer = make_trainer(
+            pl, callbacks=callbacks, max_epochs=epochs, logger=logger, num_sanity_val_steps=1
+        )
+        trainer.fit(make_module(pl), data, data)
+    with (tmp_path / "1" / "robustness_curves.csv").open() as file:
+        assert {row["epoch"] for row in csv.DictReader(file)} == {"0", "1"}
+    assert list(callbacks[1]._curves["val"]) == [0, 1]
+
+
+def test_a_trainer_that_goes_on_keeps_its_curves():
+    data = images_of(3)[0]
+    dashboard = RobustnessDashboard()
+    trainer = make_trainer(pl, callbacks=[make_gauge(), dashboard], max_epochs=1)
+    module = make_module(pl)
+    trainer.fit(module, data, data)
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(module, data, data)
+    assert list(dashboard._curves["val"]) == [0, 1]
+
+
 def test_a_checkpoint_holds_some_points_of_a_curve_both_ends_among_them(monkeypatch):
     monkeypatch.setattr("sztrain.callbacks.robustness_dashboard._POINTS", 3)
     dashboard = RobustnessDashboard()
@@ -477,7 +503,7 @@ def test_samples_that_are_no_images_have_no_places():
 # --- alarms ---
 
 
-def alarms(monkeypatch, script, probe, share=0.9, num_samples=120, budget=3):
+def alarms(monkeypatch, script, probe, share=0.9, num_samples=120, budget=3, runs=1):
     """In which epochs an alarm is raised."""
     raised = []
     monkeypatch.setattr(
@@ -490,9 +516,10 @@ def alarms(monkeypatch, script, probe, share=0.9, num_samples=120, budget=3):
         probe=ScriptedAttack(script=probe, budget=budget),
     )
     callbacks = [gauge, RobustnessDashboard(alarm_share=share)]
-    trainer = make_trainer(pl, callbacks=callbacks, max_epochs=len(script))
     data = loader(num_samples=num_samples)
-    trainer.fit(make_module(pl, 32), data, data)
+    for _ in range(runs):
+        trainer = make_trainer(pl, callbacks=callbacks, max_epochs=len(script))
+        trainer.fit(make_module(pl, 32), data, data)
     return raised
 
 
@@ -509,6 +536,10 @@ def test_an_alarm_is_raised_once_until_both_agree_again(monkeypatch):
     script = one_batch(12, 12, 12, 12, 12)
     probe = one_batch(12, 1, 0, 12, 1)
     assert alarms(monkeypatch, script, probe) == [1, 4]
+
+
+def test_another_run_raises_an_alarm_of_its_own(monkeypatch):
+    assert alarms(monkeypatch, one_batch(12, 12), one_batch(0, 0), runs=2) == [0, 0]
 
 
 def test_a_probe_without_a_budget_is_believed_at_those_of_the_gauge(monkeypatch):

@@ -212,6 +212,16 @@ def test_a_new_run_collects_anew():
     assert torch.equal(second, toy_data(seed=2).tensors[0])
 
 
+def test_a_new_run_has_no_measurement_of_the_one_before():
+    gauge = SparseRobustness(attack=ScriptedAttack(), budgets=(1,))
+    fit(gauge)
+    before = gauge.measurements["val"]
+    watcher = SanityWatcher(gauge)
+    fit(gauge, callbacks=[watcher], num_sanity_val_steps=1)
+    assert watcher.trace[1] == {}
+    assert gauge.measurements["val"] is not before
+
+
 def test_only_the_first_of_several_loaders_is_gauged():
     gauge = SparseRobustness(attack=ScriptedAttack(), num_samples=100, budgets=(1,))
     images, labels = toy_data(seed=2).tensors
