@@ -143,6 +143,7 @@ def _net_jobs(cfg: DictConfig, device: torch.device) -> list[Job]:
         Job(
             label=labels[name],
             model=name,
+            net_label=labels[name],
             net=net,
             attack=attack,
             steps=attack.num_steps,

@@ -87,6 +87,7 @@ class Job:
     Attributes:
         label: name of its files.
         model: name of the net.
+        net_label: the net as it stands in pictures and names of files; see :func:`file_labels`.
         net: the net.
         attack: the attack.
         steps: N of the table that its row belongs to; some attacks take several steps for each.
@@ -102,6 +103,7 @@ class Job:
 
     label: str
     model: str
+    net_label: str
     net: nn.Module
     attack: Attack
     steps: int
@@ -203,6 +205,7 @@ class Finding(Setting):
 
     Attributes:
         label: name of the job's files.
+        net_label: the net as it stands in pictures and names of files.
         attack_name: what its suite calls the attack; empty where there is none.
         l0: of every sample, float ``(N,)``.
         num_samples: samples attacked.
@@ -215,6 +218,7 @@ class Finding(Setting):
     """
 
     label: str
+    net_label: str
     attack_name: str
     l0: Tensor
     num_samples: int
@@ -257,6 +261,7 @@ def conclude(job: Job) -> Finding:
     return Finding(
         label=job.label,
         model=job.model,
+        net_label=job.net_label,
         dataset=job.selection.data.name,
         split=job.selection.split,
         attack=job.attack,

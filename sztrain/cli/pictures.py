@@ -133,9 +133,7 @@ def _curves_of_nets(
         attack, dataset = group[0].attack, group[0].dataset
         label = attack_label(attack)
         name = f"{dataset}-{label}-N={group[0].steps}-{attack.unit}"
-        curves = {
-            finding.label if suite is None else finding.model: finding.curve for finding in group
-        }
+        curves = {finding.net_label: finding.curve for finding in group}
         alone = "" if isinstance(attack, Ensemble) else " only"
         title = f"{label}{alone}, N={group[0].steps}, {dataset}"
         marked = budgets if attack.budget is None else [attack.budget]
@@ -149,26 +147,26 @@ def _curves_of_attacks(
 ) -> Iterator[Picture]:
     """One picture for each net that several attacks tried, with a curve for each attack."""
     for group in _by_net(findings):
-        attack, model = group[0].attack, group[0].model
+        attack, net = group[0].attack, group[0].net_label
         curves = {name: one.curve for name, one in _named(group)}
-        title = f"{model} on {group[0].dataset}, N={group[0].steps}"
+        title = f"{net} on {group[0].dataset}, N={group[0].steps}"
         figure = robustness_curve_figure(
             curves, attack.unit, _fitting(budgets, curves), title, measure="asr", scale="log"
         )
-        name = f"{model}-N={group[0].steps}-{attack.unit}"
+        name = f"{net}-N={group[0].steps}-{attack.unit}"
         yield _saved(figure, output_dir / "curves", name, "Attacks compared", title)
 
 
 def _attack_grids(findings: Iterable[Finding], output_dir: Path) -> Iterator[Picture]:
     """One picture for each net that several attacks tried, with a row for each attack."""
     for group in _by_net(findings):
-        attack, model = group[0].attack, group[0].model
+        attack, net = group[0].attack, group[0].net_label
         examples = {name: one.examples for name, one in _named(group) if one.examples is not None}
         if not examples:
             continue
-        title = f"{model} on {group[0].dataset}, N={group[0].steps}"
+        title = f"{net} on {group[0].dataset}, N={group[0].steps}"
         figure = attack_grid_figure(examples, attack.unit, title=title)
-        name = f"{model}-N={group[0].steps}-{attack.unit}"
+        name = f"{net}-N={group[0].steps}-{attack.unit}"
         yield _saved(figure, output_dir / "examples", name, "Attacks compared", title)
 
 
@@ -195,7 +193,7 @@ def _sigma_zero(finding: Finding) -> SigmaZero:
 def _cell(finding: Finding) -> AblationCell:
     attack, values = _sigma_zero(finding), finding.measurement.values
     return AblationCell(
-        net=finding.model,
+        net=finding.net_label,
         sigma=attack.sigma,
         tau=attack.tau,
         asr_inf=values["asr_inf"],
@@ -241,5 +239,5 @@ def _fitting(budgets: Iterable[int], curves: Mapping[str, Tensor]) -> list[int]:
 
 
 def _saved(figure: Figure, folder: Path, name: str, section: str, caption: str) -> Picture:
-    name = re.sub(r"[^\w.=+-]+", "_", name)  # a net may be a path, too
+    name = re.sub(r"[^\w.=+-]+", "_", name)  # an attack's options may be paths
     return Picture(section, caption, save_figure(figure, folder / f"{name}.png"))

@@ -142,16 +142,17 @@ class Report:
         Raises:
             UnavailableError: nothing of what was asked for could be had.
         """
-        drawn = draw_pictures(self._findings, self.suite, self.budgets, self.output_dir)
-        pictures = [*drawn, *self._pictures]
-        if self.suite is not None and self.suite.loss_terms:
-            pictures.append(draw_trajectory(self.output_dir))
         transfer = transfer_rows(self._kept)
         if transfer:
             write_csv(transfer, self.output_dir / "transfer.csv")
         worst_case = self._worst_case.rows()
         if worst_case:
             write_csv(worst_case, self.output_dir / "worst_case.csv")
+        # Tables first: what hours were spent on is on disk, whatever becomes of the pictures.
+        drawn = draw_pictures(self._findings, self.suite, self.budgets, self.output_dir)
+        pictures = [*drawn, *self._pictures]
+        if self.suite is not None and self.suite.loss_terms:
+            pictures.append(draw_trajectory(self.output_dir))
         report = self.output_dir / "report.html"
         write_report(
             report,

@@ -60,7 +60,7 @@ def suite_jobs(
                 to_channels_last(net)
         except UnavailableError as error:
             for run in runs:
-                yield from _missing_rows(model, dataset, run, error)
+                yield _missing_row(model, dataset, run, error)
             continue
         check_known_net(net, selection.data, model)
         shape = selection.data.image_shape
@@ -68,11 +68,12 @@ def suite_jobs(
             try:
                 check_attack(f"suite: {run.label}", run.attack, shape)
             except UnavailableError as error:
-                yield from _missing_rows(model, dataset, run, error)
+                yield _missing_row(model, dataset, run, error)
                 continue
             yield Job(
                 label=f"{labels[model]}-{run.label}",
                 model=model,
+                net_label=labels[model],
                 net=net,
                 attack=run.attack,
                 steps=run.steps,
@@ -100,13 +101,10 @@ def _check_suite(suite: Suite) -> None:
             describe_net(model)
 
 
-def _missing_rows(
-    model: str, dataset: str, run: Run, error: UnavailableError
-) -> Iterator[dict[str, Any]]:
-    """The row of a run that cannot be had; one at a fixed budget has none."""
-    if run.attack.budget is None:
-        setting = Setting(model=model, dataset=dataset, attack=run.attack, steps=run.steps)
-        yield missing_row(setting, str(error))
+def _missing_row(model: str, dataset: str, run: Run, error: UnavailableError) -> dict[str, Any]:
+    """The row of a run that cannot be had."""
+    setting = Setting(model=model, dataset=dataset, attack=run.attack, steps=run.steps)
+    return missing_row(setting, str(error))
 
 
 def _selection(name: str, options: Mapping[str, Any], suite: Suite, seed: int) -> Selection:

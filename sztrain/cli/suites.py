@@ -73,7 +73,7 @@ class Suite:
 
     Raises:
         InputError: an empty list, an entry twice, a number that is none, or a grid over what the
-            suite itself says: its numbers of steps, or its unit.
+            suite itself says: its numbers of steps, its budgets, or its unit.
     """
 
     models: list[str]
@@ -108,6 +108,11 @@ class Suite:
                 )
         if "num_steps" in self.grid:
             raise InputError("a suite's numbers of steps are suite.num_steps, not part of its grid")
+        if "budget" in self.grid:
+            raise InputError(
+                "a suite's budgets are suite.fixed_budgets, at which suite.fixed_budget_attacks "
+                "run, not part of its grid"
+            )
         if self.unit is not None and "unit" in self.grid:
             raise InputError("what a suite counts is either suite.unit or part of its grid")
         for name in ("num_steps", "fixed_budgets"):

@@ -164,7 +164,7 @@ def missing_row(setting: Setting, reason: str) -> dict[str, Any]:
     """
     published = setting.published_row()
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
-    row |= setting.cells() | {"split": None, "first_sample": None}
+    row |= setting.cells() | {"split": None, "first_sample": None, "budget": setting.attack.budget}
     row |= {"table": published.table if published else "", "notes": f"not available: {reason}"}
     return row | {f"paper_{c}": getattr(published, c) if published else None for c in COMPARED}
 

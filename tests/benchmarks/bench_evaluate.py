@@ -43,6 +43,7 @@ def runner_seconds(
     job = Job(
         label=net,
         model=net,
+        net_label=net,
         net=load_net(net),
         attack=SigmaZero(num_steps=num_steps),
         steps=num_steps,

@@ -248,19 +248,24 @@ def test_a_variant_counts_as_the_attack_that_it_stands_for(call, table, without_
         assert float(row[f"robust_acc_{k}_sparse_rs"]) == pytest.approx(expected)
 
 
-def test_runs_at_a_budget_say_nothing_about_larger_ones(call, table, shown, without_pictures):
+def test_runs_at_a_budget_say_nothing_about_larger_ones(
+    call, table, shown, tmp_path, without_pictures
+):
+    (tmp_path / "conf" / "attack").mkdir(parents=True)
+    option = "_target_: sztrain.attacks.SigmaZero\nnum_steps: 10\nbudget: 4\n"
+    (tmp_path / "conf" / "attack" / "up_to_4.yaml").write_text(option)
     command = f"{DEFENCE} suite.models=[digits_standard] suite.fixed_budgets=[2,4,8]"
-    command += " suite.attacks=[sigma_zero] suite.fixed_budget_attacks=[]"
-    outcome = call(f"{command} +suite.grid.budget=[4]")
+    command += " suite.attacks=[up_to_4] suite.fixed_budget_attacks=[]"
+    outcome = call(f"{command} --config-dir conf")
     assert outcome.status == 0, outcome.err
     (row,) = table("out/worst_case.csv")
-    (records,) = l0_of(table, "digits_standard", "sigma_zero", steps="10-budget=4")
+    (records,) = l0_of(table, "digits_standard", "up_to_4")
     for k in (2, 4):
-        for column in (f"robust_acc_{k}", f"robust_acc_{k}_sigma_zero"):
+        for column in (f"robust_acc_{k}", f"robust_acc_{k}_up_to_4"):
             assert float(row[column]) == pytest.approx(100 * (records > k).mean())
-    empty = ("median_l0", "mean_l0", "robust_acc_8", "robust_acc_8_sigma_zero")
+    empty = ("median_l0", "mean_l0", "robust_acc_8", "robust_acc_8_up_to_4")
     assert [row[column] for column in empty] == [""] * 4
-    assert row["notes"] == "sigma_zero only up to k=4"
+    assert row["notes"] == "up_to_4 only up to k=4"
     headings, _ = shown["Worst case"]
     assert headings[-3:] == ["RA2", "RA4", "notes"]
 

@@ -33,6 +33,7 @@ def job_of(tmp_path):
         return Job(
             label="net",
             model=path,
+            net_label="net",
             net=load_net(path),
             attack=SigmaZero(num_steps=2),
             steps=2,

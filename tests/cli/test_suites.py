@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -81,6 +82,22 @@ def test_attacks_that_cannot_be_had_are_told_of_once_for_each_reason(call, table
     assert all(r.startswith("digits_standard, digits_sparse_at: not available") for r in remarks)
 
 
+def test_an_attack_at_a_fixed_budget_that_cannot_be_had_is_told_of(
+    call, table, monkeypatch, without_pictures
+):
+    def missing(name):
+        raise UnavailableError(f"{name} cannot be imported")
+
+    monkeypatch.setattr("sztrain.cli.checks.check_library", lambda attack: missing("its library"))
+    options = "suite.models=[digits_standard] suite.num_steps=[4] suite.fixed_budgets=[2,4]"
+    outcome = call(f"{PLAIN} {options} suite.fixed_budget_attacks=[sigma_zero]")
+    assert outcome.status == 2  # of all attacks
+    rows = table("out/results.csv")
+    assert [row["budget"] for row in rows] == ["", "2", "4"]
+    assert {row["notes"] for row in rows} == {"not available: its library cannot be imported"}
+    assert outcome.out.count("its library cannot be imported") == 1
+
+
 def test_the_files_of_a_net_that_is_a_path_stay_in_the_folder(call, trained, table, tmp_path):
     folder = Path(trained.best).parent
     before = set(folder.rglob("*"))
@@ -91,7 +108,37 @@ def test_the_files_of_a_net_that_is_a_path_stay_in_the_folder(call, trained, tab
     assert {"best-sigma_zero-4.csv", "last-sparse_rs-4.csv"} <= names
     assert len({row["model"] for row in table("out/results.csv")}) == 2
     for kind in ("curves", "examples"):  # the attacks side by side
-        assert len(list((tmp_path / "out" / kind).glob("*best.ckpt-N=4-features.png"))) == 1
+        assert (tmp_path / "out" / kind / "best-N=4-features.png").is_file()
+
+
+def test_a_net_far_down_in_folders_has_pictures(call, trained, table, tmp_path):
+    """Names of files have at most 255 bytes."""
+    folder = tmp_path / "/".join(20 * ["a folder of some length"])
+    folder.mkdir(parents=True)
+    nets = [str(folder / name / "best.ckpt") for name in ("one", "two")]
+    for net in nets:
+        Path(net).parent.mkdir()
+        shutil.copy(trained.best, net)
+    listed = ",".join(f'"{net}"' for net in nets)
+    options = f"'suite.models=[{listed}]' suite.num_steps=[4]"
+    outcome = call(f"{PLAIN} {options} suite.attacks=[sigma_zero,sparse_rs]")
+    assert outcome.status == 0, outcome.err
+    assert [row["model"] for row in table("out/results.csv")] == [n for n in nets for _ in "12"]
+    pictures = {path.name for path in (tmp_path / "out" / "curves").iterdir()}
+    assert len([name for name in pictures if name.endswith("best_ckpt-N=4-features.png")]) == 2
+
+
+def test_tables_are_written_before_the_pictures(call, table, monkeypatch, without_pictures):
+    def fail(*arguments):
+        raise InputError("no picture")
+
+    monkeypatch.setattr("sztrain.cli.results.draw_pictures", fail)
+    options = "suite.attacks=[sigma_zero] suite.num_steps=[2] suite.transfer=true"
+    outcome = call(f"{PLAIN} {options} suite.worst_case=true suite.fixed_budgets=[2]")
+    assert outcome.status == 2
+    assert "no picture" in outcome.err
+    assert len(table("out/transfer.csv")) == 2
+    assert len(table("out/worst_case.csv")) == 2
 
 
 def test_a_suite_that_measures_nothing_says_why_and_fails(
@@ -134,6 +181,7 @@ def test_a_suite_that_measures_nothing_says_why_and_fails(
         ("+suite.speed=1", "speed"),
         ("~suite.models", "models"),
         ("+suite.grid.num_steps=[1,2]", "suite.num_steps, not part of its grid"),
+        ("+suite.grid.budget=[1,2]", "budgets are suite.fixed_budgets"),
         ("suite.num_samples=0", "expected `suite.num_samples` to be at least 1, got 0"),
         (
             "suite.first_sample=359 suite.models=[digits_standard]",

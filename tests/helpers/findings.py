@@ -8,7 +8,7 @@ from sztrain.evaluation.measurement import Tally
 from sztrain.evaluation.records import Cost
 
 
-def finding(model="M1", dataset="mnist", attack=None, l0=(1.0, 2.0, 3.0)):
+def finding(model="M1", dataset="mnist", attack=None, l0=(1.0, 2.0, 3.0), net_label=None):
     """Three samples of 4 features that were broken at ``l0``."""
     attack = SigmaZero(num_steps=10) if attack is None else attack
     tally = Tally((1, 2, 2), attack.unit, [2])
@@ -16,6 +16,7 @@ def finding(model="M1", dataset="mnist", attack=None, l0=(1.0, 2.0, 3.0)):
     return Finding(
         label=f"{model}-{attack.num_steps}",
         model=model,
+        net_label=model if net_label is None else net_label,
         dataset=dataset,
         split="test",
         attack=attack,
