@@ -43,12 +43,15 @@ def mean_changes(records: Iterable[Record]) -> dict[str, float | None]:
 
     Returns:
         A mean for each of :data:`MEASURES`; ``None`` where there was nothing to average, or where
-        the records have no such columns.
+        some of the records have no such columns.
 
     Reference:
         Over pixels and clusters these are ACP and ANC of `arXiv:2311.17434
         <https://arxiv.org/abs/2311.17434>`_.
     """
+    records = list(records)
+    if any(record.features is None for record in records):
+        return dict.fromkeys(MEASURES)
     changed = [record for record in records if record.features]
     means: dict[str, float | None] = {}
     for name in MEASURES:

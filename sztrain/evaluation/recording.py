@@ -119,7 +119,9 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that was allocated on a GPU, or resident in this process on a CPU.
+    """Bytes: the most that was allocated on a CUDA GPU, or resident in this process on a CPU.
+
+    0 elsewhere, as on Apple's GPUs, of which torch keeps no peak.
 
     Example:
         >>> peak_memory(torch.device("cpu")) > 10_000_000 or sys.platform == "win32"
@@ -127,7 +129,7 @@ def peak_memory(device: torch.device) -> int:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":
+    if device.type != "cpu" or sys.platform == "win32":
         return 0
     import resource  # which Windows does not have
 
@@ -137,8 +139,10 @@ def peak_memory(device: torch.device) -> int:
 
 def _reset_peak(device: torch.device) -> int:
     """Bytes that were needed before and cannot be forgotten: a process keeps its peak."""
-    if device.type != "cuda":
+    if device.type == "cpu":
         return peak_memory(device)
+    if device.type != "cuda":
+        return 0
     torch.cuda.reset_peak_memory_stats(device)
     return 0
 

@@ -141,13 +141,13 @@ def _figures(measurement: Measurement, budget: int | None) -> dict[str, Any]:
 
 def _costs(cost: Cost) -> dict[str, Any]:
     """The columns of what the attack took; on a CPU, its memory is what the process holds."""
-    memory_gb = cost.peak_memory / 2**30
+    memory_gb = cost.peak_memory / 2**30 or None
     return {
         "device": cost.device,
         "time_s": cost.seconds_per_sample,
         "queries_k": cost.passes_per_sample / 1000,
         "vram_gb": None if "cpu" in cost.device else memory_gb,
-        "resident_gb": (memory_gb or None) if cost.device == "cpu" else None,
+        "resident_gb": memory_gb if cost.device == "cpu" else None,
     }
 
 

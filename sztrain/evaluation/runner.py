@@ -88,6 +88,7 @@ def wall_time(device: torch.device) -> float:
         >>> wall_time(torch.device("cpu")) >= start
         True
     """
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is not None and accelerator.type == device.type:
+        torch.accelerator.synchronize(device)
     return perf_counter()

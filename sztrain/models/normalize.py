@@ -41,7 +41,16 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).float().view(-1, 1, 1), persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Normalise ``inputs`` of shape ``(N, C, H, W)``."""
+        """Normalise ``inputs`` of shape ``(N, C, H, W)``.
+
+        Raises:
+            InputError: another number of channels, over which the numbers would be spread.
+        """
+        if inputs.shape[-3] != len(self.mean):
+            raise InputError(
+                f"expected inputs of {len(self.mean)} channels, one for each number of `mean`, "
+                f"got {inputs.shape[-3]}"
+            )
         return (inputs - self.mean) / self.std
 
     def extra_repr(self) -> str:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2.functional import normalize
 
 from sztrain.callbacks._image_space import ImageSpace
@@ -68,3 +69,36 @@ def test_gradients_pass():
     images = torch.rand(1, 3, requires_grad=True)
     ImageSpace(std=0.5).from_images(images, torch.float32).sum().backward()
     assert images.grad.tolist() == [[2, 2, 2]]
+
+
+class CopyCounter(TorchDispatchMode):
+    """Counts copies to another device or type."""
+
+    num = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.num += func.overloadpacket._qualified_op_name == "aten::_to_copy"
+        return func(*args, **kwargs or {})
+
+
+def test_numbers_are_copied_to_the_device_once():
+    """Not in each step of an attack, of which no CUDA graph could be made."""
+    space = ImageSpace(mean=[0.1, 0.2, 0.3], std=[1.0, 2.0, 4.0])
+    images = torch.rand(2, 3, 4, 4)
+    first = space.from_images(images, torch.float32)
+    with CopyCounter() as copies:
+        again = space.from_images(images, torch.float32)
+    assert copies.num == 0
+    assert torch.equal(first, again)
+    wide = space.from_images(images.double(), torch.float64)
+    assert wide.dtype == torch.float64
+    assert torch.allclose(wide, again.double())
+
+
+def test_gradients_pass_once_a_validation_has_collected_its_images():
+    space = ImageSpace(std=0.5)
+    with torch.inference_mode():
+        space.to_images(torch.rand(1, 3))
+    images = torch.rand(1, 3, requires_grad=True)
+    (space.from_images(images, torch.float32) ** 2).sum().backward()
+    assert torch.allclose(images.grad, 8 * images)

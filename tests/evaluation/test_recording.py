@@ -107,6 +107,11 @@ def test_memory_that_the_process_had_needed_before_is_not_the_attacks(
     assert records.cost(range(4)).peak_memory == expected
 
 
+def test_a_gpu_of_which_no_peak_is_known_is_not_given_that_of_the_process():
+    assert recording.peak_memory(torch.device("mps")) == 0
+    assert recording.peak_memory(torch.device("cpu")) > 0
+
+
 def test_passes_are_counted_whoever_sends_them_and_the_net_is_left_as_it_was():
     net = nn.Linear(3, 2)
     inputs = torch.rand(5, 3, requires_grad=True)

@@ -204,6 +204,11 @@ def test_a_verdict_on_few_samples_says_how_few():
     assert row(model="toy")["verdict"] == ""
 
 
+def test_memory_of_which_no_peak_is_known_is_none():
+    found = row(spent=cost(0, device="mps"))
+    assert (found["vram_gb"], found["resident_gb"]) == (None, None)
+
+
 def test_memory_of_several_devices_is_nobodys():
     found = row(spent=cost(device="cpu, some GPU"))
     assert found["device"] == "cpu, some GPU"

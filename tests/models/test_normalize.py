@@ -23,6 +23,12 @@ def test_is_not_part_of_the_state_dict_but_moves_with_the_net():
     assert layer.double()(torch.ones(1, 1, 2, 2, dtype=torch.float64)).dtype == torch.float64
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_grey_image_does_not_become_a_colour_image(channels):
+    with pytest.raises(InputError, match=f"of 3 channels, .* got {channels}"):
+        Normalize([0.5] * 3, [0.25] * 3)(torch.zeros(2, channels, 4, 4))
+
+
 def test_normalized_wraps_or_leaves_alone():
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     assert normalized(net, None, None, in_channels=3) is net
