@@ -31,7 +31,7 @@ BROKEN_PIPE = 141
 # What a person mends outside of the program: a full disk, a folder that is a file or not theirs.
 _WRITING_FAILED = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
-    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
 )
 
 # Some of Hydra's and OmegaConf's are ValueErrors, too.

@@ -341,6 +341,13 @@ def test_an_output_folder_that_cannot_be_made_is_refused(call, tmp_path):
     outcome = call("evaluate num_samples=2 attack.num_steps=1 hydra.run.dir=file/out")
     assert outcome.status == 2
     assert "Not a directory; make room or choose another folder" in outcome.err
+
+
+def test_a_folder_with_too_long_a_name_is_one_line(call, trained):
+    outcome = call(f"evaluate net={trained.best} hydra.run.dir={'long' * 64}")
+    assert outcome.status == 2
+    assert "File name too long; make room or choose another folder" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
     assert len(outcome.err.splitlines()) == 1
 
 
