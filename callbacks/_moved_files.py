@@ -2,35 +2,64 @@
 
 import shutil
 from pathlib import Path
+from pickle import UnpicklingError
 
+import torch
 from pytorch_lightning.utilities import rank_zero_only
 
+from sztrain.files import set_aside
 
-def bring_along(path: str | Path, folder: str | Path) -> Path | None:
-    """Copy a file of the first part of a training into the folder of the next.
+
+def bring_along(path: str | Path, folder: str | Path, step: int | None) -> Path | None:
+    """Copy a checkpoint of the first part of a training into the folder of the next.
+
+    A training may go on from an earlier epoch than its last. A checkpoint that was written after
+    that epoch, under the name of an earlier one, is of weights that are no part of the training any
+    more; where the next one would overwrite it, it is kept under another name.
 
     Args:
         path: where it was written.
         folder: where it belongs now.
+        step: of the optimizer, at which the training goes on; ``None``: none does, as in a test.
 
     Returns:
-        Where it is now, under the same name; ``None``: it is in neither place.
+        Where it is now, under the same name; ``None``: it is in neither place, or of a later step.
 
     Example:
         >>> import tempfile
         >>> old, new = (Path(tempfile.mkdtemp()) for _ in range(2))
-        >>> _ = (old / "best.ckpt").write_text("weights")
-        >>> bring_along(old / "best.ckpt", new) == new / "best.ckpt"
+        >>> torch.save({"global_step": 7}, old / "best.ckpt")
+        >>> bring_along(old / "best.ckpt", new, step=6) is None
         True
-        >>> (new / "best.ckpt").read_text()
-        'weights'
+        >>> bring_along(old / "best.ckpt", new, step=7) == new / "best.ckpt"
+        True
+        >>> torch.load(new / "best.ckpt")
+        {'global_step': 7}
     """
     path = Path(path)
     moved = Path(folder) / path.name
-    if path.is_file():
-        _copy(path, moved)
-        return moved
-    return moved if moved.is_file() else None  # the folder was renamed, and the file with it
+    found = path if path.is_file() else moved  # if the folder was renamed, and the file with it
+    if not found.is_file():
+        return None
+    if step is not None and _step_of(found) > step:
+        _set_aside(moved)
+        return None
+    _copy(found, moved)
+    return moved
+
+
+def _step_of(checkpoint: Path) -> int:
+    """The step at which a checkpoint was written; 0 where that cannot be told."""
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        return int(content["global_step"])
+    except (UnpicklingError, RuntimeError, KeyError, TypeError):
+        return 0  # it holds objects of someone's own, which are not brought to life for this
+
+
+@rank_zero_only
+def _set_aside(path: Path) -> None:
+    set_aside(path)
 
 
 @rank_zero_only

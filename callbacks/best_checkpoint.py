@@ -29,6 +29,8 @@ class BestCheckpoint(ModelCheckpoint):
         >>> best = BestCheckpoint(dirpath="run2", filename="best", monitor="val/clean_acc")
     """
 
+    _step: int | None = None  # at which a training goes on
+
     @override
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         if self.monitor is not None and is_repeated(self.monitor, trainer):
@@ -39,17 +41,24 @@ class BestCheckpoint(ModelCheckpoint):
         return all_tie or super().check_monitor_top_k(trainer, current)
 
     @override
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._step = checkpoint["global_step"] if trainer.state.fn == "fit" else None
+
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict["dirpath"] == self.dirpath or self.dirpath is None:
+        if self.dirpath is None:
             super().load_state_dict(state_dict)
             return
         paths = [*state_dict["best_k_models"], state_dict["best_model_path"]]
-        found = {path: bring_along(path, self.dirpath) for path in paths if path}
+        found = {path: bring_along(path, self.dirpath, self._step) for path in paths if path}
         moved = {path: str(place) for path, place in found.items() if place is not None}
         if len(moved) < len(found):
             lost = ", ".join(path for path in found if path not in moved)
             rank_zero_warn(
-                f"{lost} is not there, nor in {self.dirpath}: the next epoch counts as the best",
+                f"{lost} is neither there nor in {self.dirpath}, or is of a later epoch than the "
+                "one from which the training goes on: the next epoch counts as the best",
                 category=SztrainWarning,
             )
         elif moved:

@@ -167,10 +167,23 @@ class CollapseGuard(Callback):
         self.max_steps = max_steps
         self._state = _State()
         self._fresh = FreshFigures()
+        self._step: int | None = None  # at which a training goes on
 
     @override
     def state_dict(self) -> dict[str, Any]:
         return asdict(self._state)
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.current_epoch == 0:  # else the same Trainer goes on
+            self._state = _State()
+            self._fresh = FreshFigures()
+
+    @override
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._step = checkpoint["global_step"] if trainer.state.fn == "fit" else None
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -178,7 +191,8 @@ class CollapseGuard(Callback):
         self._state = _State(**{key: state_dict[key] for key in known & set(state_dict)})
         before = self._state.sound
         if before is not None:  # its folder may be that of another run, or have another name now
-            found = None if self.sound is None else bring_along(before, self.sound.parent)
+            folder = None if self.sound is None else self.sound.parent
+            found = None if folder is None else bring_along(before, folder, self._step)
             self._state.sound = None if found is None else str(found)
 
     @override

@@ -209,7 +209,7 @@ def check_known_net(net: nn.Module, data: ImageDataModule, name: str) -> None:
 
 
 def check_parts(name: str, data: ImageDataModule, split: Split) -> None:
-    """Refuse to judge a net on samples that it may have been trained on.
+    """Refuse to judge, or choose, a net by samples that it may have been trained on.
 
     Args:
         name: of the net, as :func:`sztrain.models.load_net` takes it.

@@ -125,8 +125,10 @@ def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, s
     net = build_net(cfg.model).train()
     if cfg.start_from is not None and cfg.ckpt_path is None:
         _take_weights(net, cfg.start_from, cfg.model["_target_"])
-        check_parts(cfg.start_from, data, "test")
     checkpoint = None if cfg.ckpt_path is None else check_checkpoint(cfg.ckpt_path, net)
+    begun_as = cfg.ckpt_path or cfg.start_from
+    if begun_as is not None:
+        check_parts(begun_as, data, "val")  # cut in the same way, the test part is the same as well
     check_net(net, data, cfg.ckpt_path or "the net")
     described = checkpoint["hyper_parameters"]["method"] if checkpoint is not None else None
     known_id = described.get("run_id") if isinstance(described, dict) else None

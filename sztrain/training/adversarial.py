@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from sztrain.attacks import AttackMix
@@ -20,6 +19,7 @@ from sztrain.training.adversary import UNBROKEN, Unbroken, craft_examples
 from sztrain.training.base import Batch, RobustClassifier
 from sztrain.training.budgets import BudgetSchedule, TrainingBudget
 from sztrain.training.noise import add_sparse_noise
+from sztrain.training.sample_mean import SampleMean
 from sztrain.training.soft_labels import SoftLabels
 from sztrain.types import Attack
 
@@ -103,7 +103,7 @@ class AdversarialTraining(RobustClassifier):
             None if soft_labels_from is None else SoftLabels(soft_labels_from, soft_labels_momentum)
         )
         self.attack_seconds = 0.0
-        self.broken = MeanMetric()
+        self.broken = SampleMean()
         self.adv_acc = MulticlassAccuracy(self.num_classes, average="micro")
 
     @abstractmethod

@@ -10,13 +10,13 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from sztrain.errors import InputError, require_at_least
 from sztrain.losses import at_least_float32
 from sztrain.models.layout import to_channels_last
 from sztrain.precision import warn_of_slow_bfloat16
+from sztrain.training.sample_mean import SampleMean
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer, int], LRScheduler]
@@ -75,7 +75,9 @@ class RobustClassifier(pl.LightningModule, ABC):
         if compile:
             net.compile()  # in place, so that the state dict keeps its names
         # Left to itself, the metric drops NaN, and a training that diverged would look sound.
-        self.train_loss = MeanMetric(nan_strategy=float("nan"))
+        self.train_loss = SampleMean(nan_strategy=float("nan"))
+        self.val_loss = SampleMean(nan_strategy=float("nan"))
+        self.test_loss = SampleMean(nan_strategy=float("nan"))
         self.train_acc = MulticlassAccuracy(num_classes, average="micro")
         self.val_acc = MulticlassAccuracy(num_classes, average="micro")
         self.test_acc = MulticlassAccuracy(num_classes, average="micro")
@@ -145,17 +147,20 @@ class RobustClassifier(pl.LightningModule, ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Clean loss and accuracy on the validation part."""
-        self._evaluate("val", self.val_acc, batch)
+        self._evaluate("val", self.val_loss, self.val_acc, batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Clean loss and accuracy on the test part."""
-        self._evaluate("test", self.test_acc, batch)
+        self._evaluate("test", self.test_loss, self.test_acc, batch)
 
-    def _evaluate(self, stage: str, accuracy: MulticlassAccuracy, batch: Batch) -> None:
+    def _evaluate(
+        self, stage: str, loss: SampleMean, accuracy: MulticlassAccuracy, batch: Batch
+    ) -> None:
         inputs, labels = batch[:2]
         logits = self(inputs)
         accuracy.update(logits, labels)
-        self.log(f"{stage}/loss", self.cross_entropies(logits, labels).mean(), sync_dist=True)
+        loss.update(self.cross_entropies(logits, labels))
+        self.log(f"{stage}/loss", loss)
         self.log(f"{stage}/clean_acc", accuracy, prog_bar=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -87,7 +87,7 @@ class TrainingBudget:
         Changes nothing, so that a checkpoint in the middle of an epoch leaves no trace in it.
 
         Args:
-            callbacks: of the Trainer; a gauge is one with ``measurements``.
+            callbacks: of the Trainer; a gauge is one with ``measurements`` and an ``attack``.
             unit: what the budgets count.
 
         Returns:
@@ -105,16 +105,14 @@ class TrainingBudget:
                 "budget_schedule=gauge goes by what a gauge measured, and found none among the "
                 "callbacks; add SparseRobustness or use budget_schedule=ramp"
             )
-        measurement = gauges[0].measurements.get("val")
-        if measurement is None:
-            return self.curve
-        if measurement.unit != unit:
+        fitting = [gauge for gauge in gauges if gauge.attack.unit == unit]
+        if not fitting:
             raise InputError(
                 f"budget_schedule=gauge needs a gauge that counts {unit} as the adversary does, "
-                f"got one that counts {measurement.unit}"
+                f"got one that counts {gauges[0].attack.unit}"
             )
-        curve: Tensor = measurement.curve
-        return curve
+        measurement = fitting[0].measurements.get("val")
+        return self.curve if measurement is None else measurement.curve
 
 
 def l0_at(curve: Tensor, level: float) -> int | None:

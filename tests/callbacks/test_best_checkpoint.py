@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -140,7 +141,7 @@ def test_lost_files_start_it_anew(tmp_path):
     run(tmp_path / "one", [1.0, 5.0], 2)
     shutil.move(tmp_path / "one" / "last.ckpt", tmp_path / "last.ckpt")
     shutil.rmtree(tmp_path / "one")
-    lost = f"{tmp_path / 'one' / 'best-epoch=1.ckpt'} is not there, nor in {tmp_path / 'two'}"
+    lost = f"{tmp_path / 'one' / 'best-epoch=1.ckpt'} is neither there nor in {tmp_path / 'two'}"
     with pytest.warns(SztrainWarning, match=re.escape(lost)):
         best, _, _ = run(tmp_path / "two", [4.0, 3.0], 4, tmp_path / "last.ckpt")
     assert best.best_model_score == 4
@@ -156,3 +157,36 @@ def test_in_the_same_folder_it_is_its_parent(tmp_path):
     # Testing the best one leaves it the best one.
     trainer.test(module, loader(), ckpt_path=best.best_model_path, weights_only=True, verbose=False)
     assert best.best_model_path == str(tmp_path / "best-epoch=1.ckpt")
+
+
+@moved
+@shared
+@pytest.mark.parametrize("folder", ["one", "two"])
+def test_a_better_one_of_a_later_epoch_is_no_part_of_a_training_that_goes_on_before_it(
+    tmp_path, folder
+):
+    constant = {"filename": "best", "enable_version_counter": False}
+    run(tmp_path / "one", [3.0], 1, **constant)
+    shutil.copy(tmp_path / "one" / "last.ckpt", tmp_path / "first.ckpt")
+    run(tmp_path / "one", [5.0], 2, tmp_path / "one" / "last.ckpt", **constant)
+    better = (tmp_path / "one" / "best.ckpt").read_bytes()
+    with pytest.warns(SztrainWarning, match="of a later epoch than the one from which"):
+        best, _, _ = run(tmp_path / folder, [2.0], 2, tmp_path / "first.ckpt", **constant)
+    assert best.best_model_score == 2
+    assert best.best_model_path == str(tmp_path / folder / "best.ckpt")
+    kept = tmp_path / "one" / ("best.1.ckpt" if folder == "one" else "best.ckpt")
+    assert kept.read_bytes() == better  # nothing is lost
+
+
+def test_a_test_moves_nothing(tmp_path):
+    constant = {"filename": "best", "enable_version_counter": False}
+    run(tmp_path, [3.0], 1, **constant)
+    shutil.copy(tmp_path / "last.ckpt", tmp_path / "first.ckpt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _, trainer, module = run(tmp_path, [5.0], 2, tmp_path / "last.ckpt", **constant)
+        trainer.test(
+            module, loader(), ckpt_path=tmp_path / "first.ckpt", weights_only=True, verbose=False
+        )
+    assert epoch_of(tmp_path / "best.ckpt") == 1
+    assert not (tmp_path / "best.1.ckpt").exists()

@@ -1,6 +1,6 @@
 """The decision rule on made-up histories, the guard in trainings, and one that does collapse."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import pytest
 import pytorch_lightning as pl
@@ -263,6 +263,33 @@ def test_a_training_that_goes_on_elsewhere_can_go_back(tmp_path, kept, renamed):
         method, _, after = fit(guard, max_epochs=3, ckpt_path=start)
     assert torch.equal(flat(method), before[1] if kept else after[0])
     assert not torch.equal(before[1], after[0])
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_sound_epoch_that_is_later_is_not_gone_back_to(tmp_path):
+    """Of weights that are no part of a training that goes on before them."""
+    every = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    fit(CollapseGuard(rule=Scripted(), dirpath=tmp_path), callbacks=[every], max_epochs=3)
+    guard = CollapseGuard(rule=Scripted(collapses=(0,)), dirpath=tmp_path, action="more_steps")
+    with pytest.warns(UserWarning, match="epoch 1: bad; going on from there with 4 steps$"):
+        fit(guard, max_epochs=2, ckpt_path=tmp_path / "epoch=0.ckpt")
+    assert torch.load(tmp_path / "sound.1.ckpt", weights_only=True)["epoch"] == 2
+
+
+def test_another_training_is_watched_from_its_own_beginning(tmp_path):
+    guard = CollapseGuard(dirpath=tmp_path)
+    fit(guard, max_epochs=2)
+    assert guard._state.best_clean > 0
+    assert guard._state.sound
+    seen = []
+
+    class Look(pl.Callback):
+        def on_train_start(self, trainer, pl_module):
+            seen.append(asdict(guard._state))
+
+    fit(guard, callbacks=[Look()], max_epochs=1)
+    assert seen == [asdict(type(guard._state)())]
 
 
 @pytest.mark.parametrize("average", ["pytorch_lightning", "lightning.pytorch"])

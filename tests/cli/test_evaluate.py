@@ -454,12 +454,19 @@ def test_other_validation_samples_do_not_matter_to_the_test(call, trained, table
     assert [row["model"] for row in table("out/results.csv")] == ["more.ckpt", str(trained.best)]
 
 
-def test_a_training_does_not_start_from_a_net_that_has_learnt_its_test_samples(
-    call, small, split_otherwise
+@pytest.mark.parametrize("way", ["start_from", "ckpt_path"])
+@pytest.mark.parametrize("option", ["split_seed=3", "val_fraction=0.25"])
+def test_a_training_does_not_begin_with_a_net_that_has_learnt_what_is_to_judge_it(
+    call, trained, small, way, option
 ):
-    outcome = call(f"train {small} start_from={split_otherwise} hydra.run.dir=run")
+    command = f"train {small} {way}={trained.last} data.{option} hydra.run.dir=run"
+    outcome = call(command)
     assert outcome.status == 2
-    assert "was trained with data.split_seed=3 (here 0)" in outcome.err
+    was = {
+        "split_seed=3": "split_seed=0 (here 3)",
+        "val_fraction=0.25": "val_fraction=0.1 (here 0.25)",
+    }
+    assert f"was trained with data.{was[option]}, so that" in outcome.err
 
 
 def test_the_parts_of_another_data_set_or_one_with_its_own_test_part_do_not_matter(

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from toy_training import INF, NUM_CLASSES, ScriptedAttack, loader, make_trainer, toy_net
 
-from sztrain.attacks import AttackMix, SparsePGD
+from sztrain.attacks import AttackMix, SigmaZero, SparsePGD
 from sztrain.callbacks import SparseRobustness
 from sztrain.errors import InputError
 from sztrain.training import SparseAT
@@ -155,6 +155,19 @@ def test_a_checkpoint_holds_what_the_gauge_measured_and_leaves_the_epoch_alone(t
 def test_without_a_fitting_gauge_it_says_so():
     with pytest.raises(InputError, match="found none among the callbacks; add SparseRobustness"):
         make_trainer(pl).fit(make(), loader(), loader(seed=1))
-    other = SimpleNamespace(measurements={"val": SimpleNamespace(unit="pixels")})
+    other = SimpleNamespace(measurements={}, attack=SigmaZero(unit="pixels"))
     with pytest.raises(InputError, match=r"a gauge that counts features .* counts pixels"):
         TrainingBudget(2, schedule="gauge").gauged_curve([other], "features")
+
+
+def test_of_several_gauges_the_one_that_counts_alike_is_followed():
+    """Each puts itself first among the callbacks, so that their order says nothing."""
+    gauges = [
+        SimpleNamespace(
+            measurements={"val": SimpleNamespace(curve=unit)}, attack=SigmaZero(unit=unit)
+        )
+        for unit in ("pixels", "features")
+    ]
+    budget = TrainingBudget(2, schedule="gauge")
+    for unit in ("pixels", "features"):
+        assert budget.gauged_curve(gauges, unit) == unit

@@ -433,3 +433,28 @@ def test_under_autocast_every_weight_gets_a_gradient(method_class, attack):
     assert len(watcher.seen) == 6 * 4
     assert all(moved for _, moved in watcher.seen)
     assert torch.isfinite(trainer.callback_metrics["train/loss"])
+
+
+def test_half_precision_does_not_round_the_means_that_are_logged():
+    """In bfloat16 a sum of 256 samples does not grow any more."""
+    losses = []
+
+    class Watched(SparseAT):
+        def batch_loss(self, *args):
+            loss, logits = super().batch_loss(*args)
+            losses.append(loss.item())
+            return loss, logits
+
+    breaks_a_third = ScriptedAttack(script=((1.0, INF, INF),))
+    method = make(Watched, attack=breaks_a_third, budget=2)
+    data = loader(1200, batch_size=3)
+    found = fit(method, data=data, precision="bf16-true").callback_metrics
+    assert found["train/loss"] == pytest.approx(sum(losses) / 400, rel=1e-5)
+    assert found["train/broken"] == pytest.approx(1 / 3, rel=1e-5)
+    trainer = make_trainer(pl, precision="bf16-true")
+    (shown,) = trainer.validate(method, data, verbose=False)
+    inputs, labels = data.dataset.tensors
+    with torch.no_grad():
+        logits = method.eval()(inputs.bfloat16())
+    expected = method.cross_entropies(logits, labels).mean()
+    assert shown["val/loss"] == pytest.approx(float(expected), rel=1e-3)
