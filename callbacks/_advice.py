@@ -100,9 +100,10 @@ class Advice:
         """Look at how many samples a median rests on."""
         if measurement.num_samples < ENOUGH_SAMPLES:
             low, high = measurement.median_interval
+            told = f", and that of all may be anywhere from {low:g} to {high:g} (95 %)"
             self._say(
-                f"the median ℓ0 rests on {measurement.num_samples} samples, and that of all may "
-                f"be anywhere from {low:g} to {high:g} (95 %); attack {ENOUGH_SAMPLES} or more "
+                f"the median ℓ0 rests on {measurement.num_samples} samples"
+                f"{told if low < high else ''}; attack {ENOUGH_SAMPLES} or more "
                 "(num_samples, max_seconds, max_share, limit_val_batches)",
                 key="samples",
             )

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -22,6 +23,7 @@ from sztrain.cli.interrupts import interrupts_held_back
 from sztrain.cli.messages import CONFIG_MODULE, one_line
 from sztrain.cli.net_data import with_data_of_net
 from sztrain.cli.resolvers import register_resolvers
+from sztrain.cli.sweep_table import print_kept
 from sztrain.errors import InputError
 
 USAGE_ERROR = 2
@@ -68,13 +70,16 @@ def _main(task: Callable[[DictConfig], Any], config_name: str) -> None:
     register_resolvers()
     asked = os.environ.get(_FULL_ERROR)
 
+    # Where the runs of a sweep are whose errors have been told already.
+    told: list[Path] = []
+
     # Hydra reports errors by itself, in many lines and with status 1, unless this variable asks for
     # the exception. The task and the processes that it starts see it as the person set it.
     @functools.wraps(task)
     def reported(cfg: DictConfig) -> Any:
         with (
             _environment(_FULL_ERROR, asked),
-            _one_line_errors(config_name, asked == "1"),
+            _one_line_errors(config_name, asked == "1", told if _is_sweep() else None),
             _leaving_no_empty_folder(),
         ):
             _require_complete(cfg)
@@ -84,7 +89,23 @@ def _main(task: Callable[[DictConfig], Any], config_name: str) -> None:
         if config_name == "evaluate":
             sys.argv[1:] = with_data_of_net(sys.argv[1:])
         config_path = f"pkg://{CONFIG_MODULE}"
-        hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)(reported)()
+        try:
+            hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)(
+                reported
+            )()
+        except _SweptRunError as error:
+            print_kept(told[-1])
+            raise InputError(
+                f"{len(told)} of the runs of this sweep failed, as told above; the others are done"
+            ) from error
+
+
+class _SweptRunError(Exception):
+    """Tells Hydra, which goes on with the other runs of the sweep."""
+
+
+def _is_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 @contextmanager
@@ -115,8 +136,16 @@ def _leaving_no_empty_folder() -> Iterator[None]:
 
 
 @contextmanager
-def _one_line_errors(config_name: str, in_full: bool) -> Iterator[None]:
-    """Leave with one line where a person can mend the error; all else is a bug and shows itself."""
+def _one_line_errors(
+    config_name: str, in_full: bool, told: list[Path] | None = None
+) -> Iterator[None]:
+    """Leave with one line where a person can mend the error; all else is a bug and shows itself.
+
+    Args:
+        config_name: ``train`` or ``evaluate``.
+        in_full: whether a person wants to see every error whole.
+        told: in a run of a sweep, after which the others follow; takes the sweep's folder.
+    """
     try:
         yield
     except KeyboardInterrupt as error:
@@ -128,7 +157,12 @@ def _one_line_errors(config_name: str, in_full: bool) -> Iterator[None]:
         bug = isinstance(error, ValueError) and not isinstance(error, _OF_INPUT) and not null_group
         if in_full or bug:
             raise
-        _leave(f"error: {one_line(error, config_name, sys.argv[1:])}", USAGE_ERROR)
+        line = f"error: {one_line(error, config_name, sys.argv[1:])}"
+        if told is None:
+            _leave(line, USAGE_ERROR)
+        _tell(line)
+        told.append(Path(HydraConfig.get().sweep.dir))
+        raise _SweptRunError(line) from error
     except BrokenPipeError:  # whoever read has seen enough, as in `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
         sys.exit(BROKEN_PIPE)
@@ -140,8 +174,12 @@ def _one_line_errors(config_name: str, in_full: bool) -> Iterator[None]:
         _leave(f"error: {where}{error.strerror}; {advice}", USAGE_ERROR)
 
 
-def _leave(message: str, status: int) -> NoReturn:
+def _tell(message: str) -> None:
     print(f"sztrain: {message}", file=sys.stderr)  # noqa: T201
+
+
+def _leave(message: str, status: int) -> NoReturn:
+    _tell(message)
     sys.exit(status)
 
 

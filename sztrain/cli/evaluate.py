@@ -161,4 +161,6 @@ def _names(net: Any) -> list[str]:
     names = [str(name) for name in (plain(net) if OmegaConf.is_list(net) else [net])]
     if net is None or not names:
         raise InputError("expected net to name at least one net, got none; such as net=M1")
+    if len(set(names)) < len(names):
+        raise InputError(f"expected net to name no net twice, got {', '.join(names)}")
     return names

@@ -1,7 +1,7 @@
 """One net under one attack: its share of the work, its records, and what they say."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -41,13 +41,17 @@ def file_labels(names: Iterable[str]) -> dict[str, str]:
     Example:
         >>> file_labels(["M1", "runs/a/best.ckpt"])
         {'M1': 'M1', 'runs/a/best.ckpt': 'best'}
-        >>> file_labels(["a/best.ckpt", "b/best.ckpt"])
-        {'a/best.ckpt': 'a_best_ckpt', 'b/best.ckpt': 'b_best_ckpt'}
+        >>> file_labels(["runs/a/checkpoints/best.ckpt", "runs/b/checkpoints/best.ckpt"])
+        {'runs/a/checkpoints/best.ckpt': 'a_best', 'runs/b/checkpoints/best.ckpt': 'b_best'}
     """
     short = {n: Path(n).stem if n.endswith((".ckpt", ".safetensors")) else n for n in names}
-    often = Counter(short.values())
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name, label in short.items():
+        alike[label].append(name)
     labels = {
-        name: label if often[label] == 1 else re.sub(r"\W+", "_", name).strip("_")[-100:]
+        name: label
+        if len(alike[label]) == 1
+        else f"{_place(name, alike[label])}_{label}"[-100:].strip("_")
         for name, label in short.items()
     }
     seen: Counter[str] = Counter()
@@ -56,6 +60,14 @@ def file_labels(names: Iterable[str]) -> dict[str, str]:
         if seen[label] > 1:  # a-b/best.ckpt and a_b/best.ckpt
             labels[name] = f"{label}-{seen[label]}"
     return labels
+
+
+def _place(name: str, others: Iterable[str]) -> str:
+    """The folders of a file that are not those of all files of its name."""
+    folders = [Path(other).parts[:-1] for other in others]
+    shared = set.intersection(*map(set, folders))
+    own = [part for part in Path(name).parts[:-1] if part not in shared]
+    return re.sub(r"\W+", "_", "_".join(own)).strip("_")
 
 
 @dataclass(frozen=True)
@@ -164,10 +176,7 @@ def attack_share(job: Job, team: Fabric, position: str) -> None:
     done = [span for span in share if job.records.has(span)]
     waiting = [span for span in share if span not in done]
     net = job.net.to(team.device)
-    if team.global_rank == 0 and all(map(job.records.has, job.spans)):
-        Console().print(
-            f"{position} {job.label}: nothing was run anew", highlight=False, markup=False
-        )
+    is_done = all(map(job.records.has, job.spans))
     with attack_progress(
         f"{position} {job.label}",
         _size(share),
@@ -193,6 +202,10 @@ def attack_share(job: Job, team: Fabric, position: str) -> None:
         )
         for span in in_one_line(recorded):
             count(span, len(span))
+    if team.global_rank == 0 and is_done:
+        Console().print(
+            f"{position} {job.label}: nothing was run anew", highlight=False, markup=False
+        )
 
 
 def _size(spans: list[range]) -> int:

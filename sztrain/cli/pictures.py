@@ -34,6 +34,7 @@ from sztrain.types import Ensemble
 
 _RUNS = "Runs step by step"
 _EXPLAINED = "What the changes do"
+_SEARCHED = "searching for the fewest changes; at a given budget an attack may find more"
 
 
 def draw_examples(finding: Finding, output_dir: Path) -> list[Picture]:
@@ -139,7 +140,8 @@ def _curves_of_nets(
         marked = budgets if attack.budget is None else [attack.budget]
         figure = robustness_curve_figure(curves, attack.unit, _fitting(marked, curves), title)
         place = attack.unit if suite is None else name
-        yield _saved(figure, output_dir / "curves", place, "Robustness curves", title)
+        caption = title if attack.budget is not None else f"{title}, {_SEARCHED}"
+        yield _saved(figure, output_dir / "curves", place, "Robustness curves", caption)
 
 
 def _curves_of_attacks(
@@ -154,7 +156,8 @@ def _curves_of_attacks(
             curves, attack.unit, _fitting(budgets, curves), title, measure="asr", scale="log"
         )
         name = f"{net}-N={group[0].steps}-{attack.unit}"
-        yield _saved(figure, output_dir / "curves", name, "Attacks compared", title)
+        caption = f"{title}, {_SEARCHED}"
+        yield _saved(figure, output_dir / "curves", name, "Attacks compared", caption)
 
 
 def _attack_grids(findings: Iterable[Finding], output_dir: Path) -> Iterator[Picture]:

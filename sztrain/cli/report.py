@@ -64,6 +64,23 @@ def print_verdict(summary: dict[str, Any], output_dir: Path) -> None:
     console.print(f"Figures, pictures and checkpoints: {output_dir}", soft_wrap=True)
 
 
+def print_without_verdict(clean_accuracy: float | None, output_dir: Path) -> None:
+    """Print where a training left its files, where no gauge has judged it.
+
+    Args:
+        clean_accuracy: on the test images; ``None``: it was not tested.
+        output_dir: where the run left its files.
+    """
+    console = Console()
+    if clean_accuracy is not None:
+        console.print(
+            f"Clean accuracy on the test images {_percent(clean_accuracy)}; no verdict on its "
+            "robustness was taken (callbacks.gauge.verdict)",
+            soft_wrap=True,
+        )
+    console.print(f"Figures and checkpoints: {output_dir}", soft_wrap=True, markup=False)
+
+
 def _last_epoch(last: Mapping[str, Any], unit: str) -> str:
     robust = ", ".join(f"{_percent(a)} at {k}" for k, a in last["robust_accuracy"].items())
     return (
@@ -77,8 +94,10 @@ _FIGURE = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|[-+]?∞")
 _NARROWEST = 4  # letters of a word on a line
 
 
-def whole_table(title: str, printed: Printed, width: int) -> Table:
-    """A table with everything in it whole: words over several lines, figures too if need be.
+def whole_tables(title: str, printed: Printed, width: int) -> list[Table]:
+    """A table with everything in it whole: words over several lines, figures on one.
+
+    Where not all figures have room beside the words, the words stand again beside the others.
 
     Args:
         title: what stands above it.
@@ -86,20 +105,38 @@ def whole_table(title: str, printed: Printed, width: int) -> Table:
         width: of the screen, in letters.
     """
     headings, body = printed
-    rows = [[cell.ours for cell in row] for row in body]
+    columns = [
+        [heading, *(row[place].ours for row in body)] for place, heading in enumerate(headings)
+    ]
+    words = [place for place, column in enumerate(columns) if not _in_figures(column)]
+    room = left = width - (_NARROWEST + 1) * len(words) - 1
+    parts: list[set[int]] = [set(words)]
+    for place in (place for place in range(len(columns)) if place not in words):
+        needed = max(map(len, columns[place])) + 1
+        if needed > left and parts[-1] > set(words):
+            parts.append(set(words))
+            left = room
+        parts[-1].add(place)
+        left -= needed
+    titles = [title, *[None] * (len(parts) - 1)]
+    return [
+        _table(name, [columns[place] for place in sorted(part)], width)
+        for name, part in zip(titles, parts, strict=True)
+    ]
+
+
+def _in_figures(column: Sequence[str]) -> bool:
+    return all(not cell or _FIGURE.fullmatch(cell) for cell in column[1:])
+
+
+def _table(title: str | None, columns: Sequence[Sequence[str]], width: int) -> Table:
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    columns = list(zip(headings, *rows, strict=True))
-    in_figures = [
-        all(not cell or _FIGURE.fullmatch(cell) for cell in cells) for _, *cells in columns
-    ]
-    needed = [
-        max(map(len, column)) if figures else _NARROWEST
-        for column, figures in zip(columns, in_figures, strict=True)
-    ]
+    needed = [max(map(len, column)) if _in_figures(column) else _NARROWEST for column in columns]
     roomy = sum(needed) + len(needed) < width
-    for heading, figures in zip(headings, in_figures, strict=True):
-        table.add_column(heading, justify="right", overflow="fold", no_wrap=figures and roomy)
-    for row in rows:
+    for column in columns:
+        whole = _in_figures(column) and roomy
+        table.add_column(column[0], justify="right", overflow="fold", no_wrap=whole)
+    for row in zip(*(column[1:] for column in columns), strict=True):
         table.add_row(*map(Text, row))  # as it is: [x] in a path is no markup
     return table
 
@@ -114,7 +151,8 @@ def print_results(tables: Mapping[str, Printed], remarks: Sequence[str], report:
     """
     console = Console()
     for title, printed in tables.items():
-        console.print(whole_table(title, printed, console.width))
+        for table in whole_tables(title, printed, console.width):
+            console.print(table)
     if tables:
         console.print(_LEGEND)  # no caption: a narrow table would squeeze it
     if any("RA" in headings for headings, _ in tables.values()):

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,7 @@ _BUDGET_HEADINGS = {
 _NOT_OF_EVERY_RUN = ("results_fixed_budget.csv", "transfer.csv", "worst_case.csv")
 
 
-def _by_short_names(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows for a screen that has no room for paths."""
-    rows = list(rows)
-    labels = file_labels(dict.fromkeys(row["model"] for row in rows))
-    return [row | {"model": labels[row["model"]]} for row in rows]
+_OF_NETS = ("model", "source", "target")
 
 
 class Report:
@@ -153,16 +149,19 @@ class Report:
         pictures = [*drawn, *self._pictures]
         if self.suite is not None and self.suite.loss_terms:
             pictures.append(draw_trajectory(self.output_dir))
+        labels = file_labels(self._models())
         report = self.output_dir / "report.html"
         write_report(
             report,
             title=title,
-            facts=self._facts(),
+            facts=self._facts(labels),
             tables={
-                "Results": printed_table(self._rows_to_read()),
-                **self._worst_case.printed(worst_case, whole=True),
-                "Fixed budgets": printed_table(self._budget_rows, _BUDGET_HEADINGS),
-                "Transfer": transfer_table(transfer),
+                "Results": printed_table(_by_labels(self._rows_to_read(), labels)),
+                **self._worst_case.printed(_by_labels(worst_case, labels), whole=True),
+                "Fixed budgets": printed_table(
+                    _by_labels(self._budget_rows, labels), _BUDGET_HEADINGS
+                ),
+                "Transfer": transfer_table(_by_labels(transfer, labels)),
             },
             pictures=pictures,
             config=self.config,
@@ -176,13 +175,17 @@ class Report:
             }
             self.run.finish(tables, self._findings, pictures, report)
         # What cannot be had is told below, in a line for each reason.
-        found = _by_short_names(row for row in self.rows if not row["notes"])
+        found = _by_labels((row for row in self.rows if not row["notes"]), labels)
         shown = {self._title(): printed_table(found, self._headings())} if found else {}
-        shown |= self._worst_case.printed(_by_short_names(worst_case), whole=False)
+        shown |= self._worst_case.printed(_by_labels(worst_case, labels), whole=False)
         print_results(shown, [*self._worst_case.remarks(), *self._remarks()], report)
         if not self._findings and not self._budget_rows:
             # Not with status 0, by which a script goes on.
             raise UnavailableError("nothing was measured; the lines above say what is missing")
+
+    def _models(self) -> list[str]:
+        """Every net by its name or path, once."""
+        return [*dict.fromkeys(row["model"] for row in (*self.rows, *self._budget_rows))]
 
     def _headings(self) -> dict[str, str]:
         """Columns for the screen, without what is the same in all rows and told elsewhere."""
@@ -222,7 +225,7 @@ class Report:
         ]
         return verdicts + [f"{', '.join(nets)}: {reason}" for reason, nets in missing.items()]
 
-    def _facts(self) -> dict[str, str]:
+    def _facts(self, labels: Mapping[str, str]) -> dict[str, str]:
         """What the figures rest on, for the head of the report."""
         found = self._findings
         verdicts = Counter(
@@ -230,8 +233,14 @@ class Report:
             for row in self.rows
         )
         facts = {
-            "Nets": _listed(finding.model for finding in found),
-            "Judged by": _listed(judged_by(finding.attack, finding.steps) for finding in found)
+            "Nets": _listed(
+                label if label == name else f"{label} ({name})"
+                for name, label in labels.items()
+                if name in {finding.model for finding in found}
+            ),
+            "Judged by": _listed(
+                (judged_by(finding.attack, finding.steps) for finding in found), "; "
+            )
             if self.suite is None or not self.suite.grid
             else f"a grid of {' and '.join(self.suite.grid)}",
             "Images": _listed(f"{finding.num_samples} of {finding.source}" for finding in found),
@@ -246,5 +255,10 @@ class Report:
         return {name: text for name, text in facts.items() if text}
 
 
-def _listed(names: Any) -> str:
-    return ", ".join(dict.fromkeys(names))
+def _by_labels(rows: Iterable[dict[str, Any]], labels: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Rows to read, in which there is no room for paths."""
+    return [row | {key: labels[row[key]] for key in _OF_NETS if key in row} for row in rows]
+
+
+def _listed(names: Iterable[str], separator: str = ", ") -> str:
+    return separator.join(dict.fromkeys(names))

@@ -44,10 +44,14 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Print what is known of the trainings, the best first."""
-        path = Path(config.hydra.sweep.dir) / FILE
-        rows = _read(path)
-        if rows:
-            print_sweep(rows, path)
+        print_kept(Path(config.hydra.sweep.dir))
+
+
+def print_kept(folder: Path) -> None:
+    """Print what the folder of a sweep holds of its trainings; nothing where none is done."""
+    rows = _read(folder / FILE)
+    if rows:
+        print_sweep(rows, folder / FILE)
 
 
 def verdict_cells(path: Path) -> dict[str, Any]:
@@ -80,7 +84,7 @@ def print_sweep(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     """
     from rich.console import Console
 
-    from sztrain.cli.report import whole_table
+    from sztrain.cli.report import whole_tables
     from sztrain.evaluation.tables import Cell
 
     chosen_by = {(row["monitor"], row["mode"]) for row in rows}
@@ -90,12 +94,16 @@ def print_sweep(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     budgets = [key for key in rows[0] if key.startswith("robust_acc@")]
     is_judged = any(row.get("clean_accuracy") for row in rows)
     headings = ["run", "what differs", "score"]
+    if len(chosen_by) > 1:
+        headings.append("of")
     if is_judged:
         headings += ["clean", "median", *(f"RA{key.partition('@')[2]}" for key in budgets)]
     cells = []
     for row in rows:
         differs = " ".join(word for word in row["overrides"].split() if word not in shared)
         texts = [row["run"], differs, _figure(row["score"])]
+        if len(chosen_by) > 1:
+            texts.append(row["monitor"])
         if is_judged:
             texts += [_percent(row["clean_accuracy"]), _figure(row["median_l0"])]
             texts += [_percent(row[key]) for key in budgets]
@@ -103,8 +111,11 @@ def print_sweep(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     monitors = ", ".join(sorted({row["monitor"] or "nothing" for row in rows}))
     console = Console()
     title = f"{len(rows)} trainings, chosen by {monitors}"
-    console.print(whole_table(title, (headings, cells), console.width))
+    for table in whole_tables(title, (headings, cells), console.width):
+        console.print(table)
     notes = ["score: the best value of that figure, on validation samples"]
+    if len(chosen_by) > 1:
+        notes.append("scores of different figures cannot be ranked: in the order of the sweep")
     if is_judged:
         notes.append(f"the other figures, in percent but for the median ℓ0: {_judge(rows)}")
     for line in (*notes, f"The table: {path}"):

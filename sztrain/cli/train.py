@@ -1,6 +1,7 @@
 """One training run from a composed config: check, train, judge, report."""
 
 import secrets
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +22,7 @@ from sztrain.cli.build import (
     build_method,
     build_net,
     build_trainer,
+    named,
     quieten,
 )
 from sztrain.cli.checks import (
@@ -41,9 +43,9 @@ from sztrain.cli.options import TrainOptions, check_options
 from sztrain.cli.verdict import judge
 from sztrain.cli.wandb_run import ended_run
 from sztrain.data import ImageDataModule
-from sztrain.errors import InputError, require_count
+from sztrain.errors import InputError, SztrainWarning, require_count
 from sztrain.files import set_aside
-from sztrain.models import describe_net, load_net
+from sztrain.models import describe_net, load_net, read_checkpoint
 from sztrain.models.state_dicts import load_strictly
 from sztrain.norms import check_budgets
 from sztrain.training import AdversarialTraining, RobustClassifier
@@ -100,12 +102,26 @@ def train(cfg: DictConfig) -> float | None:
         OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
     last = _last_file(callbacks.get("last"))
     resumable = partial(_resumable, last, _written(last), cfg.ckpt_path)
+    steps_before = 0 if cfg.ckpt_path is None else read_checkpoint(cfg.ckpt_path)["global_step"]
     uses_wandb = any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
     with ended_run(used=uses_wandb), _as_command_line_errors(trainer, resumable):
         trainer.fit(method, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+        _warn_of_no_training(trainer, steps_before)
         score = _best_score(trainer, callbacks.get("best"))
         judge(trainer, method, data, callbacks, output_dir, cfg.verdict.last_samples)
     return score
+
+
+def _warn_of_no_training(trainer: pl.Trainer, steps_before: object) -> None:
+    """Say that there was nothing left to train, or nothing to train at all."""
+    if trainer.global_step == steps_before:
+        warnings.warn(
+            f"nothing was trained: {trainer.current_epoch} epochs lie behind the net, and the "
+            f"training ends by trainer.max_epochs={trainer.max_epochs} "
+            f"trainer.max_steps={trainer.max_steps}",
+            SztrainWarning,
+            stacklevel=2,
+        )
 
 
 def _best_score(trainer: pl.Trainer, best: Callback | None) -> float | None:
@@ -143,7 +159,8 @@ def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, s
                 "method.attack.budget has no effect: training sets the budget of its adversary in "
                 f"each step; use method.budget={method.attack.budget}"
             )
-        method.check_budget(data.image_shape)
+        with named("method"):
+            method.check_budget(data.image_shape)
         check_library(method.attack)
     return method, run_id
 

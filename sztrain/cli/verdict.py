@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer
 
 from sztrain.callbacks import RobustnessDashboard, SparseRobustness
 from sztrain.callbacks.smoke_test import is_smoke_test, shortened
-from sztrain.cli.report import print_verdict
+from sztrain.cli.report import print_verdict, print_without_verdict
 from sztrain.data import ImageDataModule
 from sztrain.evaluation.summary import training_summary, verdict_figures, write_json
 from sztrain.models import read_checkpoint
@@ -55,6 +55,9 @@ def judge(
         method.load_state_dict(saved["state_dict"])
     tested = trainer.test(method, datamodule=data, verbose=False)
     if gauge is None or "test" not in gauge.measurements:  # trainer.limit_test_batches=0
+        if trainer.is_global_zero:
+            accuracy = tested[0].get("test/clean_acc") if tested else None
+            print_without_verdict(accuracy, output_dir)
         return
     verdict = gauge.judging("test")
     summary = training_summary(

@@ -23,8 +23,8 @@ def list_classes(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise InputError(
-            f"there is no folder {folder}; put the images there, as <class>/<image>, or set "
-            "data.root (or SZTRAIN_DATA_DIR)"
+            f"there is no folder {folder}; put the images there, as train/<class>/<image> and "
+            "test/<class>/<image>, or as <class>/<image>, or set data.root (or SZTRAIN_DATA_DIR)"
         )
     classes = sorted(e.name for e in folder.iterdir() if e.is_dir() and e.name[0] != ".")
     if not classes:

@@ -83,3 +83,12 @@ def test_nothing_is_lost_where_there_is_no_room(printed, width):
         for text in row:
             # Folded columns stand beside each other: every letter is there, in some order.
             assert all(shown.count(letter) >= text.count(letter) for letter in set(text))
+
+
+@pytest.mark.parametrize(("width", "num_tables"), [(36, 2), (45, 1)])
+def test_figures_without_room_stand_below_beside_the_words_again(printed, width, num_tables):
+    lines = printed(width)
+    words = " ".join(lines).split()
+    figures = [cell for row in ROWS for cell in row[2:] if cell]
+    assert set(figures + HEADINGS[2:]) <= set(words)
+    assert words.count("net") == num_tables

@@ -107,6 +107,9 @@ def test_the_files_of_a_net_that_is_a_path_stay_in_the_folder(call, trained, tab
     names = {path.name for path in (tmp_path / "out" / "records").iterdir()}
     assert {"best-sigma_zero-4.csv", "last-sparse_rs-4.csv"} <= names
     assert len({row["model"] for row in table("out/results.csv")}) == 2
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"best ({trained.best}), last ({trained.last})" in page
+    assert f">{trained.best}<" not in page  # for which a table has no room
     for kind in ("curves", "examples"):  # the attacks side by side
         assert (tmp_path / "out" / kind / "best-N=4-features.png").is_file()
 
@@ -125,7 +128,16 @@ def test_a_net_far_down_in_folders_has_pictures(call, trained, table, tmp_path):
     assert outcome.status == 0, outcome.err
     assert [row["model"] for row in table("out/results.csv")] == [n for n in nets for _ in "12"]
     pictures = {path.name for path in (tmp_path / "out" / "curves").iterdir()}
-    assert len([name for name in pictures if name.endswith("best_ckpt-N=4-features.png")]) == 2
+    assert (
+        len(
+            [
+                name
+                for name in pictures
+                if name in ("one_best-N=4-features.png", "two_best-N=4-features.png")
+            ]
+        )
+        == 2
+    )
 
 
 def test_tables_are_written_before_the_pictures(call, table, monkeypatch, without_pictures):
@@ -373,9 +385,15 @@ def test_nets_never_share_a_file():
     names = ["a-b/best.ckpt", "a_b/best.ckpt", "a b/best.ckpt", "last.ckpt", "M1"]
     labels = file_labels(names)
     assert list(labels.values()) == [
-        *("a_b_best_ckpt", "a_b_best_ckpt-2", "a_b_best_ckpt-3"),
+        *("a_b_best", "a_b_best-2", "a_b_best-3"),
         *("last", "M1"),
     ]
+
+
+def test_nets_of_one_name_are_told_apart_by_what_differs_in_their_places():
+    names = [f"outputs/train/2026/{run}/checkpoints/best.ckpt" for run in ("08-24", "08-25")]
+    assert list(file_labels(names).values()) == ["08_24_best", "08_25_best"]
+    assert list(file_labels(["best.ckpt", "a/best.ckpt"]).values()) == ["best", "a_best"]
 
 
 def test_a_budget_beyond_the_sample_is_refused(call):

@@ -127,6 +127,9 @@ def test_scores_of_several_figures_are_not_ranked(end_job, printed):
     out, _ = printed(end_job("1", 0.9, "seed=1"))
     assert out.index("seed=0") < out.index("seed=1")
     assert "chosen by val/clean_acc, val/robust_acc_worst@4" in out
+    assert "scores of different figures cannot be ranked" in out
+    (line,) = (line for line in out.splitlines() if "seed=0" in line)
+    assert "val/clean_acc" in line  # whose score it is
 
 
 def test_verdicts_that_cannot_be_compared_are_not_passed_off_as_such(end_job, printed):

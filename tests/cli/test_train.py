@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -222,6 +223,22 @@ def test_a_training_starts_from_the_weights_of_another_net(trained, call, tiny):
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
+def test_a_training_that_is_done_says_that_nothing_is_left(trained, call, small):
+    epochs = read_checkpoint(trained.last)["epoch"] + 1
+    told = f"nothing was trained: {epochs} epochs lie behind .* by trainer.max_epochs={epochs} "
+    with pytest.warns(SztrainWarning, match=told):
+        assert call(f"train {small} ckpt_path={trained.last} hydra.run.dir=on").status == 0
+
+
+def test_a_training_without_a_gauge_tells_its_accuracy_and_where_it_is(call, tiny):
+    bare = "callbacks.gauge=null callbacks.pictures=null logger=none"
+    outcome = call(f"train {tiny} {bare} hydra.run.dir=bare")
+    assert outcome.status == 0
+    assert "nothing was trained" not in outcome.err
+    assert re.search(r"Clean accuracy on the test images \d+\.\d\d %; no verdict", outcome.out)
+    assert re.search(r"Figures and checkpoints: \S+/bare$", outcome.out, re.MULTILINE)
+
+
 def test_a_training_that_goes_on_does_not_start_again(trained, call, small):
     """The command that stopped, with ckpt_path: its weights, wherever the first epoch began."""
     start = "start_from=gone.safetensors trainer.max_epochs=6 verdict.num_samples=8"
@@ -324,6 +341,25 @@ def test_a_run_is_not_written_over_another(call, tiny, tmp_path):
     # What the first part was found to be worth says nothing about the whole.
     names = ("summary.json", "robustness_curve.png", "adversarial_examples.png")
     assert not [name for name in names if (folder / name).exists()]
+
+
+def test_a_run_of_a_sweep_that_cannot_be_does_not_end_the_others(call, tiny, table):
+    command = f"train -m method.budget=900,3,901 {tiny} hydra.sweep.dir=sweep"
+    outcome = call(command)
+    assert outcome.status == 2
+    (row,) = table("sweep/sweep.csv")
+    assert row["run"] == "1"
+    errors = [line for line in outcome.err.splitlines() if line.startswith("sztrain: error: ")]
+    assert [("method: expected `budget` to be at most 64" in e) for e in errors] == [
+        True,
+        True,
+        False,
+    ]
+    assert errors[-1].endswith(
+        "2 of the runs of this sweep failed, as told above; the others are done"
+    )
+    assert "The table: sweep/sweep.csv" in outcome.out
+    assert "Traceback" not in outcome.err
 
 
 def test_a_sweep_makes_one_run_each(call, tiny, table, tmp_path):
