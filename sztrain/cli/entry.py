@@ -70,16 +70,13 @@ def _main(task: Callable[[DictConfig], Any], config_name: str) -> None:
     register_resolvers()
     asked = os.environ.get(_FULL_ERROR)
 
-    # Where the runs of a sweep are whose errors have been told already.
-    told: list[Path] = []
-
     # Hydra reports errors by itself, in many lines and with status 1, unless this variable asks for
     # the exception. The task and the processes that it starts see it as the person set it.
     @functools.wraps(task)
     def reported(cfg: DictConfig) -> Any:
         with (
             _environment(_FULL_ERROR, asked),
-            _one_line_errors(config_name, asked == "1", told if _is_sweep() else None),
+            _one_line_errors(config_name, asked == "1", in_sweep=_is_sweep()),
             _leaving_no_empty_folder(),
         ):
             _require_complete(cfg)
@@ -94,14 +91,17 @@ def _main(task: Callable[[DictConfig], Any], config_name: str) -> None:
                 reported
             )()
         except _SweptRunError as error:
-            print_kept(told[-1])
-            raise InputError(
-                f"{len(told)} of the runs of this sweep failed, as told above; the others are done"
-            ) from error
+            print_kept(error.folder)
+            raise InputError(f"the first run of this sweep that failed: {error.reason}") from error
 
 
 class _SweptRunError(Exception):
-    """Tells Hydra, which goes on with the other runs of the sweep."""
+    """Tells Hydra of a failed run, after which it goes on with the others of the sweep."""
+
+    def __init__(self, reason: str, folder: Path) -> None:
+        super().__init__(reason, folder)  # some launchers send it from another process
+        self.reason = reason
+        self.folder = folder
 
 
 def _is_sweep() -> bool:
@@ -136,15 +136,13 @@ def _leaving_no_empty_folder() -> Iterator[None]:
 
 
 @contextmanager
-def _one_line_errors(
-    config_name: str, in_full: bool, told: list[Path] | None = None
-) -> Iterator[None]:
+def _one_line_errors(config_name: str, in_full: bool, *, in_sweep: bool = False) -> Iterator[None]:
     """Leave with one line where a person can mend the error; all else is a bug and shows itself.
 
     Args:
         config_name: ``train`` or ``evaluate``.
         in_full: whether a person wants to see every error whole.
-        told: in a run of a sweep, after which the others follow; takes the sweep's folder.
+        in_sweep: whether other runs follow.
     """
     try:
         yield
@@ -157,12 +155,11 @@ def _one_line_errors(
         bug = isinstance(error, ValueError) and not isinstance(error, _OF_INPUT) and not null_group
         if in_full or bug:
             raise
-        line = f"error: {one_line(error, config_name, sys.argv[1:])}"
-        if told is None:
-            _leave(line, USAGE_ERROR)
-        _tell(line)
-        told.append(Path(HydraConfig.get().sweep.dir))
-        raise _SweptRunError(line) from error
+        line = one_line(error, config_name, sys.argv[1:])
+        if not in_sweep:
+            _leave(f"error: {line}", USAGE_ERROR)
+        _tell(f"error: {line}")
+        raise _SweptRunError(line, Path(HydraConfig.get().sweep.dir)) from error
     except BrokenPipeError:  # whoever read has seen enough, as in `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
         sys.exit(BROKEN_PIPE)

@@ -350,14 +350,9 @@ def test_a_run_of_a_sweep_that_cannot_be_does_not_end_the_others(call, tiny, tab
     (row,) = table("sweep/sweep.csv")
     assert row["run"] == "1"
     errors = [line for line in outcome.err.splitlines() if line.startswith("sztrain: error: ")]
-    assert [("method: expected `budget` to be at most 64" in e) for e in errors] == [
-        True,
-        True,
-        False,
-    ]
-    assert errors[-1].endswith(
-        "2 of the runs of this sweep failed, as told above; the others are done"
-    )
+    assert [("method: expected `budget` to be at most 64" in line) for line in errors] == 3 * [True]
+    assert ["got 900" in line for line in errors] == [True, False, True]
+    assert "the first run of this sweep that failed: method:" in errors[-1]
     assert "The table: sweep/sweep.csv" in outcome.out
     assert "Traceback" not in outcome.err
 
