@@ -199,7 +199,8 @@ def test_a_wrong_evaluation_command_is_refused_in_one_line(refused, trained, tmp
     refused(f"{evaluate_it} attack.budget=65", "`attack.budget` to be at most 64", "got 65")
     refused(f"{evaluate_it} attack=attack_mix", "got AttackMix, made to train")
     refused(f"{evaluate_it} data=mnist", "MNIST is not on disk")
-    refused("evaluate net=[M1,M2,M1]", "expected net to name no net twice, got M1, M2, M1")
+    twice = "digits_standard,digits_standard"
+    refused(f"evaluate net=[{twice}]", "name no net twice, got digits_standard, digits_standard")
     refused("evaluate net=mnist_trades data=digits", "; mnist_trades is made for data=mnist")
     assert not list(tmp_path.rglob("results.csv"))
 

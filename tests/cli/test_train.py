@@ -239,6 +239,7 @@ def test_a_training_without_a_gauge_tells_its_accuracy_and_where_it_is(call, tin
     assert re.search(r"Figures and checkpoints: \S+/bare$", outcome.out, re.MULTILINE)
 
 
+@pytest.mark.filterwarnings("ignore:nothing was trained")
 def test_a_training_that_goes_on_does_not_start_again(trained, call, small):
     """The command that stopped, with ckpt_path: its weights, wherever the first epoch began."""
     start = "start_from=gone.safetensors trainer.max_epochs=6 verdict.num_samples=8"
@@ -311,6 +312,7 @@ def test_where_the_last_epoch_is_the_best_it_is_judged_once(call, tiny, tmp_path
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["last"] is None
 
 
+@pytest.mark.filterwarnings("ignore:nothing was trained")
 def test_a_finished_run_can_be_judged_again(trained, call, small, tmp_path):
     command = f"train {small} logger=csv ckpt_path={trained.last} hydra.run.dir=again"
     assert call(f"{command} verdict.num_steps=12").status == 0
@@ -319,6 +321,7 @@ def test_a_finished_run_can_be_judged_again(trained, call, small, tmp_path):
     assert (summary["num_steps"], summary["epochs"]) == (12, 6)
 
 
+@pytest.mark.filterwarnings("ignore:nothing was trained")
 def test_a_run_is_not_written_over_another(call, tiny, tmp_path):
     folder = tmp_path / "run"
     command = f"train {tiny} logger=none hydra.run.dir=run"
