@@ -37,7 +37,7 @@ class ImageSpace:
     mean: Sequence[float] | float | None = None
     std: Sequence[float] | float | None = None
     box: Sequence[float] = (0.0, 1.0)
-    _affines: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = field(
+    _affines: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -87,22 +87,25 @@ class ImageSpace:
 
     def _affine(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift from images to inputs, in shapes that meet the channels of ``like``."""
-        for numbers in (_numbers(self.mean, 0.0), _numbers(self.std, 1.0)):
+        key = (like.shape[1], like.dtype, like.device)
+        if key not in self._affines:
+            # Once: a copy from the host in each step of an attack cannot be part of a CUDA graph.
+            with torch.inference_mode(mode=False):  # or no attack could derive what they scale
+                self._affines[key] = self._make_affine(like)
+        scale, shift = self._affines[key]
+        shape = (-1, *[1] * (like.ndim - 2))
+        return scale.view(shape), shift.view(shape)
+
+    def _make_affine(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self.box
+        mean, std = _numbers(self.mean, 0.0), _numbers(self.std, 1.0)
+        for numbers in (mean, std):
             if len(numbers) not in (1, like.shape[1]):
                 raise InputError(
                     f"expected `mean` and `std` to have one number for each of {like.shape[1]} "
                     f"channels, got {len(numbers)}"
                 )
-        where = (like.dtype, like.device)
-        if where not in self._affines:
-            # Once: a copy from the host in each step of an attack cannot be part of a CUDA graph.
-            low, high = self.box
-            with torch.inference_mode(mode=False):  # or no attack could derive what they scale
-                mean, std = _numbers(self.mean, 0.0), _numbers(self.std, 1.0)
-                self._affines[where] = ((high - low) / std).to(like), ((low - mean) / std).to(like)
-        scale, shift = self._affines[where]
-        shape = (-1, *[1] * (like.ndim - 2))
-        return scale.view(shape), shift.view(shape)
+        return ((high - low) / std).to(like), ((low - mean) / std).to(like)
 
     def _refusal(self, lowest: float, highest: float) -> str:
         found = f"got values from {lowest:.4g} to {highest:.4g}"

@@ -88,13 +88,14 @@ def print_sweep(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     from sztrain.evaluation.tables import Cell
 
     chosen_by = {(row["monitor"], row["mode"]) for row in rows}
-    if len(chosen_by) == 1:
+    is_ranked = len(chosen_by) == 1
+    if is_ranked:
         rows = sorted(rows, key=_rank)
     shared = set.intersection(*(set(row["overrides"].split()) for row in rows))
     budgets = [key for key in rows[0] if key.startswith("robust_acc@")]
     is_judged = any(row.get("clean_accuracy") for row in rows)
     headings = ["run", "what differs", "score"]
-    if len(chosen_by) > 1:
+    if not is_ranked:
         headings.append("of")
     if is_judged:
         headings += ["clean", "median", *(f"RA{key.partition('@')[2]}" for key in budgets)]
@@ -102,7 +103,7 @@ def print_sweep(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     for row in rows:
         differs = " ".join(word for word in row["overrides"].split() if word not in shared)
         texts = [row["run"], differs, _figure(row["score"])]
-        if len(chosen_by) > 1:
+        if not is_ranked:
             texts.append(row["monitor"])
         if is_judged:
             texts += [_percent(row["clean_accuracy"]), _figure(row["median_l0"])]
@@ -114,7 +115,7 @@ def print_sweep(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     for table in whole_tables(title, (headings, cells), console.width):
         console.print(table)
     notes = ["score: the best value of that figure, on validation samples"]
-    if len(chosen_by) > 1:
+    if not is_ranked:
         notes.append("scores of different figures cannot be ranked: in the order of the sweep")
     if is_judged:
         notes.append(f"the other figures, in percent but for the median ℓ0: {_judge(rows)}")

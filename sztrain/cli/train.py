@@ -45,7 +45,7 @@ from sztrain.cli.wandb_run import ended_run
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError, SztrainWarning, require_count
 from sztrain.files import set_aside
-from sztrain.models import describe_net, load_net, read_checkpoint
+from sztrain.models import describe_net, load_net
 from sztrain.models.state_dicts import load_strictly
 from sztrain.norms import check_budgets
 from sztrain.training import AdversarialTraining, RobustClassifier
@@ -86,7 +86,7 @@ def train(cfg: DictConfig) -> float | None:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     check_wandb(cfg.get("logger"))
     data = build_data(cfg.data)
-    method, run_id = _method(cfg, data)
+    method, run_id, steps_before = _method(cfg, data)
     callbacks = build_callbacks(cfg.callbacks)
     _check_gauge(callbacks.get("gauge"), data)
     _check_monitors(callbacks)
@@ -102,7 +102,6 @@ def train(cfg: DictConfig) -> float | None:
         OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
     last = _last_file(callbacks.get("last"))
     resumable = partial(_resumable, last, _written(last), cfg.ckpt_path)
-    steps_before = 0 if cfg.ckpt_path is None else read_checkpoint(cfg.ckpt_path)["global_step"]
     uses_wandb = any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
     with ended_run(used=uses_wandb), _as_command_line_errors(trainer, resumable):
         trainer.fit(method, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
@@ -112,7 +111,7 @@ def train(cfg: DictConfig) -> float | None:
     return score
 
 
-def _warn_of_no_training(trainer: pl.Trainer, steps_before: object) -> None:
+def _warn_of_no_training(trainer: pl.Trainer, steps_before: int) -> None:
     """Say that there was nothing left to train, or nothing to train at all."""
     if trainer.global_step == steps_before:
         warnings.warn(
@@ -135,8 +134,8 @@ def _best_score(trainer: pl.Trainer, best: Callback | None) -> float | None:
     return score
 
 
-def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, str]:
-    """The method and the id of its W&B run, both checked against the checkpoint if there is one."""
+def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, str, int]:
+    """The method, the id of its W&B run and its steps so far, checked against the checkpoint."""
     # A published net arrives in eval mode, in which Lightning would leave it.
     net = build_net(cfg.model).train()
     if cfg.start_from is not None and cfg.ckpt_path is None:
@@ -162,7 +161,7 @@ def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, s
         with named("method"):
             method.check_budget(data.image_shape)
         check_library(method.attack)
-    return method, run_id
+    return method, run_id, 0 if checkpoint is None else checkpoint["global_step"]
 
 
 def _take_weights(net: nn.Module, name: str, made_by: str) -> None:

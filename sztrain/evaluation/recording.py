@@ -139,10 +139,8 @@ def peak_memory(device: torch.device) -> int:
 
 def _reset_peak(device: torch.device) -> int:
     """Bytes that were needed before and cannot be forgotten: a process keeps its peak."""
-    if device.type == "cpu":
-        return peak_memory(device)
     if device.type != "cuda":
-        return 0
+        return peak_memory(device)
     torch.cuda.reset_peak_memory_stats(device)
     return 0
 
