@@ -1,15 +1,13 @@
 """Tell apart files that are missing, damaged, official, or simply other data in the same layout."""
 
 import hashlib
-import logging
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 
-from sztrain.errors import InputError, UnavailableError
-
-_log = logging.getLogger(__name__)
+from sztrain.errors import InputError, SztrainWarning, UnavailableError
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,9 @@ data.download=true, or data.root (or SZTRAIN_DATA_DIR) to the folder above it
                 f"{path} is damaged: its md5 is {md5}, that of {title} is {official.md5}; "
                 "delete it and set data.download=true"
             )
-        _log.warning("%s is not the file of %s that was published", path, title)
+        warnings.warn(
+            f"{path} is not the file of {title} that was published", SztrainWarning, stacklevel=2
+        )
 
 
 def download_into(root: Path, fetch: Callable[[], object], *, title: str) -> None:

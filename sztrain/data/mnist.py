@@ -1,8 +1,10 @@
 """MNIST in torchvision's layout: ``root/MNIST/raw``."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
+from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
@@ -80,12 +82,8 @@ class MNIST(ImageDataModule):
 
     def _read(self, prefix: str, augment: bool) -> TensorSamples:
         path = self.folder / f"{prefix}-images-idx3-ubyte"
-        try:
-            images = read_image_file(str(path))
-            labels = read_label_file(str(self.folder / f"{prefix}-labels-idx1-ubyte"))
-        # What torchvision's reader raises on a file that is cut short or of another kind.
-        except (AssertionError, IndexError, KeyError, OSError, RuntimeError, ValueError) as error:
-            raise damaged(path, error or "it is cut short or no IDX file of bytes") from error
+        images = _read(path, read_image_file)
+        labels = _read(self.folder / f"{prefix}-labels-idx1-ubyte", read_label_file)
         if images.shape[1:] != (28, 28):
             raise damaged(path, f"its images are of shape {tuple(images.shape[1:])}, not (28, 28)")
         return TensorSamples(
@@ -94,3 +92,11 @@ class MNIST(ImageDataModule):
             scale=255,
             augmentation=CropFlip(padding=2, flip=False) if augment else None,
         )
+
+
+def _read(path: Path, reader: Callable[[str], Tensor]) -> Tensor:
+    try:
+        return reader(str(path))
+    # What torchvision's readers raise on a file that is cut short or of another kind.
+    except (AssertionError, IndexError, KeyError, OSError, RuntimeError, ValueError) as error:
+        raise damaged(path, "it is cut short or no IDX file of bytes") from error
