@@ -1,10 +1,12 @@
 import json
 import math
 import re
+from urllib.parse import urlparse
 
 import pytest
 import sklearn.datasets
 import torch
+import wandb
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -13,6 +15,7 @@ from sztrain.cli.evaluate import evaluate
 from sztrain.cli.messages import one_line
 from sztrain.cli.train import train
 from sztrain.errors import InputError
+from sztrain.evaluation.wandb_account import has_wandb_key
 
 # A run that would start at once if nothing were wrong with it.
 TRAIN = "train trainer=cpu data.limit_train=8 trainer.max_epochs=1"
@@ -409,13 +412,35 @@ def test_wandb_asks_for_a_key_only_where_it_is_online(undisturbed, monkeypatch, 
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     check_wandb(loggers("online"))
     monkeypatch.delenv("WANDB_API_KEY")
-    netrc = tmp_path / "home" / ".netrc"
-    netrc.write_text("machine api.wandb.ai\n  login user\n  password " + "0" * 40 + "\n")
-    netrc.chmod(0o600)
-    check_wandb(loggers("online"))
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    with pytest.raises(ValueError, match="has no key"):
+    for name in (".netrc", "_netrc"):
+        keys = write_key(tmp_path / "home" / name, "api.wandb.ai")
         check_wandb(loggers("online"))
+        monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+        with pytest.raises(ValueError, match="has no key"):
+            check_wandb(loggers("online"))
+        monkeypatch.delenv("WANDB_BASE_URL")
+        keys.unlink()
+
+
+def write_key(path, host):
+    path.write_text(f"machine {host}\n  login user\n  password {'0' * 40}\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_a_key_is_found_for_the_server_that_this_wandb_asks(undisturbed, monkeypatch, tmp_path):
+    """The default has changed with wandb's versions, and a settings file may name another."""
+    wandb.teardown()  # what it has read before, in another test, are other settings
+    write_key(tmp_path / "home" / ".netrc", urlparse(wandb.setup().settings.base_url).hostname)
+    assert has_wandb_key()
+    settings = tmp_path / "home" / ".config" / "wandb" / "settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("[default]\nbase_url = https://wandb.example.org\n")
+    wandb.teardown()
+    assert not has_wandb_key()
+    write_key(tmp_path / "home" / ".netrc", "wandb.example.org")
+    assert has_wandb_key()
+    wandb.teardown()
 
 
 # --- the same, seen from outside ---
