@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 import torch
 from torch import Tensor
@@ -43,8 +44,10 @@ class ImageSpace:
 
     def __post_init__(self) -> None:
         box = tuple(self.box)
-        if len(box) != 2 or not box[0] < box[1]:
-            raise InputError(f"expected `box` to be (low, high) with low < high, got {self.box}")
+        if len(box) != 2 or not -inf < box[0] < box[1] < inf:
+            raise InputError(
+                f"expected `box` to be (low, high), finite and with low < high, got {self.box}"
+            )
         mean, std = _numbers(self.mean, 0.0), _numbers(self.std, 1.0)
         if not (bool(mean.isfinite().all()) and bool(std.isfinite().all() and (std > 0).all())):
             raise InputError(

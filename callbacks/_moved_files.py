@@ -1,13 +1,14 @@
 """Checkpoints of a training that goes on in another folder, or in its own under another name."""
 
 import shutil
+import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
-from sztrain.files import set_aside
+from sztrain.files import set_aside, whole_file
 
 
 def bring_along(path: str | Path, folder: str | Path, step: int | None) -> Path | None:
@@ -23,7 +24,8 @@ def bring_along(path: str | Path, folder: str | Path, step: int | None) -> Path 
         step: of the optimizer, at which the training goes on; ``None``: none does, as in a test.
 
     Returns:
-        Where it is now, under the same name; ``None``: it is in neither place, or of a later step.
+        Where it is now, under the same name; ``None``: it is in neither place, damaged, or of a
+        later step.
 
     Example:
         >>> import tempfile
@@ -39,7 +41,7 @@ def bring_along(path: str | Path, folder: str | Path, step: int | None) -> Path 
     path = Path(path)
     moved = Path(folder) / path.name
     found = path if path.is_file() else moved  # if the folder was renamed, and the file with it
-    if not found.is_file():
+    if not zipfile.is_zipfile(found):  # not there, or cut short
         return None
     if step is not None and _step_of(found) > step:
         _set_aside(moved)
@@ -65,5 +67,5 @@ def _set_aside(path: Path) -> None:
 @rank_zero_only
 def _copy(path: Path, moved: Path) -> None:
     if not (moved.exists() and path.samefile(moved)):
-        moved.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, moved)
+        with whole_file(moved) as draft:  # a half would be taken for a checkpoint later
+            shutil.copyfile(path, draft)

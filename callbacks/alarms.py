@@ -5,7 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from sztrain.callbacks.dashboard_writers import is_a
+from sztrain.callbacks._kinds import is_a
 from sztrain.errors import SztrainWarning
 
 

@@ -57,8 +57,8 @@ class BestCheckpoint(ModelCheckpoint):
         if len(moved) < len(found):
             lost = ", ".join(path for path in found if path not in moved)
             rank_zero_warn(
-                f"{lost} is neither there nor in {self.dirpath}, or is of a later epoch than the "
-                "one from which the training goes on: the next epoch counts as the best",
+                f"{lost} is neither there nor in {self.dirpath}, or damaged, or of a later epoch "
+                "than the one from which the training goes on: the next epoch counts as the best",
                 category=SztrainWarning,
             )
         elif moved:

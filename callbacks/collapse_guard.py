@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
 from sztrain.callbacks._fresh import FreshFigures
+from sztrain.callbacks._kinds import is_a
 from sztrain.callbacks._moved_files import bring_along
 from sztrain.callbacks.alarms import raise_alarm
 from sztrain.callbacks.smoke_test import is_smoke_test
@@ -34,7 +35,7 @@ class CollapseRule:
             accuracy on validation samples, once the training budget has reached that of the latter
             (and only where both count the same unit).
         max_loss: share of the best worst-case robust accuracy so far that may be lost, once that
-            was above ``max_drop``.
+            was above ``max_drop``; from 1 on this sign is never seen.
 
     Raises:
         InputError: a value below 0.
@@ -165,7 +166,7 @@ class CollapseGuard(Callback):
         self.action: Action = action
         self.step_factor = step_factor
         self.max_steps = max_steps
-        self._state = _State()
+        self._state = _State(monitor=monitor)
         self._fresh = FreshFigures()
         self._step: int | None = None  # at which a training goes on
 
@@ -176,7 +177,7 @@ class CollapseGuard(Callback):
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit" and trainer.current_epoch == 0:  # else the same Trainer goes on
-            self._state = _State()
+            self._state = _State(monitor=self.monitor)
             self._fresh = FreshFigures()
 
     @override
@@ -189,6 +190,8 @@ class CollapseGuard(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         known = {field.name for field in fields(_State)}  # older checkpoints have others
         self._state = _State(**{key: state_dict[key] for key in known & set(state_dict)})
+        if self._state.monitor != self.monitor:  # a best of another figure is none of this
+            self._state.best_robust, self._state.monitor = 0.0, self.monitor
         before = self._state.sound
         if before is not None:  # its folder may be that of another run, or have another name now
             folder = None if self.sound is None else self.sound.parent
@@ -285,6 +288,7 @@ class CollapseGuard(Callback):
 class _State:
     best_clean: float = 0.0
     best_robust: float = 0.0
+    monitor: str | None = None  # whose best that is
     sound: str | None = None  # the last sound checkpoint
     num_steps: int | None = None
     alarmed: bool = False
@@ -308,9 +312,7 @@ def _attack(pl_module: pl.LightningModule) -> Any:
 
 def _averages_weights(trainer: pl.Trainer) -> bool:
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # in __init__
-    # By name: it may be of either namespace of Lightning.
-    kinds = {kind.__name__ for callback in callbacks for kind in type(callback).mro()}
-    return "WeightAveraging" in kinds
+    return any(is_a(callback, "WeightAveraging") for callback in callbacks)
 
 
 def _attack_with(pl_module: Any, num_steps: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from sztrain.callbacks._kinds import is_a
 from sztrain.evaluation.figures import (
     adversarial_examples_figure,
     class_l0_figure,
@@ -179,18 +180,6 @@ def writer_for(logger: Any) -> Writer | None:
     """
     made = next((_WRITERS[name] for name in _WRITERS if is_a(logger, name)), None)
     return None if made is None else made(logger)
-
-
-def is_a(logger: Any, name: str) -> bool:
-    """Whether a logger's class, or one that it derives from, has this name.
-
-    By its name, as ``pytorch_lightning`` and ``lightning.pytorch`` each have classes of their own.
-
-    Example:
-        >>> is_a(True, "int")
-        True
-    """
-    return any(base.__name__ == name for base in type(logger).__mro__)
 
 
 def _number(l0: float) -> float | int:

@@ -14,8 +14,8 @@ class EpochLines(Callback):
     """Prints a line at the end of each epoch, unless a progress bar shows the same.
 
     A bar needs a terminal. In the log file of a batch job it leaves nothing until the end, so that
-    hours pass without a word. The figures are those that the bar would show, without what was
-    measured in an earlier epoch.
+    hours pass without a word, and then a line that is broken anywhere: there it is left out. The
+    figures are those that the bar would show, without what was measured in an earlier epoch.
 
     Example:
         >>> trainer = pl.Trainer(callbacks=[EpochLines()], logger=False, accelerator="cpu")
@@ -24,6 +24,11 @@ class EpochLines(Callback):
     def __init__(self) -> None:
         self._start = 0.0
         self._fresh = FreshFigures()
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if trainer.progress_bar_callback is not None and not rich.get_console().is_terminal:
+            trainer.progress_bar_callback.disable()
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -17,6 +17,7 @@ from sztrain.evaluation.gauge_keys import GaugeKeys
 from sztrain.evaluation.gauge_page import GaugePage, Points, thinned
 from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.wandb_media import curve_points
+from sztrain.metrics import measure_key
 
 _POINTS = 128  # of one curve: more are not seen, and checkpoints hold those of all epochs
 # A gauge that calls a smaller share robust misleads nobody, and of fewer samples all may fall by
@@ -27,10 +28,10 @@ _LEAST_SHARE, _LEAST_SAMPLES = 0.1, 10
 class RobustnessDashboard(Callback):
     """Shows each measurement of the gauge in the loggers of the Trainer.
 
-    Needs a :class:`~sztrain.callbacks.SparseRobustness` among the callbacks beside it. Logs
-    ``val/gauge_clean_acc``, the clean accuracy on the gauge's own samples, and shows the robustness
-    curve of each epoch on one chart, the histogram of l0, the median l0 of each class, where images
-    were attacked, and adversarial images; the same under ``test/`` for a verdict. W&B gets all of
+    Needs a :class:`~sztrain.callbacks.SparseRobustness` among the callbacks beside it. Shows the
+    robustness curve of each epoch on one chart, the histogram of l0, the median l0 of each class,
+    where images were attacked, and adversarial images; the same under ``test/`` for a verdict. W&B
+    gets all of
     it, with epochs as the axis and the best value of each figure in the summary; TensorBoard gets
     pictures and histograms, a CSV logger tables beside its ``metrics.csv``, and any other logger
     the figures alone. :mod:`sztrain.dashboards` arranges the panels in W&B. The training goes on
@@ -100,11 +101,11 @@ class RobustnessDashboard(Callback):
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._log(trainer, pl_module, "val")
+        self._prepare(trainer, "val")
 
     @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._log(trainer, pl_module, "test")
+        self._prepare(trainer, "test")
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -129,25 +130,25 @@ class RobustnessDashboard(Callback):
             for stage, curves in state_dict.items()
         }
 
-    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Log with the gauge's own figures, before which W&B has to know about them."""
+    def _prepare(self, trainer: pl.Trainer, stage: str) -> None:
+        """Tell W&B of the gauge's figures before the first of them reach it."""
         gauge, measurement = self._news(trainer, stage)
         if gauge is None or measurement is None:
             return
-        keys = gauge.keys(stage)
         if trainer.is_global_zero and stage not in self._prepared:
             self._prepared.add(stage)
             with isolate_rng():
                 for writer in self._writers:
-                    writer.prepare(keys)
-        pl_module.log(keys.clean_acc, float(measurement.curve[0]), sync_dist=True)
+                    writer.prepare(gauge.keys(stage))
 
     def _show(self, trainer: pl.Trainer, stage: str) -> None:
         gauge, measurement = self._news(trainer, stage)
         if gauge is None or measurement is None:
             return
         self._shown[stage] = measurement
-        keys, curves = gauge.keys(stage), self._curves.setdefault(stage, {})
+        keys = gauge.keys(stage)
+        # A training that goes on may count another unit, which has no place on the same chart.
+        curves = self._curves.setdefault(measure_key(stage, keys.unit), {})
         curves[trainer.current_epoch] = thinned(curve_points(measurement.curve), _POINTS)
         page = GaugePage(
             keys=keys,

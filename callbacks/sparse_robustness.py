@@ -1,7 +1,6 @@
 """Sparse robustness: gauges median l0 beside a training."""
 
 from collections.abc import Iterable, Sequence
-from math import ceil
 from typing import Any
 
 import pytorch_lightning as pl
@@ -52,7 +51,8 @@ class SparseRobustness(Callback):
 
     Logs ``val/median_l0``, the ends of its 95 % confidence interval ``val/median_l0_low`` and
     ``val/median_l0_high`` (exact order statistics) and ``val/num_samples``, on which it rests;
-    ``val/mean_l0`` (over broken samples), ``val/asr_inf``, ``val/attack_seconds`` and, for each
+    ``val/mean_l0`` (over broken samples), ``val/asr_inf``, ``val/attack_seconds``,
+    ``val/gauge_clean_acc`` (clean accuracy on the very samples that are attacked) and, for each
     budget k, ``val/asr@k`` and ``val/robust_acc@k``; an attack that counts pixels appends ``_px``
     to the measure (``val/median_l0_px``). With a ``probe``, a second attack on the same samples,
     ``val/robust_acc_probe@k``, ``val/robust_acc_worst@k``, what is left under both, and
@@ -98,7 +98,8 @@ class SparseRobustness(Callback):
             gauging; ``None``: no limit.
 
     Attributes:
-        measurements: last :class:`~sztrain.evaluation.Measurement` by stage, ``val`` or ``test``.
+        measurements: last :class:`~sztrain.evaluation.measurement.Measurement` by stage, ``val``
+            or ``test``.
 
     Raises:
         InputError: a value out of its range, an attack with a budget; when the Trainer starts, a
@@ -243,7 +244,7 @@ class SparseRobustness(Callback):
         require_forward(pl_module, self.forward)
         if not is_smoke_test(trainer):  # which shortens them
             for name, attack in self._attacks().items():
-                _check_search(name, attack)
+                check_search(attack, name)
         # First, since others put the weights of the training back at the end of the validation.
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # in __init__
         others = [callback for callback in callbacks if callback is not self]
@@ -314,9 +315,14 @@ class SparseRobustness(Callback):
                 check_budgets("budgets", self.budgets, images.shape[1:], attack.unit)
                 check_budgets(f"{name}.budget", [attack.budget], images.shape[1:], attack.unit)
         if stage not in self._stores:
-            share = None if num_samples is None else ceil(num_samples / trainer.world_size)
-            # The first test samples, as published figures take them.
-            self._stores[stage] = SampleStore(share, self.seed if stage == "val" else None)
+            share = None
+            if num_samples is not None:  # Lightning deals samples out in turn
+                rest = num_samples % trainer.world_size
+                share = num_samples // trainer.world_size + (trainer.global_rank < rest)
+            # Another choice in each process, or they would attack runs of neighbours. Of the test
+            # samples the first, as published figures take them.
+            seed = self.seed + trainer.global_rank if stage == "val" else None
+            self._stores[stage] = SampleStore(share, seed)
         self._stores[stage].add(images, labels)
         self._input_dtype = inputs.dtype if inputs.is_floating_point() else images.dtype
 
@@ -345,6 +351,11 @@ class SparseRobustness(Callback):
         smoke_test = is_smoke_test(trainer)
         if smoke_test:
             attack, probe = shortened(attack), None if probe is None else shortened(probe)
+        if stage not in self._stores:
+            raise InputError(
+                f"the {stage} loader of this process gave no samples to attack; give it at least "
+                "one batch, or use fewer processes"
+            )
         store, net, device = self._stores[stage], self._attacked(pl_module), pl_module.device
         tally = Tally(store.inputs.shape[1:], attack.unit, self.budgets, device, self.num_examples)
         both = None if probe is None else ProbeTally(probe, self.budgets, device)
@@ -367,7 +378,8 @@ class SparseRobustness(Callback):
                     both.add(net, attacked.inputs, attacked.labels, attacked.result.l0)
                 if not smoke_test:
                     self._advice.on_attacked(net, attacked)
-                advance(len(attacked.labels), f"median ℓ0 {tally.running_median:g} {attack.unit}")
+                median = f"{tally.running_median:g}".replace("inf", "∞")
+                advance(len(attacked.labels), f"median ℓ0 {median} {attack.unit}")
         self.measurements[stage] = tally.measurement()
         if not smoke_test:
             self._advice.on_measurement(self.measurements[stage])
@@ -415,13 +427,6 @@ def is_repeated(key: str, trainer: pl.Trainer) -> bool:
     return any(gauge.repeats(key, trainer.current_epoch) for gauge in gauges_of(trainer))
 
 
-def _check_search(name: str, attack: Attack) -> None:
-    try:
-        check_search(attack)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
-
-
 def _figures(measurement: Measurement) -> dict[str, float]:
     """What is logged of a measurement."""
     low, high = measurement.median_interval
@@ -431,6 +436,7 @@ def _figures(measurement: Measurement) -> dict[str, float]:
         f"{median}_high": high,
         "num_samples": float(measurement.num_samples),
         "attack_seconds": measurement.attack_seconds,
+        "gauge_clean_acc": float(measurement.curve[0]),
     }
 
 

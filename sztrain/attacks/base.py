@@ -72,8 +72,12 @@ def require_attack(name: str, value: object) -> None:
         )
 
 
-def check_search(attack: Attack) -> None:
+def check_search(attack: Attack, name: str | None = None) -> None:
     """Refuse an attack with too few steps to search for a budget, if it searches for one.
+
+    Args:
+        attack: the attack.
+        name: what its person calls it, for the message; ``None``: there is one only.
 
     Raises:
         InputError: there are too few for all rounds of the search.
@@ -83,8 +87,12 @@ def check_search(attack: Attack) -> None:
         >>> check_search(SigmaZero(num_steps=1))  # needs no search
     """
     check = getattr(attack, "check_search", None)
-    if check is not None:
+    if check is None:
+        return
+    try:
         check()
+    except InputError as error:
+        raise InputError(f"{name}: {error}" if name else str(error)) from None
 
 
 def is_adversarial(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:

@@ -12,14 +12,16 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from toy_training import ScriptedAttack, foreign_module, loader, make_trainer
 
 from sztrain.callbacks import BestCheckpoint, SparseRobustness
+from sztrain.callbacks._moved_files import bring_along
+from sztrain.callbacks.sparse_robustness import is_repeated
 from sztrain.errors import SztrainWarning
 
 
 def run(folder, means, epochs, ckpt_path=None, every_n_epochs=1, **options):
     """Train until `epochs`; the gauge claims one mean l0 after the other."""
     attack = ScriptedAttack(script=tuple((mean,) for mean in means))
-    options = {"filename": "best-{epoch}"} | options
-    best = BestCheckpoint(dirpath=folder, monitor="val/mean_l0", mode="max", **options)
+    options = {"filename": "best-{epoch}", "monitor": "val/mean_l0"} | options
+    best = BestCheckpoint(dirpath=folder, mode="max", **options)
     last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
     gauge = SparseRobustness(attack=attack, budgets=(1,), every_n_epochs=every_n_epochs)
     trainer = make_trainer(
@@ -61,6 +63,45 @@ def test_a_resumed_training_has_no_other_choice(tmp_path):
     best, _, _ = run(tmp_path / "two", [4.0, 5.0], 4, last, every_n_epochs=2)
     assert best.best_model_score == 5
     assert epoch_of(best.best_model_path) == 3  # gauged were epochs 2 and 3
+
+
+def test_clean_accuracy_on_the_gauged_samples_is_one_of_its_figures(tmp_path):
+    best, *_ = run(tmp_path, [3.0, 5.0, 4.0], 6, monitor="val/gauge_clean_acc", every_n_epochs=2)
+    assert epoch_of(best.best_model_path) in (0, 2, 4, 5)
+    for epoch in (1, 3):  # the figure of the epoch before would be that of other weights
+        trainer = SimpleNamespace(callbacks=[], current_epoch=epoch)
+        gauge = SparseRobustness(budgets=(1,))
+        gauge._epochs.record(epoch - 1, {"val/gauge_clean_acc": 0.5})
+        trainer.callbacks.append(gauge)
+        assert is_repeated("val/gauge_clean_acc", trainer)
+
+
+@moved
+@shared
+def test_half_a_checkpoint_is_not_taken_for_one(tmp_path):
+    """As a copy that was killed on its way leaves it."""
+    run(tmp_path / "one", [1.0, 5.0, 2.0], 3)
+    for place in (tmp_path / "one", tmp_path / "two"):
+        place.mkdir(exist_ok=True)
+        whole = (tmp_path / "one" / "best-epoch=1.ckpt").read_bytes()
+        (place / "best-epoch=1.ckpt").write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(SztrainWarning, match=r"best-epoch=1\.ckpt is neither .* or damaged, or"):
+        best, *_ = run(tmp_path / "two", [4.0, 3.0], 5, tmp_path / "one" / "last.ckpt")
+    assert best.best_model_score == 4
+
+
+@moved
+def test_what_is_taken_along_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    run(tmp_path / "one", [1.0, 5.0, 2.0], 3)
+
+    def broken(source, target):
+        target.write_bytes(source.read_bytes()[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sztrain.callbacks._moved_files.shutil.copyfile", broken)
+    with pytest.raises(KeyboardInterrupt):
+        bring_along(tmp_path / "one" / "best-epoch=1.ckpt", tmp_path / "two", step=None)
+    assert list((tmp_path / "two").iterdir()) == []
 
 
 class OneOfTwo:

@@ -18,6 +18,7 @@ from toy_training import (
 
 from sztrain.attacks import SigmaZero, SparseRS
 from sztrain.callbacks import CollapseGuard, CollapseRule, EpochSeed, SparseRobustness
+from sztrain.callbacks.collapse_guard import _State
 from sztrain.data import Digits
 from sztrain.errors import InputError
 from sztrain.models import digits_cnn
@@ -89,6 +90,23 @@ def test_values_out_of_range_are_refused():
             CollapseGuard(**options)
     with pytest.raises(InputError, match="`max_gap` to be at least 0, got -1"):
         CollapseRule(max_gap=-1)
+
+
+def test_the_best_of_another_figure_is_none_of_this():
+    """A training may go on with another probe, whose budget makes all the difference."""
+    written = asdict(_State(best_clean=0.8, best_robust=0.6, monitor=KEY, num_steps=20))
+    for monitor, best in ((KEY, 0.6), ("val/robust_acc_worst@8", 0.0), (None, 0.0)):
+        guard = CollapseGuard(monitor=monitor)
+        guard.load_state_dict(dict(written))
+        found = guard.state_dict()
+        assert (found["best_robust"], found["monitor"]) == (best, monitor)
+        assert (found["best_clean"], found["num_steps"]) == (0.8, 20)
+
+
+def test_a_state_of_another_version_is_read_as_far_as_it_is_known():
+    guard = CollapseGuard(monitor=KEY)
+    guard.load_state_dict({"best_clean": 0.8, "no_longer": 1})
+    assert guard.state_dict()["best_clean"] == 0.8
 
 
 @dataclass(frozen=True, kw_only=True)

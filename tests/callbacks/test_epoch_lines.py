@@ -54,6 +54,7 @@ def test_a_log_file_gets_a_line_an_epoch(lightning, console, bar):
     lines = without_times(console.file.getvalue()).splitlines()
     assert [line for line in lines if re.match(r"Epoch \d/1, ", line)] == expected
     assert "untold" not in console.file.getvalue()
+    assert [line for line in lines if line] == expected  # and no bar, which a file would break
 
 
 @pytest.mark.parametrize("console", [False], indirect=True)

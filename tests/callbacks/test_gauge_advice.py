@@ -253,7 +253,9 @@ def test_a_module_without_forward_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"box": (1, 1)}, r"`box` to be \(low, high\) with low < high, got \(1, 1\)"),
+        ({"box": (1, 1)}, r"`box` to be \(low, high\), finite and with low < high"),
+        ({"box": (0, float("inf"))}, r"`box` to be .* finite .*, got \(0, inf"),
+        ({"box": (-float("inf"), 1)}, r"`box` to be .* finite .*, got \(-inf, 1"),
         ({"box": (0, 1, 2)}, "`box` to be"),
         ({"std": [0.1, 0.0]}, r"`std` positive.* got mean=None and std=\[0.1, 0.0\]"),
         ({"mean": float("nan")}, "`mean` to be finite"),

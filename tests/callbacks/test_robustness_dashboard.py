@@ -22,8 +22,9 @@ from wandb_files import by_digest, charts, load_picture, logged_items, run_recor
 
 from sztrain.attacks import SigmaZero, SparseAutoAttack
 from sztrain.callbacks import RobustnessDashboard, SparseRobustness
+from sztrain.callbacks._kinds import is_a
 from sztrain.callbacks.alarms import raise_alarm, wandb_alert
-from sztrain.callbacks.dashboard_writers import is_a, writer_for
+from sztrain.callbacks.dashboard_writers import writer_for
 from sztrain.dashboards import build_report, build_workspace
 from sztrain.errors import InputError
 from sztrain.evaluation import wandb_gauge
@@ -384,6 +385,21 @@ def test_between_two_measurements_nothing_is_shown(tmp_path):
     trainer.fit(make_module(pl), data, data)
     with (tmp_path / "robustness_curves.csv").open() as file:
         assert {row["epoch"] for row in csv.DictReader(file)} == {"0", "2", "3"}
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")  # another gauge
+def test_a_training_that_goes_on_in_another_unit_begins_another_chart(tmp_path):
+    data = images_of(3)[0]
+    for epochs, path, unit in ((1, None, "features"), (2, tmp_path / "one.ckpt", "pixels")):
+        dashboard = RobustnessDashboard()
+        gauge = SparseRobustness(attack=ScriptedAttack(script=SCRIPTS, unit=unit), budgets=(2,))
+        trainer = make_trainer(pl, callbacks=[gauge, dashboard], max_epochs=epochs)
+        trainer.fit(make_module(pl), data, data, ckpt_path=path, weights_only=True)
+        trainer.save_checkpoint(tmp_path / "one.ckpt")
+    assert {place: list(curves) for place, curves in dashboard._curves.items()} == {
+        "val": [0],
+        "val_px": [1],
+    }
 
 
 def test_a_resumed_training_keeps_the_curves_of_its_first_part(tmp_path):

@@ -195,6 +195,7 @@ def figures(l0, budgets, stage="val", suffix=""):
         f"{stage}/median_l0{suffix}_low": ends[0],
         f"{stage}/median_l0{suffix}_high": ends[1],
         f"{stage}/num_samples": len(l0),
+        f"{stage}/gauge_clean_acc": 1 - share(0),
         f"{stage}/asr_inf": len(finite) / len(l0),
         **{f"{stage}/asr{suffix}@{k}": share(k) for k in budgets},
         **{f"{stage}/robust_acc{suffix}@{k}": 1 - share(k) for k in budgets},
