@@ -19,7 +19,7 @@ from sztrain.data.loading import (
 )
 from sztrain.data.samples import IndexedPart, Part, Samples
 from sztrain.data.splits import first_of_seeded_order, require_fraction, stratified_split
-from sztrain.errors import InputError, require_at_least, require_count, require_in
+from sztrain.errors import InputError, require_count, require_in
 
 _MAX_SEED = 2**63 - 1  # of torch
 
@@ -109,11 +109,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         limit_train: int | None = None,
     ) -> None:
         super().__init__()
-        require_at_least("batch_size", batch_size, 1)
-        require_at_least("eval_batch_size", 1 if eval_batch_size is None else eval_batch_size, 1)
-        require_at_least("num_workers", num_workers, 0)
-        require_at_least("num_classes", 2 if num_classes is None else num_classes, 2)
-        require_at_least("limit_train", 1 if limit_train is None else limit_train, 1)
+        require_count("batch_size", batch_size, 1)
+        require_count("eval_batch_size", 1 if eval_batch_size is None else eval_batch_size, 1)
+        require_count("num_workers", num_workers, 0)
+        require_count("num_classes", 2 if num_classes is None else num_classes, 2)
+        require_count("limit_train", 1 if limit_train is None else limit_train, 1)
         require_fraction("val_fraction", val_fraction)
         for key, value in (("seed", seed), ("split_seed", split_seed)):
             require_count(key, value, 0)

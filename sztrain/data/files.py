@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 
+from filelock import FileLock
+
 from sztrain.errors import InputError, SztrainWarning, UnavailableError
 
 
@@ -69,14 +71,23 @@ data.download=true, or data.root (or SZTRAIN_DATA_DIR) to the folder above it
 def download_into(root: Path, fetch: Callable[[], object], *, title: str) -> None:
     """Run a download and report its failure in one line.
 
+    Args:
+        root: folder of the files.
+        fetch: downloads what is not there yet.
+        title: name of the data set for messages.
+
     Raises:
         UnavailableError: the download failed.
 
     Example:
-        >>> download_into(Path("data"), lambda: None, title="MNIST")
+        >>> import tempfile
+        >>> download_into(Path(tempfile.mkdtemp()), lambda: None, title="MNIST")
     """
     try:
-        fetch()
+        root.mkdir(parents=True, exist_ok=True)
+        # Of several processes the first fetches; the others then find the files.
+        with FileLock(root / ".download.lock"):
+            fetch()
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         reason = shorten(str(error), 200, placeholder=" ...")
         raise UnavailableError(

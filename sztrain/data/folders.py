@@ -10,7 +10,7 @@ from sztrain.data.base import ImageDataModule, Options
 from sztrain.data.image_files import EXTENSIONS, ImageFileSamples, common_size
 from sztrain.data.samples import Part, Samples
 from sztrain.data.splits import require_fraction, stratified_split
-from sztrain.errors import InputError, UnavailableError, require_at_least, require_in
+from sztrain.errors import InputError, UnavailableError, require_count, require_in
 
 FolderAugmentation = Literal["none", "cifar", "imagenet"]
 
@@ -108,7 +108,7 @@ class ImageFolders(ImageDataModule):
         super().__init__(num_classes=num_classes, in_channels=in_channels, **options)
         require_in("in_channels", in_channels, (1, 3))
         require_in("augment", augment, ("none", "cifar", "imagenet"))
-        require_at_least("image_size", 1 if image_size is None else image_size, 1)
+        require_count("image_size", 1 if image_size is None else image_size, 1)
         require_fraction("test_fraction", test_fraction)
         self.image_size = image_size
         self.augment = augment

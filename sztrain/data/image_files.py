@@ -28,7 +28,8 @@ def open_image(path: Path, mode: str) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            if image.mode.startswith("I;16"):
+            # Of a portable grey map of 16 bits Pillow makes values of 32, scaled to 0 ... 65535.
+            if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM"):
                 scaled = np.rint(np.asarray(image) / 257).astype(np.uint8)
                 return Image.fromarray(scaled).convert(mode)
             if image.mode in ("I", "F"):

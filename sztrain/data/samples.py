@@ -61,7 +61,8 @@ class TensorSamples(Samples):
     """Images held in memory.
 
     Args:
-        images: any real dtype, shape ``(N, C, H, W)``, between 0 and ``scale``.
+        images: shape ``(N, C, H, W)``, between 0 and ``scale``; of any real dtype but uint16,
+            uint32 and uint64, with which torch hardly computes.
         labels: int64 ``(N,)``.
         scale: the value that stands for 1.0.
         augmentation: what training does to an image; ``None``: nothing.
@@ -86,6 +87,10 @@ class TensorSamples(Samples):
             raise InputError(
                 f"expected images of shape (N, C, H, W) with labels of shape (N,), got "
                 f"{tuple(self.images.shape)} and {tuple(self.labels.shape)}"
+            )
+        if self.images.dtype in (torch.uint16, torch.uint32, torch.uint64):
+            raise InputError(
+                f"torch hardly computes with {self.images.dtype}: give images as int32 or float32"
             )
         if len(self.images) == 0:
             return

@@ -120,6 +120,16 @@ def test_grey_images_of_16_bits_are_scaled(parts, in_channels):
     assert (images - expected).abs().max() <= 0.5 / 255 + 1e-6
 
 
+def test_portable_grey_maps_of_16_bits_are_scaled(parts):
+    ramp = np.linspace(0, 65535, 63).reshape(7, 9).astype(np.uint16)
+    for path in parts.rglob("*.png"):
+        path.with_suffix(".pgm").write_bytes(b"P5 9 7 65535\n" + ramp.astype(">u2").tobytes())
+        path.unlink()
+    data = ImageFolders(root=str(parts), in_channels=1)
+    images, _ = next(iter(data.test_dataloader()))
+    assert (images - torch.from_numpy(ramp / 65535).float()).abs().max() <= 0.5 / 255 + 1e-6
+
+
 def test_images_of_an_unknown_range_are_refused(parts):
     path = parts / "test" / "bee" / "1.tiff"
     Image.fromarray(np.zeros((7, 9), dtype=np.float32)).save(path)
@@ -163,6 +173,9 @@ def test_imagenet_layout_and_evaluation_crop(tmp_path, place):
         ({"augment": "autoaugment"}, "expected `augment` to be one of none, cifar, imagenet"),
         ({"in_channels": 2}, "expected `in_channels` to be one of 1, 3, got 2"),
         ({"image_size": 0}, "expected `image_size` to be at least 1, got 0"),
+        ({"image_size": 5.5}, "expected `image_size` to be a whole number, got 5.5"),
+        ({"batch_size": 2.5}, "expected `batch_size` to be a whole number, got 2.5"),
+        ({"limit_train": 10.5}, "expected `limit_train` to be a whole number, got 10.5"),
         ({"test_fraction": 0.0}, "expected `test_fraction` to be above 0"),
     ],
 )
@@ -173,7 +186,7 @@ def test_options_that_do_not_fit_are_refused(parts, options, message):
 
 def test_images_of_several_sizes_need_image_size(parts):
     Image.new("RGB", (8, 8)).save(parts / "test" / "bee" / "1.png")
-    with pytest.raises(InputError, match=r"1\.png has 8x8 pixels, *|differ in size") as caught:
+    with pytest.raises(InputError, match=r"images differ in size: .*1\.png has 8x8") as caught:
         ImageFolders(root=str(parts)).setup()
     assert "9x7" in str(caught.value)
     assert "set data.image_size" in str(caught.value)
