@@ -89,7 +89,9 @@ def _refusals(place: str) -> Iterator[None]:
         raise
     except (wandb.errors.Error, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"W&B refuses {place}: {reason}") from error
+        raise InputError(
+            f"W&B did not take {place}: {reason}; check the name, the key and the network"
+        ) from error
 
 
 def _given_keys(options: argparse.Namespace) -> tuple[GaugeKeys, GaugeKeys | None] | None:

@@ -8,7 +8,7 @@ from sztrain.errors import UnavailableError
 
 _MISSING = (
     "dashboards need wandb-workspaces, which cannot be imported; "
-    "install it with: pip install -e '.[dashboards]'"
+    "install it with: pip install -c constraints.txt -e '.[dashboards]'"
 )
 
 

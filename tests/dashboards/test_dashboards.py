@@ -111,7 +111,8 @@ def test_what_wandb_refuses_is_one_line(error, reason, project, monkeypatch, cap
 
     monkeypatch.setattr(workspaces().Workspace, "save", refuse)
     assert main(["me/nets", "--budgets", "2"]) == 2
-    assert said(capsys) == f"sztrain: error: W&B refuses me/nets: {reason}\n"
+    advice = "check the name, the key and the network"
+    assert said(capsys) == f"sztrain: error: W&B did not take me/nets: {reason}; {advice}\n"
 
 
 @pytest.mark.parametrize("alone", [["--unit", "pixels"], ["--probe-budgets", "4"]])
@@ -137,7 +138,7 @@ def test_without_the_package_it_is_one_line(nowhere, monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     assert main(["me/nets"]) == 2
-    assert "pip install -e '.[dashboards]'" in said(capsys)
+    assert "pip install -c constraints.txt -e '.[dashboards]'" in said(capsys)
 
 
 def test_the_package_is_a_command(monkeypatch, capsys):

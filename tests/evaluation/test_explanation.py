@@ -179,8 +179,7 @@ def test_kinds_partition_the_support_and_neutral_ones_change_no_verdict():
 
 
 def scaled(maps):
-    low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
-    return (maps - low) / (high - low)
+    return torch.stack([one / one.max() for one in maps])
 
 
 def test_of_a_pooled_net_they_are_cam(net):
@@ -225,9 +224,20 @@ def test_nothing_that_speaks_for_a_class_is_an_empty_map(net):
     assert not class_activation_maps(net, images(), torch.full((5,), 2)).any()
 
 
+def test_where_all_of_an_image_speaks_for_a_class_all_of_it_shows():
+    """A last convolution of one place: its map says the same everywhere, and not nothing."""
+    pytest.importorskip("captum")
+    net = nn.Sequential(nn.Conv2d(3, 2, 8), nn.ReLU(), nn.Flatten(), nn.Linear(2, 2))
+    net.to(images().dtype)
+    nn.init.constant_(net[0].weight, 0.1)
+    nn.init.constant_(net[3].weight, 1.0)
+    found = class_activation_maps(net, images()[:2], torch.tensor([0, 1]))
+    torch.testing.assert_close(found, torch.ones_like(found))
+
+
 def test_without_captum_the_message_says_how_to_get_it(net, monkeypatch):
     monkeypatch.setitem(sys.modules, "captum.attr", None)
-    message = "^class activation maps need the package captum: pip install captum$"
+    message = r"^class activation maps need captum, .*: pip install -c constraints\.txt -e "
     with pytest.raises(UnavailableError, match=message):
         class_activation_maps(net, images(), CLASSES)
 

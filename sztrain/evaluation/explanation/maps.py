@@ -72,7 +72,8 @@ def class_activation_maps(
         from captum.attr import LayerGradCam
     except ImportError as error:
         raise UnavailableError(
-            "class activation maps need the package captum: pip install captum"
+            "class activation maps need captum, which is not installed: "
+            "pip install -c constraints.txt -e '.[explain]' brings it"
         ) from error
     require_images(inputs)
     module = _layer(net, layer)
@@ -91,8 +92,9 @@ def class_activation_maps(
         maps = F.interpolate(
             maps.detach(), size=inputs.shape[2:], mode="bilinear", align_corners=False
         )
-    low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
-    return torch.where(high > low, (maps - low) / (high - low), 0)
+    # The floor is 0 already: where all of an image speaks for the class, all of it shows.
+    high = maps.amax(dim=(2, 3), keepdim=True)
+    return torch.where(high > 0, maps / high, 0)
 
 
 def _layer(net: nn.Module, name: str | None) -> nn.Module:
