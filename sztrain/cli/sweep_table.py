@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -18,13 +19,13 @@ _JUDGE = ("attacks", "num_steps", "num_queries", "num_samples", "unit")
 class SweepTable(Callback):
     """Hydra's callback that keeps a row of each training of a sweep, and prints all at its end.
 
-    The row goes into ``sweep.csv`` when its training is done, so that a sweep that breaks off has
-    the rows until then.
+    The row goes into ``sweep.csv`` when its training is done, or has failed, so that a sweep that
+    breaks off has the rows until then.
     """
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Keep what a job of a sweep has reached."""
-        if config.hydra.mode != RunMode.MULTIRUN or job_return.status != JobStatus.COMPLETED:
+        if config.hydra.mode != RunMode.MULTIRUN or job_return.status == JobStatus.UNKNOWN:
             return
         from sztrain.evaluation.tables import write_csv  # imports torch, as the job has done
 
@@ -36,11 +37,14 @@ class SweepTable(Callback):
             "overrides": " ".join(config.hydra.overrides.task),
             "monitor": best.get("monitor", config.monitor),
             "mode": best.get("mode", "max"),
-            "score": job_return.return_value,
+            **_outcome(job_return),
             **verdict_cells(output_dir / "summary.json"),
         }
         path = folder / FILE
-        write_csv([*(known for known in _read(path) if known["run"] != row["run"]), row], path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{FILE}.lock"):  # some launchers run several at once
+            known = [one for one in _read(path) if one["run"] != row["run"]]
+            write_csv([*known, row], path)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Print what is known of the trainings, the best first."""
@@ -54,6 +58,14 @@ def print_kept(folder: Path) -> None:
         print_sweep(rows, folder / FILE)
 
 
+def _outcome(job_return: JobReturn) -> dict[str, Any]:
+    """The score of a training, or why there is none."""
+    if job_return.status == JobStatus.COMPLETED:
+        return {"score": job_return.return_value, "failed": None}
+    error = job_return._return_value  # which the property raises, with a line more on the screen
+    return {"score": None, "failed": str(error.args[0] if error.args else error) or repr(error)}
+
+
 def verdict_cells(path: Path) -> dict[str, Any]:
     """What a ``summary.json`` says, in one row; nothing where there is none.
 
@@ -63,7 +75,7 @@ def verdict_cells(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    summary = json.loads(path.read_text())
+    summary = json.loads(path.read_text(encoding="utf-8"))
     median = summary["median_l0"]
     return {
         "clean_accuracy": summary["clean_accuracy"],
@@ -87,10 +99,11 @@ def print_sweep(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     from sztrain.cli.report import whole_tables
     from sztrain.evaluation.tables import Cell
 
+    failed = {row["run"]: row["failed"] for row in rows if row.get("failed")}
     chosen_by = {(row["monitor"], row["mode"]) for row in rows}
     is_ranked = len(chosen_by) == 1
     if is_ranked:
-        rows = sorted(rows, key=_rank)
+        rows = sorted(rows, key=_rank)  # those that failed last
     shared = set.intersection(*(set(row["overrides"].split()) for row in rows))
     budgets = [key for key in rows[0] if key.startswith("robust_acc@")]
     is_judged = any(row.get("clean_accuracy") for row in rows)
@@ -102,7 +115,7 @@ def print_sweep(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     cells = []
     for row in rows:
         differs = " ".join(word for word in row["overrides"].split() if word not in shared)
-        texts = [row["run"], differs, _figure(row["score"])]
+        texts = [row["run"], differs, "failed" if row["run"] in failed else _figure(row["score"])]
         if not is_ranked:
             texts.append(row["monitor"])
         if is_judged:
@@ -111,10 +124,11 @@ def print_sweep(rows: Sequence[Mapping[str, str]], path: Path) -> None:
         cells.append([Cell(text) for text in texts])
     monitors = ", ".join(sorted({row["monitor"] or "nothing" for row in rows}))
     console = Console()
-    title = f"{len(rows)} trainings, chosen by {monitors}"
+    title = f"{len(rows)} training{'' if len(rows) == 1 else 's'}, chosen by {monitors}"
     for table in whole_tables(title, (headings, cells), console.width):
         console.print(table)
-    notes = ["score: the best value of that figure, on validation samples"]
+    notes = [f"{run} failed: {reason}" for run, reason in failed.items()]
+    notes.append("score: the best value of that figure, on validation samples")
     if not is_ranked:
         notes.append("scores of different figures cannot be ranked: in the order of the sweep")
     if is_judged:
@@ -152,7 +166,7 @@ def _name(output_dir: Path, folder: Path) -> str:
 def _read(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

@@ -1,6 +1,8 @@
 """The table of a sweep: a row for every training that is done, the best first."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from sztrain.cli.sweep_table import SweepTable, print_sweep
+from sztrain.errors import InputError
 
 SUMMARY = {
     "clean_accuracy": 0.9875,
@@ -84,10 +87,48 @@ def test_every_job_adds_its_row_at_once(end_job, table, tmp_path):
     assert (second["run"], second["score"], second["median_l0"]) == ("1", "", "")
 
 
-@pytest.mark.parametrize("options", [{"mode": RunMode.RUN}, {"done": False}])
-def test_single_and_failed_jobs_are_no_part_of_it(end_job, tmp_path, options):
-    end_job("0", 0.5, "seed=0", **options)
+def test_single_jobs_are_no_part_of_it(end_job, tmp_path):
+    end_job("0", 0.5, "seed=0", mode=RunMode.RUN)
     assert not (tmp_path / "sweep.csv").exists()
+
+
+def test_jobs_that_failed_stand_last_with_the_reason(end_job, table, printed, tmp_path):
+    reason = InputError("method: expected `clean_share` to be in [0, 1], got 7")
+    end_job("0", reason, "seed=0", "method.clean_share=7", summary=None, done=False)
+    out, lines = printed(end_job("1", 0.5, "seed=0", "method.clean_share=0.5"))
+    first, second = table(tmp_path / "sweep.csv")
+    assert (first["score"], first["failed"]) == ("", str(reason))
+    assert (second["score"], second["failed"]) == ("0.5", "")
+    rows = [words for words in lines if "clean_share=" in " ".join(words[:2])]
+    assert [row[:3] for row in rows] == [
+        ["1", "method.clean_share=0.5", "0.5"],
+        ["0", "method.clean_share=7", "failed"],
+    ]
+    assert f"0 failed: {reason}" in out
+    assert "2 trainings, chosen by" in out
+
+
+def _end_many(number, folder):
+    config = OmegaConf.create(
+        {
+            "monitor": "val/loss",
+            "output_dir": str(folder / str(number)),
+            "hydra": {
+                "mode": RunMode.MULTIRUN,
+                "sweep": {"dir": str(folder)},
+                "overrides": {"task": []},
+            },
+        }
+    )
+    job_return = JobReturn(status=JobStatus.COMPLETED, _return_value=float(number))
+    SweepTable().on_job_end(config, job_return)
+
+
+def test_jobs_that_end_at_once_all_have_their_row(table, tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(partial(_end_many, folder=tmp_path), range(24)))
+    rows = table(tmp_path / "sweep.csv")
+    assert sorted(int(row["run"]) for row in rows) == list(range(24))
 
 
 def test_a_job_that_runs_again_replaces_its_row(end_job, table, tmp_path):
@@ -166,8 +207,8 @@ def test_names_with_brackets_stand_as_they_are(end_job, printed):
     assert "data.root=[/data/a] attacks=[sigma_zero,red]" in out
 
 
-def test_a_sweep_without_a_job_that_is_done_prints_nothing(printed, end_job):
-    out, _ = printed(end_job("0", None, done=False))
+def test_a_sweep_without_a_job_prints_nothing(printed, end_job):
+    out, _ = printed(end_job("0", None, mode=RunMode.RUN))
     assert out == ""
 
 

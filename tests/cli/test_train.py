@@ -350,8 +350,11 @@ def test_a_run_of_a_sweep_that_cannot_be_does_not_end_the_others(call, tiny, tab
     command = f"train -m method.budget=900,3,901 {tiny} hydra.sweep.dir=sweep"
     outcome = call(command)
     assert outcome.status == 2
-    (row,) = table("sweep/sweep.csv")
-    assert row["run"] == "1"
+    rows = table("sweep/sweep.csv")
+    assert [row["run"] for row in rows] == ["0", "1", "2"]
+    assert [bool(row["failed"]) for row in rows] == [True, False, True]
+    assert [bool(row["score"]) for row in rows] == [False, True, False]
+    assert "3 trainings, chosen by" in outcome.out
     errors = [line for line in outcome.err.splitlines() if line.startswith("sztrain: error: ")]
     assert [("method: expected `budget` to be at most 64" in line) for line in errors] == 3 * [True]
     assert ["got 900" in line for line in errors] == [True, False, True]
