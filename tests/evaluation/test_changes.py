@@ -2,26 +2,13 @@
 
 import pytest
 import torch
+from clusters import clusters_by_walking
 from toy_training import toy_data, toy_net
 
 from sztrain.attacks import SigmaZero
 from sztrain.evaluation.changes import MEASURES, count_changes, mean_changes
 from sztrain.evaluation.recording import record_attack
 from sztrain.evaluation.records import Record, Records, common_cells
-
-
-def clusters_by_walking(changed):
-    """Clusters of one image, found by walking from pixel to pixel."""
-    left = {tuple(place) for place in changed.nonzero().tolist()}
-    count = 0
-    while left:
-        waiting, count = [left.pop()], count + 1
-        while waiting:
-            i, j = waiting.pop()
-            beside = {(i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)} & left
-            left -= beside
-            waiting += beside
-    return count
 
 
 def record(index, **changes):

@@ -244,6 +244,11 @@ def test_digests_tell_nets_and_data_apart():
     assert net_digest(net) == before
     net[1].running_mean[0] += 1e-6
     assert net_digest(net) != before
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    one, other = ({"a": pair[0], "b": pair[1]} for pair in ((first, second), (second, first)))
+    assert net_digest(nn.ModuleDict(one)) != net_digest(nn.ModuleDict(other))
+    renamed = {"a": first, "c": second}  # the same tensors in the same order
+    assert net_digest(nn.ModuleDict(one)) != net_digest(nn.ModuleDict(renamed))
     inputs, labels = torch.rand(4, 3), torch.arange(4)
     whole = data_digest([(inputs, labels)])
     assert data_digest([(inputs[:3], labels[:3]), (inputs[3:], labels[3:])]) == whole

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from clusters import clusters_by_walking
 
 from sztrain.errors import InputError
 from sztrain.metrics.structure import (
@@ -20,27 +21,10 @@ def sparse(density, shape=(6, 3, 9, 11), seed=0):
     return delta * (torch.rand(shape, generator=generator) < density)
 
 
-def clusters_by_flooding(delta):
-    """One image: take a changed pixel, wipe out whatever can be reached from it, count."""
-    changed = {tuple(p) for p in (delta != 0).any(dim=0).nonzero().tolist()}
-    count = 0
-    while changed:
-        count += 1
-        edge = [changed.pop()]
-        while edge:
-            row, column = edge.pop()
-            for step in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-                neighbour = (row + step[0], column + step[1])
-                if neighbour in changed:
-                    changed.remove(neighbour)
-                    edge.append(neighbour)
-    return count
-
-
 @pytest.mark.parametrize("density", [0.0, 0.02, 0.1, 0.25, 1.0])
-def test_clusters_are_those_that_flooding_finds(density):
+def test_clusters_are_those_that_walking_finds(density):
     delta = sparse(density)
-    assert num_clusters(delta).tolist() == [clusters_by_flooding(one) for one in delta]
+    assert num_clusters(delta).tolist() == [clusters_by_walking(one.any(dim=0)) for one in delta]
 
 
 def test_clusters_of_figures_that_can_be_counted_by_hand():
@@ -57,7 +41,7 @@ def test_averages_go_over_the_broken_samples_alone():
     delta = sparse(0.1)
     broken = torch.tensor([True, False, True, True, False, False])
     pixels = [(one != 0).any(dim=0).sum().item() for one in delta]
-    clusters = [clusters_by_flooding(one) for one in delta]
+    clusters = [clusters_by_walking(one.any(dim=0)) for one in delta]
     windows = [
         sum((one[:, i : i + 3, j : j + 3] != 0).any().item() for i in range(7) for j in range(9))
         for one in delta
