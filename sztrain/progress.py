@@ -46,8 +46,9 @@ def attack_progress(
     """
     console = rich.get_console()
     progress = Progress(
+        # On a narrow screen over two lines: its end tells one attack from the next.
         TextColumn(
-            "{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            "{task.description}", table_column=Column(overflow="fold", ratio=1), markup=False
         ),
         BarColumn(bar_width=10, table_column=Column(min_width=10)),
         MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=9)),
@@ -56,7 +57,7 @@ def attack_progress(
         TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
         TextColumn("left", table_column=Column(no_wrap=True, min_width=4)),
         console=console,
-        expand=True,  # to the width of the screen, where the description gives way first
+        expand=True,  # to the width of the screen
         transient=not kept,
         disable=not shown or not (kept or console.is_terminal),
         speed_estimate_period=3600,  # seconds; a batch may take minutes

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from sztrain.attacks import AttackMix
 from sztrain.attacks.base import check_search, eval_mode, validate_batch, validate_logits
 from sztrain.attacks.peers import PeerAttack
-from sztrain.cli.build import named, plain
+from sztrain.cli.build import plain
 from sztrain.cli.net_data import CUT, data_of_net
 from sztrain.data import ImageDataModule, Part, Split
 from sztrain.errors import InputError, SztrainWarning, require_count, require_in
@@ -127,18 +127,8 @@ def check_attack(name: str, attack: Attack, shape: tuple[int, ...]) -> None:
         UnavailableError: it is another library's, which is not installed.
     """
     check_budgets(f"{name}.budget", [attack.budget], shape, attack.unit)
-    check_steps(name, attack)
+    check_search(attack, name)
     check_library(attack)
-
-
-def check_steps(name: str, attack: Attack) -> None:
-    """Refuse an attack with too few steps to search for a budget.
-
-    Raises:
-        InputError: it searches for one, in more rounds than it has steps for.
-    """
-    with named(name):
-        check_search(attack)
 
 
 def check_library(attack: Attack) -> None:

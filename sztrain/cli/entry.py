@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,9 +32,18 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 # What a person mends outside of the program: a full disk, a folder that is a file or not theirs.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _WRITING_FAILED = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
-    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+    *_FULL,
+    *(
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+    ),
 )
 
 # Some of Hydra's and OmegaConf's are ValueErrors, too.
@@ -164,11 +174,16 @@ def _one_line_errors(config_name: str, in_full: bool, *, in_sweep: bool = False)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
         sys.exit(BROKEN_PIPE)
     except OSError as error:  # Hydra's own files, and what other libraries write
-        if in_full or error.errno not in _WRITING_FAILED:
+        if in_full or not (error.errno in _WRITING_FAILED or _is_of_folder(error)):
             raise
         where = f"{error.filename}: " if error.filename else ""
-        advice = "make room or choose another folder"
-        _leave(f"error: {where}{error.strerror}; {advice}", USAGE_ERROR)
+        make_room = "make room or " if error.errno in _FULL else ""
+        _leave(f"error: {where}{error.strerror}; {make_room}choose another folder", USAGE_ERROR)
+
+
+def _is_of_folder(error: OSError) -> bool:
+    """Whether a folder could not be made; any other file that is missing is a bug."""
+    return traceback.extract_tb(error.__traceback__)[-1].name in ("mkdir", "makedirs")
 
 
 def _tell(message: str) -> None:

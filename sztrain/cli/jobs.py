@@ -187,9 +187,10 @@ def attack_share(job: Job, team: Fabric, position: str) -> None:
 
         def count(span: range, num_new: int) -> None:
             tally.count(torch.tensor([row.l0 for row in job.records.read(span)]), 0.0)
-            advance(num_new, f"median ℓ0 {tally.running_median:g}")
+            advance(num_new, f"median ℓ0 {tally.running_median:g}".replace("inf", "∞"))
 
         for span in done:
+            job.records.check(span)
             count(span, 0)
         recorded = record_attack(
             net,

@@ -14,6 +14,14 @@ from sztrain.errors import InputError
 
 CONFIG_MODULE = "sztrain.configs"
 
+# Options that hold keys of a person's own.
+_OPEN = (
+    "suite.grid.",
+    "suite.steps_per_n.",
+    "suite.fixed_budget_steps_per_n.",
+    "suite.variants.",
+)
+
 
 def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = ()) -> str:
     r"""What a person has to know of an error, in one line.
@@ -54,7 +62,8 @@ def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = 
         if within is not None:
             known = _meant_key(within, config_name, args)
             return f"there is no option {within}{known}; +{within}=... adds one"
-        return f"there is no option {key}{_meant_key(key, config_name, args)}"
+        adds = f"; +{key}=... adds one" if key.startswith(_OPEN) else ""
+        return f"there is no option {key}{_meant_key(key, config_name, args)}{adds}"
     if type(error) is ValueError:
         return "a group cannot be null; take it out with ~group, such as ~scheduler"
     # Hydra says what could not be done, OmegaConf below it why.

@@ -34,6 +34,7 @@ from sztrain.types import Ensemble
 
 _RUNS = "Runs step by step"
 _EXPLAINED = "What the changes do"
+_SIDE_BY_SIDE = "Examples side by side"
 _SEARCHED = "searching for the fewest changes; at a given budget an attack may find more"
 
 
@@ -170,7 +171,7 @@ def _attack_grids(findings: Iterable[Finding], output_dir: Path) -> Iterator[Pic
         title = f"{net} on {group[0].dataset}, N={group[0].steps}"
         figure = attack_grid_figure(examples, attack.unit, title=title)
         name = f"{net}-N={group[0].steps}-{attack.unit}"
-        yield _saved(figure, output_dir / "examples", name, "Attacks compared", title)
+        yield _saved(figure, output_dir / "examples", name, _SIDE_BY_SIDE, title)
 
 
 def _ablations(findings: Iterable[Finding], suite: Suite, output_dir: Path) -> Iterator[Picture]:

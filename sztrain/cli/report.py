@@ -26,7 +26,7 @@ def print_verdict(summary: dict[str, Any], output_dir: Path) -> None:
     """Print the verdict of a training run as a small table.
 
     Args:
-        summary: as :func:`sztrain.evaluation.training_summary` made it.
+        summary: as :func:`sztrain.evaluation.summary.training_summary` made it.
         output_dir: where the run left its files.
     """
     unit = summary["unit"]
@@ -61,7 +61,7 @@ def print_verdict(summary: dict[str, Any], output_dir: Path) -> None:
                 "longer, or choose by another figure (monitor=val/clean_acc)",
                 soft_wrap=True,
             )
-    console.print(f"Figures, pictures and checkpoints: {output_dir}", soft_wrap=True)
+    console.print(f"Figures, pictures and checkpoints: {output_dir}", soft_wrap=True, markup=False)
 
 
 def print_without_verdict(clean_accuracy: float | None, output_dir: Path) -> None:
@@ -91,7 +91,7 @@ def _last_epoch(last: Mapping[str, Any], unit: str) -> str:
 
 
 _FIGURE = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|[-+]?∞")
-_NARROWEST = 4  # letters of a word on a line
+_WIDEST = 0.2  # share of the screen that a word may take, such as a path, before it is broken
 
 
 def whole_tables(title: str, printed: Printed, width: int) -> list[Table]:
@@ -109,7 +109,7 @@ def whole_tables(title: str, printed: Printed, width: int) -> list[Table]:
         [heading, *(row[place].ours for row in body)] for place, heading in enumerate(headings)
     ]
     words = [place for place, column in enumerate(columns) if not _in_figures(column)]
-    room = left = width - (_NARROWEST + 1) * len(words) - 1
+    room = left = width - sum(_needed(columns[place], width) + 1 for place in words) - 1
     parts: list[set[int]] = [set(words)]
     for place in (place for place in range(len(columns)) if place not in words):
         needed = max(map(len, columns[place])) + 1
@@ -129,13 +129,26 @@ def _in_figures(column: Sequence[str]) -> bool:
     return all(not cell or _FIGURE.fullmatch(cell) for cell in column[1:])
 
 
+def _needed(column: Sequence[str], width: int) -> int:
+    """Letters that a column takes at least: its figures, or its longest word."""
+    if _in_figures(column):
+        return max(map(len, column))
+    words = [word for text in column for word in text.split()]
+    return min(max(map(len, words), default=0), max(4, int(_WIDEST * width)))
+
+
 def _table(title: str | None, columns: Sequence[Sequence[str]], width: int) -> Table:
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    needed = [max(map(len, column)) if _in_figures(column) else _NARROWEST for column in columns]
+    needed = [_needed(column, width) for column in columns]
     roomy = sum(needed) + len(needed) < width
-    for column in columns:
-        whole = _in_figures(column) and roomy
-        table.add_column(column[0], justify="right", overflow="fold", no_wrap=whole)
+    for column, least in zip(columns, needed, strict=True):
+        table.add_column(
+            column[0],
+            justify="right",
+            overflow="fold",
+            no_wrap=roomy and _in_figures(column),
+            min_width=least if roomy else None,
+        )
     for row in zip(*(column[1:] for column in columns), strict=True):
         table.add_row(*map(Text, row))  # as it is: [x] in a path is no markup
     return table

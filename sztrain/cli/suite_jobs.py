@@ -11,18 +11,27 @@ import torch
 from omegaconf import OmegaConf
 from torch.utils.data import Subset
 
+from sztrain.attacks.base import check_search
 from sztrain.cli.build import build_data
-from sztrain.cli.checks import check_attack, check_known_net, check_steps
+from sztrain.cli.checks import check_attack, check_known_net, check_library
 from sztrain.cli.groups import config_option, require_options
 from sztrain.cli.jobs import Job, Selection, file_labels
 from sztrain.cli.net_data import data_of_net
 from sztrain.cli.suites import Run, Suite
 from sztrain.cli.team import automatic_batch_size
+from sztrain.data import ImageDataModule
 from sztrain.errors import InputError, UnavailableError
 from sztrain.evaluation.rows import missing_row
 from sztrain.evaluation.setting import Setting
 from sztrain.models import describe_net, load_net
 from sztrain.models.layout import to_channels_last
+from sztrain.norms import check_budgets
+
+# What helps where data is missing, and what it is called in a suite.
+_IN_SUITE = {
+    "data.root (or SZTRAIN_DATA_DIR)": "SZTRAIN_DATA_DIR",
+    "data.download=": "suite.download=",
+}
 
 
 def suite_jobs(
@@ -47,14 +56,22 @@ def suite_jobs(
     _check_suite(suite)
 
     @cache
-    def selection_of(dataset: str, options: str) -> Selection:
+    def selection_of(model: str) -> Selection:
+        dataset, options = data_of_net(model)
+        return selection_on(dataset, json.dumps(options))
+
+    @cache
+    def selection_on(dataset: str, options: str) -> Selection:
         return _selection(dataset, json.loads(options), suite, seed)
 
     for model in suite.models:
-        dataset, options = data_of_net(model)
+        with suppress(UnavailableError):
+            _check_runs(suite, selection_of(model).data)
+    for model in suite.models:
+        dataset, _ = data_of_net(model)
         runs = suite.runs_on(dataset)
         try:
-            selection = selection_of(dataset, json.dumps(options))
+            selection = selection_of(model)
             net = load_net(model)
             if channels_last:
                 to_channels_last(net)
@@ -66,7 +83,7 @@ def suite_jobs(
         shape = selection.data.image_shape
         for run in runs:
             try:
-                check_attack(f"suite: {run.label}", run.attack, shape)
+                check_library(run.attack)
             except UnavailableError as error:
                 yield _missing_row(model, dataset, run, error)
                 continue
@@ -95,16 +112,36 @@ def _check_suite(suite: Suite) -> None:
         require_options(f"suite.{key}", "attack", names)
     for dataset in ("", *suite.variants):
         for run in suite.runs_on(dataset):
-            check_steps(f"suite: {run.label}", run.attack)
+            check_search(run.attack, f"suite: {run.label}")
+    wrong = []
     for model in suite.models:
-        with suppress(UnavailableError):
+        try:
             describe_net(model)
+        except UnavailableError:
+            continue
+        except InputError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise InputError("; ".join(wrong))
+
+
+def _check_runs(suite: Suite, data: ImageDataModule) -> None:
+    """Refuse budgets that are larger than the images of a data set."""
+    runs = suite.runs_on(data.name)
+    for unit in sorted({run.attack.unit for run in runs}):
+        check_budgets("suite.fixed_budgets", suite.fixed_budgets, data.image_shape, unit)
+    for run in runs:
+        with suppress(UnavailableError):
+            check_attack(f"suite: {run.label}", run.attack, data.image_shape)
 
 
 def _missing_row(model: str, dataset: str, run: Run, error: UnavailableError) -> dict[str, Any]:
     """The row of a run that cannot be had."""
     setting = Setting(model=model, dataset=dataset, attack=run.attack, steps=run.steps)
-    return missing_row(setting, str(error))
+    reason = str(error)
+    for option, of_suite in _IN_SUITE.items():
+        reason = reason.replace(option, of_suite)
+    return missing_row(setting, reason)
 
 
 def _selection(name: str, options: Mapping[str, Any], suite: Suite, seed: int) -> Selection:

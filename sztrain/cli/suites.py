@@ -24,6 +24,18 @@ _WITHOUT_SUITE = (
     "budgets",
 )
 
+# By which other means a suite is told the same.
+_INSTEAD = {
+    "attack": "suite.attacks",
+    "net": "suite.models",
+    "data.download": "suite.download",
+    "data.root": "the environment variable SZTRAIN_DATA_DIR",
+    "first_sample": "suite.first_sample",
+    "num_samples": "suite.num_samples",
+    "batch_size": "suite.batch_size",
+    "budgets": "suite.fixed_budgets",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -238,6 +250,8 @@ def read_suite(cfg: DictConfig, overrides: list[str]) -> Suite:
     """
     for override in overrides:
         key = override.lstrip("+~").split("=")[0]
+        if key in _INSTEAD:
+            raise InputError(f"{key} has no meaning beside a suite: set {_INSTEAD[key]} instead")
         if key.split(".")[0] in _WITHOUT_SUITE:
             raise InputError(
                 f"{key} has no meaning beside a suite, which says for itself what runs: "

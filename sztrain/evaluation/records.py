@@ -135,6 +135,19 @@ and 100 here; choose another folder or remove that one
             paths.append(self._adv_inputs_path(span))
         return all(path.is_file() for path in paths)
 
+    def check(self, span: range) -> None:
+        """Read all that was kept of a batch, before hours are spent on the others.
+
+        Raises:
+            InputError: a file is damaged.
+        """
+        self.read(span)
+        self.cost(span)
+        if span.start == 0:
+            self.read_examples()
+        if self.keeps_adv_inputs:
+            self.read_adv_inputs(span)
+
     def write(self, span: range, rows: Sequence[Record], cost: Cost) -> None:
         """Keep a batch.
 

@@ -6,6 +6,7 @@ import random
 import socket
 import time
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -326,9 +327,12 @@ def test_what_is_damaged_can_be_removed_and_is_made_again(call, trained, tmp_pat
     kept = (tmp_path / "out" / "records" / "best.csv").read_bytes()
     path = tmp_path / "out" / "batches" / "best" / name
     path.write_bytes(path.read_bytes()[:-9])
+    last = path.with_name("000020.csv")
+    last.unlink()
     outcome = call(command)
     assert outcome.status == 2
     assert f"{name} is damaged" in outcome.err
+    assert not last.is_file()  # noticed before the rest is attacked
     assert "remove it, and the same command makes it again" in outcome.err
     path.unlink()
     assert call(command).status == 0
@@ -340,13 +344,20 @@ def test_an_output_folder_that_cannot_be_made_is_refused(call, tmp_path):
     (tmp_path / "file").write_text("kept")
     outcome = call("evaluate num_samples=2 attack.num_steps=1 hydra.run.dir=file/out")
     assert outcome.status == 2
-    assert "Not a directory; make room or choose another folder" in outcome.err
+    assert "Not a directory; choose another folder" in outcome.err
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a place where no folder can be made")
+def test_a_folder_that_the_system_does_not_make_is_one_line(call):
+    outcome = call("evaluate num_samples=2 attack.num_steps=1 hydra.run.dir=/proc/a/b")
+    assert outcome.status == 2
+    assert outcome.err.endswith("No such file or directory; choose another folder\n")
 
 
 def test_a_folder_with_too_long_a_name_is_one_line(call, trained):
     outcome = call(f"evaluate net={trained.best} hydra.run.dir={'long' * 64}")
     assert outcome.status == 2
-    assert "File name too long; make room or choose another folder" in outcome.err
+    assert "File name too long; choose another folder" in outcome.err
     assert len(outcome.err.splitlines()) == 1
     assert len(outcome.err.splitlines()) == 1
 

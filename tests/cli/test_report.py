@@ -74,6 +74,24 @@ def test_figures_and_their_headings_stay_on_one_line(printed, width):
         assert text in words
 
 
+def test_names_and_options_are_broken_at_blanks_alone(capsys, monkeypatch):
+    """80 columns, which is what a log file gets."""
+    monkeypatch.setenv("COLUMNS", "80")
+    words = ["digits_standard", "Sparse-RS", "epsilon=0.3765 mu=0.0005 step=30.0"]
+    headings = ["net", "attack", "options", *(f"ASR{k}" for k in range(10))]
+    cells = [Cell(text) for text in (*words, *["100"] * 10)]
+    print_results({"Results": (headings, [cells])}, [], Path("report.html"))
+    told = capsys.readouterr().out.split()
+    for word in " ".join(words).split():
+        assert word in told
+    assert told.count("100") == 10
+
+
+def test_a_folder_with_brackets_stands_as_it_is(summary, capsys):
+    print_verdict(summary, Path("runs[a]"))
+    assert "checkpoints: runs[a]" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("width", [30, 45, 60])
 def test_nothing_is_lost_where_there_is_no_room(printed, width):
     table = printed(width)[1:]
@@ -85,7 +103,7 @@ def test_nothing_is_lost_where_there_is_no_room(printed, width):
             assert all(shown.count(letter) >= text.count(letter) for letter in set(text))
 
 
-@pytest.mark.parametrize(("width", "num_tables"), [(36, 2), (45, 1)])
+@pytest.mark.parametrize(("width", "num_tables"), [(36, 2), (60, 1)])
 def test_figures_without_room_stand_below_beside_the_words_again(printed, width, num_tables):
     lines = printed(width)
     words = " ".join(lines).split()

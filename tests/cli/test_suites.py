@@ -88,7 +88,9 @@ def test_an_attack_at_a_fixed_budget_that_cannot_be_had_is_told_of(
     def missing(name):
         raise UnavailableError(f"{name} cannot be imported")
 
-    monkeypatch.setattr("sztrain.cli.checks.check_library", lambda attack: missing("its library"))
+    monkeypatch.setattr(
+        "sztrain.cli.suite_jobs.check_library", lambda attack: missing("its library")
+    )
     options = "suite.models=[digits_standard] suite.num_steps=[4] suite.fixed_budgets=[2,4]"
     outcome = call(f"{PLAIN} {options} suite.fixed_budget_attacks=[sigma_zero]")
     assert outcome.status == 2  # of all attacks
@@ -167,6 +169,10 @@ def test_a_suite_that_measures_nothing_says_why_and_fails(
     assert "report.html" not in outcome.out
     (row,) = table("out/results.csv")
     assert row["notes"].startswith("not available: MNIST is not on disk")
+    # What it advises is what a suite takes.
+    assert row["notes"].endswith(
+        "set suite.download=true, or SZTRAIN_DATA_DIR to the folder above it"
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,7 +227,11 @@ def test_a_suite_that_measures_nothing_says_why_and_fails(
         ("+suite.fixed_budget_steps_per_n.fnm=4", "fixed_budget_steps_per_n: there is no attack="),
         ("+suite.variants.mnist={gsee:gse}", "suite.variants.mnist: there is no attack=gsee; "),
         ("suite.transfer=7", "expected `suite.transfer` to be true or false, got 7"),
-        # Before the hours that the first net would take.
+        ("data.download=true", "data.download has no meaning beside a suite: set suite.download"),
+        ("data.root=x", "set the environment variable SZTRAIN_DATA_DIR instead"),
+        ("suite.grid.sigma=[0.1]", "no option suite.grid.sigma; did you mean suite.grid?; +suite."),
+        # All of them, and before the hours that the first net would take.
+        ("suite.models=[M8,digits_standard,M9]", "got M8; expected a net's name"),
         ("suite.models=[digits_standard,M9]", "expected a net's name"),
     ],
 )
@@ -396,10 +406,13 @@ def test_nets_of_one_name_are_told_apart_by_what_differs_in_their_places():
     assert list(file_labels(["best.ckpt", "a/best.ckpt"]).values()) == ["best", "a_best"]
 
 
-def test_a_budget_beyond_the_sample_is_refused(call):
-    outcome = call(f"{SUITE} suite.fixed_budget_attacks=[sigma_zero] suite.fixed_budgets=[65]")
+@pytest.mark.parametrize("attacks", ["[]", "[sigma_zero]"])
+def test_a_budget_beyond_the_sample_is_refused_first(call, attacks, tmp_path):
+    options = f"suite.fixed_budget_attacks={attacks} suite.fixed_budgets=[2,65]"
+    outcome = call(f"{SUITE} suite.models=[digits_standard] {options}")
     assert outcome.status == 2
-    assert "budget=65.budget` to be at most 64" in outcome.err
+    assert "expected `suite.fixed_budgets` to be at most 64" in outcome.err
+    assert not list(tmp_path.rglob("batches"))  # before anything was attacked
 
 
 def test_a_batch_size_that_is_left_open_suits_device_and_images(call, table, without_pictures):
