@@ -147,7 +147,7 @@ class Report:
         # Tables first: what hours were spent on is on disk, whatever becomes of the pictures.
         drawn = draw_pictures(self._findings, self.suite, self.budgets, self.output_dir)
         pictures = [*drawn, *self._pictures]
-        if self.suite is not None and self.suite.loss_terms:
+        if self.suite is not None and self.suite.loss_terms and self._findings:
             pictures.append(draw_trajectory(self.output_dir))
         labels = file_labels(self._models())
         report = self.output_dir / "report.html"

@@ -12,6 +12,7 @@ from sztrain.evaluation.attack_names import describe_options, paper_name
 from sztrain.evaluation.records import Record, Records
 from sztrain.evaluation.transfer import count_transfer
 from sztrain.models import load_net
+from sztrain.models.layout import to_channels_last
 from sztrain.types import Attack
 
 
@@ -28,6 +29,7 @@ class KeptExamples:
         records: where its records and examples lie.
         spans: the samples of every batch.
         device: where it ran.
+        channels_last: whether the net was in ``torch.channels_last``.
     """
 
     model: str
@@ -38,6 +40,7 @@ class KeptExamples:
     records: Records
     spans: Sequence[range]
     device: torch.device
+    channels_last: bool = False
 
     @classmethod
     def of(cls, job: Job) -> "KeptExamples":
@@ -51,6 +54,7 @@ class KeptExamples:
             records=job.records,
             spans=job.spans,
             device=next(job.net.parameters()).device,
+            channels_last=job.channels_last,
         )
 
     def batches(self) -> Iterator[tuple[Tensor, list[Record]]]:
@@ -89,6 +93,8 @@ def transfer_rows(kept: Sequence[KeptExamples]) -> list[dict[str, Any]]:
         if not sources:
             continue
         net, clean_predictions = load_net(target).to(any_job.device), any_job.clean_predictions()
+        if any_job.channels_last:  # as it was when it made these predictions
+            to_channels_last(net)
         for source, rows in sources:
             num_examples, num_fooled = count_transfer(
                 net, source.batches(), clean_predictions, any_job.device

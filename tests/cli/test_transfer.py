@@ -17,7 +17,7 @@ def kept(monkeypatch):
     monkeypatch.setattr(transfer, "load_net", lambda name: nn.Identity())
     monkeypatch.setattr(transfer, "count_transfer", lambda *arguments: (4, 1))
 
-    def of(model, dataset, digest, unit="features"):
+    def of(model, dataset, digest, unit="features", **options):
         return KeptExamples(
             model=model,
             dataset=dataset,
@@ -27,6 +27,7 @@ def kept(monkeypatch):
             records=SimpleNamespace(),
             spans=[],
             device=torch.device("cpu"),
+            **options,
         )
 
     return of
@@ -50,3 +51,18 @@ def test_each_unit_has_rows_of_its_own(kept):
     units = ("features", "pixels")
     found = transfer_rows([kept(m, "mnist", "a", u) for m in ("M1", "M2") for u in units])
     assert pairs(found) == [(s, t, u) for u in units for s, t in (("M1", "M2"), ("M2", "M1"))]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_net_predicts_in_the_layout_in_which_it_was_attacked(kept, monkeypatch, channels_last):
+    nets = []
+
+    def count(net, *arguments):
+        nets.append(net)
+        return 4, 1
+
+    monkeypatch.setattr(transfer, "load_net", lambda name: nn.Conv2d(3, 4, 3))
+    monkeypatch.setattr(transfer, "count_transfer", count)
+    transfer_rows([kept(m, "mnist", "a", channels_last=channels_last) for m in ("M1", "M2")])
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    assert [net.weight.is_contiguous(memory_format=layout) for net in nets] == [True, True]
