@@ -1,6 +1,7 @@
 """One net under one attack: its share of the work, its records, and what they say."""
 
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from sztrain.data import ImageDataModule, Split, in_one_line
+from sztrain.errors import SztrainWarning
 from sztrain.evaluation.changes import mean_changes
 from sztrain.evaluation.identity import data_digest, net_digest
 from sztrain.evaluation.measurement import Examples, Measurement, Tally
-from sztrain.evaluation.recording import record_attack
+from sztrain.evaluation.recording import device_name, record_attack
 from sztrain.evaluation.records import (
     Cost,
     Records,
@@ -175,6 +177,8 @@ def attack_share(job: Job, team: Fabric, position: str) -> None:
     share = job.spans[team.global_rank :: team.world_size]
     done = [span for span in share if job.records.has(span)]
     waiting = [span for span in share if span not in done]
+    if waiting and team.global_rank == 0:
+        _warn_of_others(job, done, device_name(team.device))
     net = job.net.to(team.device)
     is_done = all(map(job.records.has, job.spans))
     with attack_progress(
@@ -206,6 +210,24 @@ def attack_share(job: Job, team: Fabric, position: str) -> None:
     if team.global_rank == 0 and is_done:
         Console().print(
             f"{position} {job.label}: nothing was run anew", highlight=False, markup=False
+        )
+
+
+def _warn_of_others(job: Job, done: list[range], device: str) -> None:
+    """Say that batches of several devices or versions come together, whose rounding differs."""
+    costs = [job.records.cost(span) for span in done]
+    others = {
+        f"{cost.device} with torch {cost.torch}"
+        for cost in costs
+        if cost.torch and (cost.device, cost.torch) != (device, torch.__version__)
+    }
+    if others:
+        warnings.warn(
+            f"{job.label}: batches in {job.records.folder} were attacked on "
+            f"{', '.join(sorted(others))}, the others will be on {device} with torch "
+            f"{torch.__version__}; remove that folder to attack all of them alike",
+            SztrainWarning,
+            stacklevel=2,
         )
 
 

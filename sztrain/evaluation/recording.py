@@ -99,6 +99,7 @@ def record_attack(
             num_backwards=num_backwards,
             peak_memory=peak if peak > needed_before else 0,
             device=device_name(device),
+            torch=torch.__version__,
         )
         if span.start == 0:
             records.write_examples(examples_of(net, batch, NUM_EXAMPLES))

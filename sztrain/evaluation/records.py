@@ -70,6 +70,7 @@ class Cost:
         peak_memory: bytes; allocated on a GPU, resident in the process on a CPU; 0: not known, as
             the process had needed more before.
         device: what it ran on: ``cpu``, or a GPU's name.
+        torch: version of torch; empty: not known.
     """
 
     num_samples: int
@@ -78,6 +79,7 @@ class Cost:
     num_backwards: int
     peak_memory: int
     device: str = "cpu"
+    torch: str = ""
 
     @property
     def seconds_per_sample(self) -> float:
@@ -290,7 +292,7 @@ def common_cells(rows: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def total_cost(costs: Iterable[Cost]) -> Cost:
-    """The sum of what batches cost, with the largest peak and all devices.
+    """The sum of what batches cost, with the largest peak, all devices and versions.
 
     Example:
         >>> batch = Cost(num_samples=2, seconds=1, num_forwards=5, num_backwards=4, peak_memory=9)
@@ -306,6 +308,7 @@ def total_cost(costs: Iterable[Cost]) -> Cost:
         num_backwards=sum(cost.num_backwards for cost in costs),
         peak_memory=max((cost.peak_memory for cost in costs), default=0),
         device=", ".join(sorted({cost.device for cost in costs})),
+        torch=", ".join(sorted({cost.torch for cost in costs if cost.torch})),
     )
 
 
@@ -339,7 +342,8 @@ def _is_possible(row: Record) -> bool:
 
 def _is_cost(cost: Cost) -> bool:
     """Whether every value is one that its field can have: JSON holds what it is given."""
-    numbers = [value for name, value in vars(cost).items() if name != "device"]
-    return isinstance(cost.device, str) and all(
+    words = ("device", "torch")
+    numbers = [value for name, value in vars(cost).items() if name not in words]
+    return all(isinstance(getattr(cost, name), str) for name in words) and all(
         type(value) in (int, float) and 0 <= value < math.inf for value in numbers
     )

@@ -1,5 +1,6 @@
 """What the records of a job depend on."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from torch.utils.data import Subset
 from sztrain.attacks import SigmaZero
 from sztrain.cli.jobs import Job, Selection, attack_share
 from sztrain.data import Digits
-from sztrain.errors import InputError
+from sztrain.errors import InputError, SztrainWarning
 from sztrain.models import load_net, preact_resnet18, save_net
 from sztrain.progress import SpacedLines
 
@@ -84,3 +85,26 @@ def test_a_long_job_says_how_far_it_is_where_no_bar_can(
     lines = [line for line in capsys.readouterr().out.splitlines() if "samples" in line]
     assert [line.rpartition(": ")[2] for line in lines] == told
     assert all(line.startswith("1/3 net, median ℓ0 ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("made_by", "is_told"),
+    [
+        ({}, False),
+        ({"torch": ""}, False),  # not known
+        ({"torch": "0.4"}, True),
+        ({"device": "some GPU"}, True),
+    ],
+)
+def test_batches_of_other_devices_and_versions_are_told_of(job_of, made_by, is_told):
+    team = SimpleNamespace(global_rank=0, world_size=1, device=torch.device("cpu"))
+    job = replace(job_of(), batch_size=2)
+    attack_share(job, team, "1/1")
+    first, second = job.spans
+    cost = replace(job.records.cost(first), **made_by)
+    job.records.write(first, job.records.read(first), cost)
+    attack_share(job, team, "1/1")  # nothing is left to attack
+    (job.records.folder / "000002.csv").unlink()
+    with pytest.warns(SztrainWarning, match="all of them alike") if is_told else nullcontext():
+        attack_share(job, team, "1/1")
+    assert job.records.has(second)
