@@ -12,12 +12,12 @@ from torch import Tensor
 from sztrain.errors import InputError, require_count
 
 
-def l0_histogram(l0: Tensor, num_features: int) -> Tensor:
+def l0_histogram(l0: Tensor, num_units: int) -> Tensor:
     """Count how many samples were broken at each l0.
 
     Args:
-        l0: changes per sample, shape ``(N,)``, whole numbers in 0..``num_features``, or inf.
-        num_features: largest l0 possible, d: C·H·W counting features, H·W counting pixels.
+        l0: changes per sample, shape ``(N,)``, whole numbers in 0..``num_units``, or inf.
+        num_units: largest l0 possible, d: C·H·W counting features, H·W counting pixels.
 
     Returns:
         Counts, int64 ``(d + 2,)``; the last one is of inf.
@@ -26,13 +26,13 @@ def l0_histogram(l0: Tensor, num_features: int) -> Tensor:
         InputError: ``l0`` is not one-dimensional, or holds a value that cannot be an l0.
 
     Example:
-        >>> l0_histogram(torch.tensor([0.0, 2.0, 2.0, torch.inf]), num_features=3)
+        >>> l0_histogram(torch.tensor([0.0, 2.0, 2.0, torch.inf]), num_units=3)
         tensor([1, 0, 2, 0, 1])
     """
-    _check_l0(l0, num_features)
+    _check_l0(l0, num_units)
     never = l0.isinf()
-    bins = l0.masked_fill(never, 0).long().masked_fill(never, num_features + 1)
-    return torch.bincount(bins, minlength=num_features + 2)
+    bins = l0.masked_fill(never, 0).long().masked_fill(never, num_units + 1)
+    return torch.bincount(bins, minlength=num_units + 2)
 
 
 def median_l0(histogram: Tensor) -> Tensor:
@@ -208,15 +208,15 @@ def _num_samples(histogram: Tensor) -> Tensor:
     return total
 
 
-def _check_l0(l0: Tensor, num_features: int) -> None:
+def _check_l0(l0: Tensor, num_units: int) -> None:
     if l0.ndim != 1:
         raise InputError(f"expected `l0` to be of shape (N,), got {tuple(l0.shape)}")
     # NaN fails every one of these comparisons.
-    whole = (l0 >= 0) & (l0 <= num_features) & (l0 == l0.round())
+    whole = (l0 >= 0) & (l0 <= num_units) & (l0 == l0.round())
     possible = whole | (l0 == torch.inf)
     if not possible.all():
         index = int((~possible).nonzero()[0])
         raise InputError(
-            f"expected `l0` to hold whole numbers in 0..{num_features}, or inf, "
+            f"expected `l0` to hold whole numbers in 0..{num_units}, or inf, "
             f"got {l0[index].item()} at sample {index}"
         )

@@ -25,14 +25,14 @@ class L0Histogram(Metric):
     """How many samples were broken at each l0; the state that all metrics here share.
 
     Args:
-        num_features: largest l0 possible, d: C·H·W counting features, H·W counting pixels.
+        num_units: largest l0 possible, d: C·H·W counting features, H·W counting pixels.
         kwargs: options of :class:`torchmetrics.Metric`.
 
     Raises:
-        InputError: ``num_features`` is below 1, or no whole number.
+        InputError: ``num_units`` is below 1, or no whole number.
 
     Example:
-        >>> metric = L0Histogram(num_features=3)
+        >>> metric = L0Histogram(num_units=3)
         >>> metric.update(torch.tensor([0.0, 2.0, 2.0, torch.inf]))
         >>> metric.compute()
         tensor([1, 0, 2, 0, 1])
@@ -42,28 +42,28 @@ class L0Histogram(Metric):
     full_state_update: bool = False
     histogram: Tensor
 
-    def __init__(self, num_features: int, **kwargs: Any) -> None:
+    def __init__(self, num_units: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        require_count("num_features", num_features, 1)
-        self.num_features = num_features
-        counts = torch.zeros(num_features + 2, dtype=torch.int64)
+        require_count("num_units", num_units, 1)
+        self.num_units = num_units
+        counts = torch.zeros(num_units + 2, dtype=torch.int64)
         self.add_state("histogram", counts, dist_reduce_fx="sum")
 
     def update(self, l0: Tensor) -> None:
         """Count further samples.
 
         Args:
-            l0: changes per sample, shape ``(N,)``: a whole number in 0..``num_features``, 0 for a
+            l0: changes per sample, shape ``(N,)``: a whole number in 0..``num_units``, 0 for a
                 sample misclassified from the start, inf for one that was never broken.
 
         Raises:
             InputError: ``l0`` is not one-dimensional, or holds a value that cannot be an l0.
         """
         # Not in place: in a collection the tensor may still belong to other metrics as well.
-        self.histogram = self.histogram + functional.l0_histogram(l0, self.num_features)
+        self.histogram = self.histogram + functional.l0_histogram(l0, self.num_units)
 
     def compute(self) -> Tensor:
-        """Counts, int64 ``(num_features + 2,)``; the last one is of inf."""
+        """Counts, int64 ``(num_units + 2,)``; the last one is of inf."""
         return self.histogram
 
 
@@ -73,11 +73,11 @@ class MedianL0(L0Histogram):
     See :func:`sztrain.metrics.functional.median_l0`.
 
     Args:
-        num_features: largest l0 possible, d.
+        num_units: largest l0 possible, d.
         kwargs: options of :class:`torchmetrics.Metric`.
 
     Example:
-        >>> metric = MedianL0(num_features=64)
+        >>> metric = MedianL0(num_units=64)
         >>> metric.update(torch.tensor([0.0, 3.0, 4.0, torch.inf]))
         >>> metric.compute()
         tensor(3.5000)
@@ -96,11 +96,11 @@ class MeanL0(L0Histogram):
     See :func:`sztrain.metrics.functional.mean_l0`.
 
     Args:
-        num_features: largest l0 possible, d.
+        num_units: largest l0 possible, d.
         kwargs: options of :class:`torchmetrics.Metric`.
 
     Example:
-        >>> metric = MeanL0(num_features=64)
+        >>> metric = MeanL0(num_units=64)
         >>> metric.update(torch.tensor([0.0, 3.0, 6.0, torch.inf]))
         >>> metric.compute()
         tensor(3.)
@@ -116,8 +116,8 @@ class MeanL0(L0Histogram):
 class _AtBudget(L0Histogram):
     """What is asked at one budget; ``None``: at any."""
 
-    def __init__(self, num_features: int, budget: int | None = None, **kwargs: Any) -> None:
-        super().__init__(num_features, **kwargs)
+    def __init__(self, num_units: int, budget: int | None = None, **kwargs: Any) -> None:
+        super().__init__(num_units, **kwargs)
         if budget is not None:
             require_count("budget", budget, 0)
         self.budget = budget
@@ -129,15 +129,15 @@ class AttackSuccessRate(_AtBudget):
     See :func:`sztrain.metrics.functional.attack_success_rate`.
 
     Args:
-        num_features: largest l0 possible, d.
+        num_units: largest l0 possible, d.
         budget: largest l0 that counts as success; ``None``: any finite one.
         kwargs: options of :class:`torchmetrics.Metric`.
 
     Raises:
-        InputError: ``budget`` is negative, ``num_features`` below 1, or one no whole number.
+        InputError: ``budget`` is negative, ``num_units`` below 1, or one no whole number.
 
     Example:
-        >>> metric = AttackSuccessRate(num_features=64, budget=3)
+        >>> metric = AttackSuccessRate(num_units=64, budget=3)
         >>> metric.update(torch.tensor([0.0, 3.0, 6.0, torch.inf]))
         >>> metric.compute()
         tensor(0.5000)
@@ -156,15 +156,15 @@ class RobustAccuracy(_AtBudget):
     See :func:`sztrain.metrics.functional.robust_accuracy`.
 
     Args:
-        num_features: largest l0 possible, d.
+        num_units: largest l0 possible, d.
         budget: largest l0 the attacker may spend; ``None``: any.
         kwargs: options of :class:`torchmetrics.Metric`.
 
     Raises:
-        InputError: ``budget`` is negative, ``num_features`` below 1, or one no whole number.
+        InputError: ``budget`` is negative, ``num_units`` below 1, or one no whole number.
 
     Example:
-        >>> metric = RobustAccuracy(num_features=64, budget=3)
+        >>> metric = RobustAccuracy(num_units=64, budget=3)
         >>> metric.update(torch.tensor([0.0, 3.0, 4.0, torch.inf]))
         >>> metric.compute()
         tensor(0.5000)
@@ -183,15 +183,15 @@ class RobustnessCurve(L0Histogram):
     See :func:`sztrain.metrics.functional.robustness_curve`.
 
     Args:
-        num_features: largest l0 possible, d.
+        num_units: largest l0 possible, d.
         unit: what l0 counts; the label of :meth:`plot` says it.
         kwargs: options of :class:`torchmetrics.Metric`.
 
     Raises:
-        InputError: ``unit`` is unknown, or ``num_features`` below 1.
+        InputError: ``unit`` is unknown, or ``num_units`` below 1.
 
     Example:
-        >>> metric = RobustnessCurve(num_features=3)
+        >>> metric = RobustnessCurve(num_units=3)
         >>> metric.update(torch.tensor([0.0, 2.0, 2.0, torch.inf]))
         >>> metric.compute()
         tensor([0.7500, 0.7500, 0.2500, 0.2500])
@@ -199,13 +199,13 @@ class RobustnessCurve(L0Histogram):
 
     higher_is_better: bool = True
 
-    def __init__(self, num_features: int, unit: Unit = "features", **kwargs: Any) -> None:
-        super().__init__(num_features, **kwargs)
+    def __init__(self, num_units: int, unit: Unit = "features", **kwargs: Any) -> None:
+        super().__init__(num_units, **kwargs)
         require_in("unit", unit, UNITS)
         self.unit: Unit = unit
 
     def compute(self) -> Tensor:
-        """Curve, shape ``(num_features + 1,)``; raises InputError without samples."""
+        """Curve, shape ``(num_units + 1,)``; raises InputError without samples."""
         return functional.robustness_curve(self.histogram)
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -226,7 +226,7 @@ class RobustnessCurve(L0Histogram):
 
 
 def l0_metrics(
-    num_features: int, budgets: Sequence[int] = (), unit: Unit = "features"
+    num_units: int, budgets: Sequence[int] = (), unit: Unit = "features"
 ) -> MetricCollection:
     """All scalar figures of l0 robustness under the keys they are logged by.
 
@@ -236,12 +236,12 @@ def l0_metrics(
     all of them. Stages are told apart by ``.clone(prefix="val/")``.
 
     Args:
-        num_features: largest l0 possible, d: C·H·W counting features, H·W counting pixels.
+        num_units: largest l0 possible, d: C·H·W counting features, H·W counting pixels.
         budgets: budgets k, at least 0.
         unit: what l0 and the budgets count.
 
     Raises:
-        InputError: a budget is negative, ``unit`` is unknown, or ``num_features`` below 1.
+        InputError: a budget is negative, ``unit`` is unknown, or ``num_units`` below 1.
 
     Example:
         >>> metrics = l0_metrics(64, budgets=[3], unit="pixels").clone(prefix="val/")
@@ -252,12 +252,12 @@ def l0_metrics(
          'val/median_l0_px': 4.0, 'val/robust_acc_px@3': 0.5}
     """
     metrics: dict[str, Metric | MetricCollection] = {
-        measure_key("median_l0", unit): MedianL0(num_features),
-        measure_key("mean_l0", unit): MeanL0(num_features),
-        "asr_inf": AttackSuccessRate(num_features, budget=None),
+        measure_key("median_l0", unit): MedianL0(num_units),
+        measure_key("mean_l0", unit): MeanL0(num_units),
+        "asr_inf": AttackSuccessRate(num_units, budget=None),
     }
     for budget in budgets:
-        metrics[measure_key("asr", unit, budget)] = AttackSuccessRate(num_features, budget)
-        metrics[measure_key("robust_acc", unit, budget)] = RobustAccuracy(num_features, budget)
+        metrics[measure_key("asr", unit, budget)] = AttackSuccessRate(num_units, budget)
+        metrics[measure_key("robust_acc", unit, budget)] = RobustAccuracy(num_units, budget)
     # Groups are found, not listed: metrics added to a collection with listed groups stay silent.
     return MetricCollection(metrics, compute_groups=True)

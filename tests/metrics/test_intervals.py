@@ -41,15 +41,15 @@ def test_published_ranks():
 )
 @settings(max_examples=60, deadline=None)
 def test_ends_are_samples_of_these_ranks(l0):
-    low, high = median_interval(l0_histogram(torch.tensor(l0), num_features=8))
+    low, high = median_interval(l0_histogram(torch.tensor(l0), num_units=8))
     ranks = median_ranks(len(l0))
     assert (low, high) == (sorted(l0)[ranks[0] - 1], sorted(l0)[ranks[1] - 1])
-    assert low <= median_l0(l0_histogram(torch.tensor(l0), num_features=8)) <= high
+    assert low <= median_l0(l0_histogram(torch.tensor(l0), num_units=8)) <= high
 
 
 def test_too_few_samples_say_nothing():
-    assert median_interval(l0_histogram(torch.ones(5), num_features=8)) == (0, INF)
-    assert median_interval(l0_histogram(torch.ones(6), num_features=8)) == (1, 1)
+    assert median_interval(l0_histogram(torch.ones(5), num_units=8)) == (0, INF)
+    assert median_interval(l0_histogram(torch.ones(6), num_units=8)) == (1, 1)
 
 
 @pytest.mark.parametrize(

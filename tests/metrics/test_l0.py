@@ -106,7 +106,7 @@ def test_merged_states_equal_all_samples_together(left, right):
     ],
 )
 def test_median_where_it_is_easily_wrong(values, median):
-    metric = MedianL0(num_features=D)
+    metric = MedianL0(num_units=D)
     metric.update(torch.tensor(values))
     assert metric.compute().item() == median
 
@@ -151,7 +151,7 @@ def test_what_cannot_be_an_l0_is_refused(values, found):
 def test_other_misuse_is_refused():
     with pytest.raises(InputError, match=r"shape \(N,\), got \(2, 1\)"):
         MedianL0(D).update(torch.zeros(2, 1))
-    with pytest.raises(InputError, match="num_features"):
+    with pytest.raises(InputError, match="num_units"):
         MedianL0(0)
     with pytest.raises(InputError, match="budget"):
         RobustAccuracy(D, -1)
@@ -160,7 +160,7 @@ def test_other_misuse_is_refused():
     for measure in (AttackSuccessRate, RobustAccuracy):
         with pytest.raises(InputError, match=r"expected `budget` to be a whole number, got 2\.5"):
             measure(D, 2.5)
-    with pytest.raises(InputError, match="expected `num_features` to be a whole number"):
+    with pytest.raises(InputError, match="expected `num_units` to be a whole number"):
         MedianL0(D + 0.5)
     with pytest.raises(InputError, match="unit"):
         RobustnessCurve(D, unit="voxels")
@@ -241,10 +241,10 @@ def test_collection_counts_once_and_agrees_with_single_metrics(monkeypatch):
     calls = 0
     count = functional.l0_histogram
 
-    def counted(l0, num_features):
+    def counted(l0, num_units):
         nonlocal calls
         calls += 1
-        return count(l0, num_features)
+        return count(l0, num_units)
 
     monkeypatch.setattr(functional, "l0_histogram", counted)
     metrics: MetricCollection = l0_metrics(D, budgets=[3, 8])
