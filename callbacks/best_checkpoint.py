@@ -20,7 +20,8 @@ class BestCheckpoint(ModelCheckpoint):
     a lower learning rate, is the better bet; its parent keeps the earlier. In an epoch in which
     the gauge rests, its last figures are those of other weights, and nothing is saved. When a
     training goes on in another folder, its parent forgets what was best and calls the first
-    checkpoint that follows the best one, be it worse; here the best files are taken along.
+    checkpoint that follows the best one, be it worse; here the best files are taken along, but not
+    into or out of a remote folder (``s3://...``).
 
     Args:
         **kwargs: those of ``pytorch_lightning.callbacks.ModelCheckpoint``.
@@ -48,7 +49,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self.dirpath is None:
+        if self.dirpath is None or "://" in str(self.dirpath):  # remote, where nothing is copied
             super().load_state_dict(state_dict)
             return
         paths = [*state_dict["best_k_models"], state_dict["best_model_path"]]

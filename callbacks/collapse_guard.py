@@ -130,10 +130,10 @@ class CollapseGuard(Callback):
         max_steps: most steps of the adversary.
 
     Raises:
-        InputError: a value out of its range, a ``monitor`` whose budget is no number, or
-            ``more_steps`` without a ``dirpath``; by the training: ``more_steps`` with a method that
-            has no attack or with a callback that averages the weights, or a method that logs
-            ``train/adv_acc`` alone.
+        InputError: a value out of its range, a ``monitor`` whose budget is no number, a ``dirpath``
+            that is remote, or ``more_steps`` without one; by the training: ``more_steps`` with a
+            method that has no attack or with a callback that averages the weights, or a method
+            that logs ``train/adv_acc`` alone.
 
     Example:
         >>> guard = CollapseGuard(monitor="val/robust_acc_worst@24", action="stop")
@@ -157,6 +157,11 @@ class CollapseGuard(Callback):
             raise InputError(
                 "action=more_steps goes back to the last sound checkpoint, and there is no "
                 "`dirpath` to keep it in; name one, or use action=stop"
+            )
+        if dirpath is not None and "://" in str(dirpath):
+            raise InputError(
+                f"expected `dirpath` to be a folder of this machine, got {dirpath}; upload "
+                "sound.ckpt from there, or leave `dirpath` out"
             )
         if monitor is not None:
             _budget_of(monitor)

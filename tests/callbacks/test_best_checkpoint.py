@@ -104,6 +104,16 @@ def test_what_is_taken_along_is_there_whole_or_not_at_all(tmp_path, monkeypatch)
     assert list((tmp_path / "two").iterdir()) == []
 
 
+@shared
+def test_in_a_remote_folder_the_best_stays_the_best(tmp_path):
+    folder = f"memory://{tmp_path.name}"
+    first, trainer, _ = run(folder, [1.0, 5.0], 2)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    second, *_ = run(folder, [4.0], 3, tmp_path / "last.ckpt")
+    assert second.best_model_score == 5
+    assert second.best_model_path == first.best_model_path
+
+
 class OneOfTwo:
     """The strategy of one of two processes, whose decisions stand only if the other's do."""
 

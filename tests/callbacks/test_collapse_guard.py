@@ -85,6 +85,7 @@ def test_values_out_of_range_are_refused():
         ({"max_steps": 0}, "`max_steps` to be at least 1, got 0"),
         ({"monitor": "acc@top5"}, "`monitor` to end in a budget, .* got acc@top5"),
         ({"action": "more_steps"}, "there is no `dirpath` to keep it in"),
+        ({"dirpath": "s3://bucket/run"}, "to be a folder of this machine, got s3://bucket/run"),
     ):
         with pytest.raises(InputError, match=message):
             CollapseGuard(**options)
