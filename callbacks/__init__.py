@@ -1,7 +1,8 @@
 """Lightning callbacks: the gauge for anyone's training, and what `train.py` adds to its own."""
 
 from sztrain.callbacks.best_checkpoint import BestCheckpoint
-from sztrain.callbacks.collapse_guard import CollapseGuard, CollapseRule
+from sztrain.callbacks.collapse_guard import CollapseGuard
+from sztrain.callbacks.collapse_rule import CollapseRule
 from sztrain.callbacks.epoch_lines import EpochLines
 from sztrain.callbacks.epoch_seed import EpochSeed
 from sztrain.callbacks.robustness_dashboard import RobustnessDashboard

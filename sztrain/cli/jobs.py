@@ -20,14 +20,9 @@ from sztrain.errors import SztrainWarning
 from sztrain.evaluation.changes import mean_changes
 from sztrain.evaluation.identity import data_digest, net_digest
 from sztrain.evaluation.measurement import Examples, Measurement, Tally
+from sztrain.evaluation.record import Cost, common_cells, total_cost
 from sztrain.evaluation.recording import device_name, record_attack
-from sztrain.evaluation.records import (
-    Cost,
-    Records,
-    batch_spans,
-    common_cells,
-    total_cost,
-)
+from sztrain.evaluation.records import Records, batch_spans
 from sztrain.evaluation.rows import PAPER_BUDGETS
 from sztrain.evaluation.setting import Setting
 from sztrain.evaluation.tables import write_csv

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from sztrain.cli.jobs import Job
 from sztrain.evaluation.attack_names import describe_options, paper_name
-from sztrain.evaluation.records import Record, Records
+from sztrain.evaluation.record import Record
+from sztrain.evaluation.records import Records
 from sztrain.evaluation.transfer import count_transfer
 from sztrain.models import load_net
 from sztrain.models.layout import to_channels_last

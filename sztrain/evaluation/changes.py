@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from sztrain.evaluation.records import Record
+from sztrain.evaluation.record import Record
 from sztrain.metrics.structure import num_clusters
 from sztrain.norms import l0_norm
 

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from sztrain.evaluation.changes import count_changes
 from sztrain.evaluation.measurement import examples_of
-from sztrain.evaluation.records import Cost, Record, Records
+from sztrain.evaluation.record import Cost, Record
+from sztrain.evaluation.records import Records
 from sztrain.evaluation.runner import AttackedBatch, attack_batches
 from sztrain.types import Attack, Ensemble, EnsembleResult
 

@@ -1,13 +1,12 @@
-"""Records of an attack: one row a sample, kept batch by batch, so that a killed run can go on."""
+"""A folder of records, kept batch by batch, so that a killed run can go on."""
 
 import csv
 import gzip
 import io
 import json
-import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,78 +17,8 @@ from torch import Tensor
 from sztrain.errors import InputError
 from sztrain.evaluation.identity import claim_folder, damaged, read_json
 from sztrain.evaluation.measurement import Examples
+from sztrain.evaluation.record import Cost, Record
 from sztrain.files import write_whole
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """What an attack did to one sample: a row of ``records/<net>.csv``.
-
-    Attributes:
-        index: of the sample among those attacked; in the file of all of them, in its split.
-        label: true class.
-        clean_prediction: class predicted for the clean sample.
-        l0: changes of the sparsest adversarial example; inf where there was none.
-        success: whether the sample was broken.
-        num_forwards: forward passes, as the attack counts them.
-        num_backwards: backward passes, alike.
-        broken_by: of an attack with several members, whose example it is, empty where none was
-            needed or found; ``None``: the attack has no members, and the rows no such column.
-        features: changed features of the example; 0 where none was needed or found; ``None``, and
-            no such column: the samples are no images, or the record is of an earlier version.
-        pixels: changed pixels, alike.
-        clusters: clusters of changed pixels, alike.
-    """
-
-    index: int
-    label: int
-    clean_prediction: int
-    l0: float
-    success: bool
-    num_forwards: int
-    num_backwards: int
-    broken_by: str | None = None
-    features: int | None = None
-    pixels: int | None = None
-    clusters: int | None = None
-
-    def cells(self) -> dict[str, Any]:
-        """Its columns and values."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What a batch cost: not the same in every run, so it stands beside the records.
-
-    Attributes:
-        num_samples: size of the batch.
-        seconds: wall time of the attack.
-        num_forwards: samples that passed the net forwards, counted at the net.
-        num_backwards: samples that passed it backwards, alike.
-        peak_memory: bytes; allocated on a GPU, resident in the process on a CPU; 0: not known, as
-            the process had needed more before.
-        device: what it ran on: ``cpu``, or a GPU's name.
-        torch: version of torch; empty: not known.
-    """
-
-    num_samples: int
-    seconds: float
-    num_forwards: int
-    num_backwards: int
-    peak_memory: int
-    device: str = "cpu"
-    torch: str = ""
-
-    @property
-    def seconds_per_sample(self) -> float:
-        """Wall time of the attack for one sample."""
-        return self.seconds / self.num_samples
-
-    @property
-    def passes_per_sample(self) -> float:
-        """Forward and backward passes that one sample took."""
-        return (self.num_forwards + self.num_backwards) / self.num_samples
 
 
 class Records:
@@ -172,10 +101,10 @@ and 100 here; choose another folder or remove that one
         path = self._records_path(span)
         try:
             text = path.read_text(encoding="utf-8")
-            rows = [_parse(row) for row in csv.DictReader(io.StringIO(text))]
+            rows = [Record.of_cells(row) for row in csv.DictReader(io.StringIO(text))]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(damaged(path, f"it cannot be read ({error})")) from error
-        whole = [row.index for row in rows] == list(span) and all(map(_is_possible, rows))
+        whole = [row.index for row in rows] == list(span) and all(row.is_possible for row in rows)
         if not (whole and text.endswith("\n")):  # half a number may be a number
             found = f"it does not hold the samples {span[0]} to {span[-1]}, each whole"
             raise InputError(damaged(path, found))
@@ -193,7 +122,7 @@ and 100 here; choose another folder or remove that one
             cost = Cost(**values)
         except TypeError as error:
             raise InputError(damaged(path, f"it cannot be read ({error})")) from error
-        if cost.num_samples != len(span) or not _is_cost(cost):
+        if cost.num_samples != len(span) or not cost.is_possible:
             raise InputError(damaged(path, f"it does not hold the cost of {len(span)} samples"))
         return cost
 
@@ -269,81 +198,3 @@ def batch_spans(num_samples: int, batch_size: int) -> list[range]:
     """
     starts = range(0, num_samples, batch_size)
     return [range(start, min(start + batch_size, num_samples)) for start in starts]
-
-
-def common_cells(rows: Sequence[Record]) -> list[dict[str, Any]]:
-    """Columns and values of records, without columns that some of them lack.
-
-    Batches of an earlier version lack those that came later.
-
-    Example:
-        >>> from dataclasses import replace
-        >>> old = Record(
-        ...     index=0, label=7, clean_prediction=7, l0=2.0, success=True,
-        ...     num_forwards=5, num_backwards=4,
-        ... )
-        >>> new = replace(old, index=1, pixels=2)
-        >>> "pixels" in common_cells([new])[0], "pixels" in common_cells([old, new])[1]
-        (True, False)
-    """
-    cells = [row.cells() for row in rows]
-    common = [key for key in cells[0] if all(key in other for other in cells)]
-    return [{key: row[key] for key in common} for row in cells]
-
-
-def total_cost(costs: Iterable[Cost]) -> Cost:
-    """The sum of what batches cost, with the largest peak, all devices and versions.
-
-    Example:
-        >>> batch = Cost(num_samples=2, seconds=1, num_forwards=5, num_backwards=4, peak_memory=9)
-        >>> both = total_cost([batch, batch])
-        >>> both.num_samples, both.num_forwards, both.peak_memory, both.device
-        (4, 10, 9, 'cpu')
-    """
-    costs = list(costs)
-    return Cost(
-        num_samples=sum(cost.num_samples for cost in costs),
-        seconds=sum(cost.seconds for cost in costs),
-        num_forwards=sum(cost.num_forwards for cost in costs),
-        num_backwards=sum(cost.num_backwards for cost in costs),
-        peak_memory=max((cost.peak_memory for cost in costs), default=0),
-        device=", ".join(sorted({cost.device for cost in costs})),
-        torch=", ".join(sorted({cost.torch for cost in costs if cost.torch})),
-    )
-
-
-def _parse(row: Mapping[str, str]) -> Record:
-    return Record(
-        index=int(row["index"]),
-        label=int(row["label"]),
-        clean_prediction=int(row["clean_prediction"]),
-        l0=float(row["l0"]),
-        success={"True": True, "False": False}[row["success"]],
-        num_forwards=int(row["num_forwards"]),
-        num_backwards=int(row["num_backwards"]),
-        broken_by=row.get("broken_by"),
-        features=_count(row, "features"),
-        pixels=_count(row, "pixels"),
-        clusters=_count(row, "clusters"),
-    )
-
-
-def _count(row: Mapping[str, str], name: str) -> int | None:
-    return int(row[name]) if name in row else None
-
-
-def _is_possible(row: Record) -> bool:
-    """Whether what a record says of its sample goes together."""
-    if not row.success:
-        return row.l0 == math.inf and not row.features
-    whole = row.l0 >= 0 and row.l0.is_integer()
-    return whole and (row.features is None or row.l0 in (row.features, row.pixels))
-
-
-def _is_cost(cost: Cost) -> bool:
-    """Whether every value is one that its field can have: JSON holds what it is given."""
-    words = ("device", "torch")
-    numbers = [value for name, value in vars(cost).items() if name not in words]
-    return all(isinstance(getattr(cost, name), str) for name in words) and all(
-        type(value) in (int, float) and 0 <= value < math.inf for value in numbers
-    )

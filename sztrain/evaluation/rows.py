@@ -6,7 +6,7 @@ from typing import Any
 
 from sztrain.evaluation.changes import MEASURES
 from sztrain.evaluation.measurement import Measurement
-from sztrain.evaluation.records import Cost
+from sztrain.evaluation.record import Cost
 from sztrain.evaluation.setting import Setting
 from sztrain.metrics import measure_key
 

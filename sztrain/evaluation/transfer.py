@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sztrain.evaluation.records import Record
+from sztrain.evaluation.record import Record
 from sztrain.evaluation.runner import predict
 from sztrain.evaluation.tables import Cell, digits
 

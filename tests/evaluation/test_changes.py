@@ -7,8 +7,9 @@ from toy_training import toy_data, toy_net
 
 from sztrain.attacks import SigmaZero
 from sztrain.evaluation.changes import MEASURES, count_changes, mean_changes
+from sztrain.evaluation.record import Record, common_cells
 from sztrain.evaluation.recording import record_attack
-from sztrain.evaluation.records import Record, Records, common_cells
+from sztrain.evaluation.records import Records
 
 
 def record(index, **changes):

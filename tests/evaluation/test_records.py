@@ -14,13 +14,8 @@ from sztrain.errors import InputError
 from sztrain.evaluation import identity
 from sztrain.evaluation.identity import data_digest, net_digest
 from sztrain.evaluation.measurement import Examples
-from sztrain.evaluation.records import (
-    Cost,
-    Record,
-    Records,
-    batch_spans,
-    total_cost,
-)
+from sztrain.evaluation.record import Cost, Record, total_cost
+from sztrain.evaluation.records import Records, batch_spans
 from sztrain.files import write_whole
 from sztrain.models import Normalize
 

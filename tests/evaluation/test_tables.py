@@ -12,7 +12,7 @@ import torch
 from sztrain.attacks import GSE, PGDL0, LinSparse, SigmaZero, SparseRS
 from sztrain.evaluation.attack_names import attack_label, describe_options
 from sztrain.evaluation.measurement import Measurement
-from sztrain.evaluation.records import Cost
+from sztrain.evaluation.record import Cost
 from sztrain.evaluation.rows import (
     budget_rows,
     missing_row,

@@ -5,7 +5,7 @@ import torch
 from sztrain.attacks import SigmaZero
 from sztrain.cli.jobs import Finding
 from sztrain.evaluation.measurement import Tally
-from sztrain.evaluation.records import Cost
+from sztrain.evaluation.record import Cost
 
 
 def finding(model="M1", dataset="mnist", attack=None, l0=(1.0, 2.0, 3.0), net_label=None):
