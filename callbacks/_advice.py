@@ -5,7 +5,8 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from sztrain.attacks.base import attack_mode, validate_logits
+from sztrain.attacks.checks import validate_logits
+from sztrain.attacks.modes import attack_mode
 from sztrain.errors import SztrainWarning
 from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.runner import AttackedBatch

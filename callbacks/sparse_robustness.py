@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from sztrain.attacks import SigmaZero
-from sztrain.attacks.base import check_search, require_attack, validate_batch
+from sztrain.attacks.checks import check_search, require_attack, validate_batch
 from sztrain.callbacks._adapters import (
     AttackedNet,
     BatchHook,

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from sztrain.attacks._pruning import prune
 from sztrain.attacks._search import AdamSearch, corrected, margin_gradient
-from sztrain.attacks.base import Found, Logits, run_attack, validate_attack
+from sztrain.attacks.base import Found, Logits, run_attack
+from sztrain.attacks.checks import validate_attack
 from sztrain.attacks.rows import Outcome, precise, steps_between_syncs
 from sztrain.attacks.sigma_zero import cosine_annealing
 from sztrain.errors import InputError, require_at_least, require_count, require_positive

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sztrain.attacks.base import check_search, require_attack, validate_attack
 from sztrain.attacks.budgeted_sigma_zero import BudgetedSigmaZero
+from sztrain.attacks.checks import check_search, require_attack, validate_attack
 from sztrain.attacks.sigma_zero import SigmaZero
 from sztrain.attacks.sparse_pgd import SparsePGD
 from sztrain.errors import InputError, require_at_least, require_count

@@ -8,8 +8,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack, validate_attack
+from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack
 from sztrain.attacks.budget_search import search_budgets
+from sztrain.attacks.checks import validate_attack
 from sztrain.attacks.rows import Outcome
 from sztrain.errors import InputError, require_at_least, require_count
 from sztrain.types import AttackResult, Unit

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from sztrain.attacks._gse_rows import GSESearch
 from sztrain.attacks._gse_run import run_once
 from sztrain.attacks._half_norm import largest_trade_off
-from sztrain.attacks.base import Found, Logits, run_attack, validate_attack
+from sztrain.attacks.base import Found, Logits, run_attack
+from sztrain.attacks.checks import validate_attack
 from sztrain.attacks.rows import Outcome
 from sztrain.errors import InputError, require_at_least, require_count, require_in, require_positive
 from sztrain.norms import num_changed_windows, per_sample

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from sztrain.attacks._pruning import prune
 from sztrain.attacks._search import Search, Seen
-from sztrain.attacks.base import Found, Logits, run_attack, validate_attack
+from sztrain.attacks.base import Found, Logits, run_attack
+from sztrain.attacks.checks import validate_attack
 from sztrain.attacks.rows import Outcome, steps_between_syncs
 from sztrain.errors import InputError, require_at_least, require_count, require_in, require_positive
 from sztrain.norms import clamp_to_box_

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from sztrain.attacks._search import AdamSearch, corrected, margin_gradient
-from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack, validate_attack
+from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack
+from sztrain.attacks.checks import validate_attack
 from sztrain.attacks.cuda_graph import Recorded, require_cuda
 from sztrain.attacks.rows import Outcome, steps_between_syncs
 from sztrain.errors import InputError, require_at_least, require_count, require_in, require_positive

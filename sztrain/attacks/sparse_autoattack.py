@@ -14,7 +14,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from sztrain.attacks.base import Found, Logits, run_attack, validate_attack
+from sztrain.attacks.base import Found, Logits, run_attack
+from sztrain.attacks.checks import validate_attack
 from sztrain.attacks.fixed_budget import FixedBudgetAttack, attack_correct
 from sztrain.attacks.rows import Outcome
 from sztrain.attacks.sigma_zero import SigmaZero, sigma_zero

@@ -10,19 +10,19 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import Subset
 
-from sztrain.attacks.base import require_attack
+from sztrain.attacks.checks import require_attack
 from sztrain.cli.build import build_data, make, plain, quieten
 from sztrain.cli.checks import (
     check_attack,
     check_judge,
-    check_known_net,
-    check_parts,
     check_samples,
     check_wandb,
     set_num_threads,
 )
-from sztrain.cli.jobs import Job, Selection, attack_share, file_labels
+from sztrain.cli.file_labels import file_labels
+from sztrain.cli.jobs import Job, Selection, attack_share
 from sztrain.cli.memory import keep_freed_memory
+from sztrain.cli.net_checks import check_known_net, check_parts
 from sztrain.cli.options import EvaluateOptions, check_options
 from sztrain.cli.results import Report
 from sztrain.cli.suite_jobs import suite_jobs

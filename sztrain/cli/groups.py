@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from sztrain.attacks.base import require_attack
+from sztrain.attacks.checks import require_attack
 from sztrain.cli.build import make
 from sztrain.cli.checks import check_judge
 from sztrain.cli.messages import CONFIG_MODULE, one_line

@@ -1,10 +1,7 @@
 """One net under one attack: its share of the work, its records, and what they say."""
 
-import re
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,54 +14,15 @@ from torch.utils.data import DataLoader, Subset
 
 from sztrain.data import ImageDataModule, Split, in_one_line
 from sztrain.errors import SztrainWarning
-from sztrain.evaluation.changes import mean_changes
 from sztrain.evaluation.identity import data_digest, net_digest
-from sztrain.evaluation.measurement import Examples, Measurement, Tally
-from sztrain.evaluation.record import Cost, common_cells, total_cost
+from sztrain.evaluation.measurement import Tally
 from sztrain.evaluation.recording import device_name, record_attack
 from sztrain.evaluation.records import Records, batch_spans
 from sztrain.evaluation.rows import PAPER_BUDGETS
-from sztrain.evaluation.setting import Setting
-from sztrain.evaluation.tables import write_csv
 from sztrain.models import describe_net
 from sztrain.norms import num_units
 from sztrain.progress import attack_progress
 from sztrain.types import Attack
-
-
-def file_labels(names: Iterable[str]) -> dict[str, str]:
-    """Each net as it stands in pictures and file names: short where that tells them apart.
-
-    Example:
-        >>> file_labels(["M1", "runs/a/best.ckpt"])
-        {'M1': 'M1', 'runs/a/best.ckpt': 'best'}
-        >>> file_labels(["runs/a/checkpoints/best.ckpt", "runs/b/checkpoints/best.ckpt"])
-        {'runs/a/checkpoints/best.ckpt': 'a_best', 'runs/b/checkpoints/best.ckpt': 'b_best'}
-    """
-    short = {n: Path(n).stem if n.endswith((".ckpt", ".safetensors")) else n for n in names}
-    alike: dict[str, list[str]] = defaultdict(list)
-    for name, label in short.items():
-        alike[label].append(name)
-    labels = {
-        name: label
-        if len(alike[label]) == 1
-        else f"{_place(name, alike[label])}_{label}"[-100:].strip("_")
-        for name, label in short.items()
-    }
-    seen: Counter[str] = Counter()
-    for name, label in labels.items():
-        seen[label] += 1
-        if seen[label] > 1:  # a-b/best.ckpt and a_b/best.ckpt
-            labels[name] = f"{label}-{seen[label]}"
-    return labels
-
-
-def _place(name: str, others: Iterable[str]) -> str:
-    """The folders of a file that are not those of all files of its name."""
-    folders = [Path(other).parts[:-1] for other in others]
-    shared = set.intersection(*map(set, folders))
-    own = [part for part in Path(name).parts[:-1] if part not in shared]
-    return re.sub(r"\W+", "_", "_".join(own)).strip("_")
 
 
 @dataclass(frozen=True)
@@ -228,83 +186,3 @@ def _warn_of_others(job: Job, done: list[range], device: str) -> None:
 
 def _size(spans: list[range]) -> int:
     return sum(len(span) for span in spans)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding(Setting):
-    """What a job's records say; without its net, which would stay in memory.
-
-    Attributes:
-        label: name of the job's files.
-        net_label: the net as it stands in pictures and names of files.
-        attack_name: what its suite calls the attack; empty where there is none.
-        l0: of every sample, float ``(N,)``.
-        num_samples: samples attacked.
-        batch_size: samples attacked at once.
-        measurement: robustness of the net.
-        cost: what the attack took in all.
-        broken_by: how many samples each member of the attack has broken, if it has members.
-        changes: how the changes lie, see :func:`sztrain.evaluation.changes.mean_changes`.
-        examples: some samples to look at, where they are grey or colour images.
-    """
-
-    label: str
-    net_label: str
-    attack_name: str
-    l0: Tensor
-    num_samples: int
-    batch_size: int
-    measurement: Measurement
-    cost: Cost
-    broken_by: dict[str, int]
-    changes: dict[str, float | None]
-    examples: Examples | None
-
-    @property
-    def curve(self) -> Tensor:
-        """Robust accuracy at 0, 1, ... changes, as far as the attack has tried any."""
-        budget = self.attack.budget
-        return self.measurement.curve[: None if budget is None else budget + 1]
-
-    @property
-    def source(self) -> str:
-        """Which data its samples are of, and where they begin unless it is at the first."""
-        split = "" if self.split == "test" else f"the {self.split} split of "
-        start = f" from {self.first_sample} on" if self.first_sample else ""
-        return f"{split}{self.dataset}{start}"
-
-
-def conclude(job: Job) -> Finding:
-    """Write the records of all batches into one file, and tell what they say.
-
-    Raises:
-        InputError: records that are missing or damaged.
-    """
-    tally, cost = job.tally(), total_cost(job.records.cost(span) for span in job.spans)
-    rows = [row for span in job.spans for row in job.records.read(span)]
-    l0 = torch.tensor([row.l0 for row in rows])
-    tally.count(l0, cost.seconds)
-    first = job.selection.first_sample
-    in_split = [replace(row, index=first + row.index) for row in rows]
-    write_csv(common_cells(in_split), job.output_dir / "records" / f"{job.label}.csv")
-    drawable = job.selection.data.in_channels in (1, 3)
-    examples = job.records.read_examples() if drawable else None
-    return Finding(
-        label=job.label,
-        model=job.model,
-        net_label=job.net_label,
-        dataset=job.selection.data.name,
-        split=job.selection.split,
-        attack=job.attack,
-        attack_name=job.attack_name,
-        steps=job.steps,
-        l0=l0,
-        first_sample=first,
-        num_samples=len(rows),
-        batch_size=job.batch_size,
-        measurement=tally.measurement(),
-        cost=cost,
-        broken_by=dict(Counter(row.broken_by for row in rows if row.broken_by)),
-        changes=mean_changes(rows),
-        examples=examples,
-    )

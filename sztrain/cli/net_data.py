@@ -44,7 +44,7 @@ def with_data_of_net(args: list[str]) -> list[str]:
 
     A checkpoint also brings the data options it was trained with; the command's own win. Where
     nets were trained on different parts of the data, none of them is taken, and
-    :func:`sztrain.cli.checks.check_parts` tells whether it matters.
+    :func:`sztrain.cli.net_checks.check_parts` tells whether it matters.
 
     Args:
         args: command-line arguments.

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from sztrain.attacks import SigmaZero
-from sztrain.cli.jobs import Finding, Job
+from sztrain.cli.findings import Finding
+from sztrain.cli.jobs import Job
 from sztrain.cli.suites import Suite
 from sztrain.evaluation.attack_names import attack_label
 from sztrain.evaluation.explanation import label_noise

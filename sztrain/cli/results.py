@@ -7,7 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sztrain.cli.jobs import Finding, Job, conclude, file_labels
+from sztrain.cli.file_labels import file_labels
+from sztrain.cli.findings import Finding, conclude
+from sztrain.cli.jobs import Job
 from sztrain.cli.pictures import (
     draw_examples,
     draw_explanation,

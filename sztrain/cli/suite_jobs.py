@@ -11,11 +11,13 @@ import torch
 from omegaconf import OmegaConf
 from torch.utils.data import Subset
 
-from sztrain.attacks.base import check_search
+from sztrain.attacks.checks import check_search
 from sztrain.cli.build import build_data
-from sztrain.cli.checks import check_attack, check_known_net, check_library
+from sztrain.cli.checks import check_attack, check_library
+from sztrain.cli.file_labels import file_labels
 from sztrain.cli.groups import config_option, require_options
-from sztrain.cli.jobs import Job, Selection, file_labels
+from sztrain.cli.jobs import Job, Selection
+from sztrain.cli.net_checks import check_known_net
 from sztrain.cli.net_data import data_of_net
 from sztrain.cli.suites import Run, Suite
 from sztrain.cli.team import automatic_batch_size

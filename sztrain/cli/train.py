@@ -27,18 +27,15 @@ from sztrain.cli.build import (
 )
 from sztrain.cli.checks import (
     check_attack,
-    check_checkpoint,
-    check_continuation,
     check_library,
     check_monitor,
-    check_net,
-    check_optimizer,
-    check_parts,
     check_seed,
     check_wandb,
     set_num_threads,
 )
+from sztrain.cli.continuation import check_checkpoint, check_continuation, check_optimizer
 from sztrain.cli.memory import keep_freed_memory
+from sztrain.cli.net_checks import check_net, check_parts
 from sztrain.cli.options import TrainOptions, check_options
 from sztrain.cli.verdict import judge
 from sztrain.cli.wandb_run import ended_run

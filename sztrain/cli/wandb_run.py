@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from sztrain.cli.build import make
-from sztrain.cli.jobs import Finding
+from sztrain.cli.findings import Finding
 from sztrain.evaluation.attack_names import attack_label
 from sztrain.evaluation.html import Picture
 from sztrain.evaluation.wandb_media import curve_media, example_table, result_table

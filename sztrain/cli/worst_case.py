@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sztrain.cli.jobs import Finding
+from sztrain.cli.findings import Finding
 from sztrain.cli.suites import Suite
 from sztrain.evaluation.html import Printed
 from sztrain.evaluation.tables import printed_table

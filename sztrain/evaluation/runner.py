@@ -7,7 +7,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from sztrain.attacks.base import eval_mode
+from sztrain.attacks.modes import eval_mode
 from sztrain.types import Attack, AttackResult
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from sztrain.attacks import SigmaZero
-from sztrain.attacks.base import is_adversarial, validate_logits
+from sztrain.attacks.base import is_adversarial
+from sztrain.attacks.checks import validate_logits
 from sztrain.errors import InputError, require_in
 from sztrain.losses import at_least_float32, difference_of_logits, smooth_l0
 from sztrain.norms import l0_norm, num_units

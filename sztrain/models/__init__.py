@@ -8,13 +8,14 @@ from sztrain.models.checkpoint import (
     read_checkpoint,
 )
 from sztrain.models.digits_cnn import DigitsCNN, digits_cnn
-from sztrain.models.external import robustbench_net, timm_net
 from sztrain.models.net_file import save_net
 from sztrain.models.normalize import Normalize, normalization, normalized
 from sztrain.models.preact_resnet import PreActResNet, preact_resnet18
 from sztrain.models.resnet import ResNet18, resnet18
+from sztrain.models.robustbench_nets import robustbench_net
 from sztrain.models.small_cnn import SmallCNN, small_cnn
 from sztrain.models.state_dicts import weights_dir
+from sztrain.models.timm_nets import timm_net
 from sztrain.models.wide_resnet import WideResNet, wrn28
 from sztrain.models.zoo import CARDS, NetCard, describe_net, load_net
 

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from sztrain.errors import InputError
 from sztrain.models._checks import did_you_mean, first_line
 from sztrain.models.digits_cnn import digits_cnn
-from sztrain.models.external import robustbench_net, timm_net
 from sztrain.models.preact_resnet import preact_resnet18
 from sztrain.models.resnet import resnet18
+from sztrain.models.robustbench_nets import robustbench_net
 from sztrain.models.small_cnn import small_cnn
 from sztrain.models.state_dicts import load_strictly, read_plain, tensors_of
+from sztrain.models.timm_nets import timm_net
 from sztrain.models.wide_resnet import wrn28
 from sztrain.types import UNITS
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from sztrain.attacks import AttackMix
-from sztrain.attacks.base import check_search, require_attack
+from sztrain.attacks.checks import check_search, require_attack
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError, require_at_least, require_in
 from sztrain.evaluation.runner import wall_time

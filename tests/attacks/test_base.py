@@ -5,16 +5,9 @@ import torch
 from torch import nn
 
 from sztrain.attacks import SigmaZero
-from sztrain.attacks.base import (
-    Found,
-    eval_mode,
-    is_adversarial,
-    require_attack,
-    run_attack,
-    validate_attack,
-    validate_batch,
-    validate_logits,
-)
+from sztrain.attacks.base import Found, is_adversarial, run_attack
+from sztrain.attacks.checks import require_attack, validate_attack, validate_batch, validate_logits
+from sztrain.attacks.modes import eval_mode
 from sztrain.errors import InputError
 from sztrain.types import Attack
 

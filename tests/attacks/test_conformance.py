@@ -14,7 +14,7 @@ from peer_libraries import marks_of, missing_for
 from torch import nn
 
 from sztrain import attacks
-from sztrain.attacks.base import require_attack
+from sztrain.attacks.checks import require_attack
 from sztrain.errors import InputError
 from sztrain.types import Attack
 

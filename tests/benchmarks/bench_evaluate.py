@@ -25,7 +25,8 @@ import torch
 from torch.utils.data import Subset
 
 from sztrain.attacks import SigmaZero
-from sztrain.cli.jobs import Job, Selection, attack_share, conclude
+from sztrain.cli.findings import conclude
+from sztrain.cli.jobs import Job, Selection, attack_share
 from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.team import gather_team
 from sztrain.data import MNIST, Digits

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sztrain.cli import jobs
-from sztrain.cli.checks import check_parts
+from sztrain.cli.net_checks import check_parts
 from sztrain.cli.net_data import with_data_of_net
 from sztrain.data import MNIST, Digits, ImageFolders
 from sztrain.errors import InputError

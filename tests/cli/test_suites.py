@@ -13,7 +13,7 @@ import wandb
 from omegaconf import OmegaConf
 from wandb_files import charts, logged_items, run_records
 
-from sztrain.cli.jobs import file_labels
+from sztrain.cli.file_labels import file_labels
 from sztrain.cli.team import automatic_batch_size
 from sztrain.errors import InputError, UnavailableError
 

@@ -3,7 +3,7 @@
 import torch
 
 from sztrain.attacks import SigmaZero
-from sztrain.cli.jobs import Finding
+from sztrain.cli.findings import Finding
 from sztrain.evaluation.measurement import Tally
 from sztrain.evaluation.record import Cost
 

@@ -15,7 +15,7 @@ from sztrain.models import (
     small_cnn,
     wrn28,
 )
-from sztrain.models.external import _import_robustbench
+from sztrain.models.robustbench_nets import _import_robustbench
 
 SIDES = {digits_cnn: 8, small_cnn: 28, preact_resnet18: 32, resnet18: 32, wrn28: 32}
 SMALL = {wrn28: {"depth": 10, "width": 1}}

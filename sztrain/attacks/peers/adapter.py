@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack, validate_attack
+from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack
+from sztrain.attacks.checks import validate_attack
 from sztrain.attacks.peers.isolation import CountedNet, frozen, seeded, shares
 from sztrain.errors import InputError, require_count, require_positive
 from sztrain.norms import l0_norm, per_sample

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from sztrain.attacks.base import attack_mode, validate_batch, validate_logits
+from sztrain.attacks.checks import validate_batch, validate_logits
+from sztrain.attacks.modes import attack_mode
 from sztrain.errors import InputError
 
 

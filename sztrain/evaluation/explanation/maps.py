@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sztrain.attacks.base import validate_logits
+from sztrain.attacks.checks import validate_logits
 from sztrain.errors import InputError, UnavailableError
 from sztrain.evaluation.explanation._looks import as_attacked, logit_gradients_of, require_images
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor, nn
 
-from sztrain.attacks.base import eval_mode
+from sztrain.attacks.modes import eval_mode
 from sztrain.errors import InputError
 from sztrain.evaluation.figures.style import ADVERSARIAL, CORRECT, GREEN, RED
 from sztrain.evaluation.trace import AttackTrace

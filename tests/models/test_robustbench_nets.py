@@ -10,7 +10,7 @@ import torch
 from torchvision.models import resnet50
 
 from sztrain.errors import InputError, UnavailableError
-from sztrain.models import external, robustbench_net, timm_net
+from sztrain.models import robustbench_net, robustbench_nets
 from sztrain.models.checkpoint import assemble
 
 NAME = "Addepalli2022Efficient_RN18"
@@ -18,7 +18,7 @@ NAME = "Addepalli2022Efficient_RN18"
 
 @pytest.fixture
 def robustbench():
-    return external._import_robustbench()
+    return robustbench_nets._import_robustbench()
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def no_network(robustbench, monkeypatch):
     def download(*args, **kwargs):
         raise ConnectionError("no route to host\nsecond line")
 
-    monkeypatch.setattr(external, "require_answer", lambda url: None)
-    monkeypatch.setattr(external, "download", download)
+    monkeypatch.setattr(robustbench_nets, "require_answer", lambda url: None)
+    monkeypatch.setattr(robustbench_nets, "download", download)
     monkeypatch.setattr(robustbench.utils.gdown, "download", download)
 
 
@@ -43,7 +43,7 @@ def google_drive(robustbench, monkeypatch):
             raise ConnectionError("broke off")
         Path(output).write_bytes(content)
 
-    monkeypatch.setattr(external, "require_answer", lambda url: None)
+    monkeypatch.setattr(robustbench_nets, "require_answer", lambda url: None)
     monkeypatch.setattr(robustbench.utils.gdown, "download", download)
     return published
 
@@ -55,57 +55,9 @@ def put(net, folder, name=NAME, dataset="cifar10", threat_model="Linf"):
     return path
 
 
-def test_timm_net_is_timms():
-    import timm
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        reference = timm.create_model("resnet10t", num_classes=5, in_chans=1).eval()
-    net = timm_net("resnet10t", num_classes=5, in_channels=1, mean=[0.5], std=[0.25]).eval()
-    net.net.load_state_dict(reference.state_dict())
-    inputs = torch.rand(2, 1, 32, 32)
-    torch.testing.assert_close(net(inputs), reference((inputs - 0.5) / 0.25))
-
-
-def test_timm_net_passes_options_on():
-    net = timm_net("resnet10t", num_classes=5, drop_rate=0.25)
-    assert net.drop_rate == 0.25
-
-
-@pytest.mark.parametrize(
-    ("arguments", "match"),
-    [
-        ({"name": "resnet10"}, "no architecture named 'resnet10'; did you mean .*resnet10t"),
-        (
-            {"name": "resnet10t", "no_such_option": 1},
-            "timm cannot build 'resnet10t'.*no_such_option",
-        ),
-        ({"name": "resnet10t.no_such_tag"}, "timm cannot build"),
-        ({"name": "resnet10t", "num_classes": 0}, "`num_classes`"),
-        ({"name": "resnet10t", "in_channels": 0}, "`in_channels`"),
-    ],
-)
-def test_timm_net_refuses(arguments, match):
-    with pytest.raises(InputError, match=match) as caught:
-        timm_net(**{"num_classes": 10, **arguments})
-    assert "\n" not in str(caught.value)
-
-
-def test_timm_net_without_a_network(monkeypatch):
-    import timm
-
-    def create_model(name, pretrained, **kwargs):
-        assert pretrained
-        raise ConnectionError("no route to host")
-
-    monkeypatch.setattr(timm, "create_model", create_model)
-    with pytest.raises(InputError, match="cannot load the weights of 'resnet10t': no route"):
-        timm_net("resnet10t", num_classes=10, pretrained=True)
-
-
 def test_no_file_imports_another_zoo_before_it_is_needed():
-    files = sorted(Path(external.__file__).parent.glob("*.py"))
-    assert "external.py" in [file.name for file in files]
+    files = sorted(Path(robustbench_nets.__file__).parent.glob("*.py"))
+    assert "robustbench_nets.py" in [file.name for file in files]
     for file in files:
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
@@ -132,7 +84,7 @@ def test_robustbench_that_another_package_has_written_over(monkeypatch, tmp_path
     (record / "METADATA").write_text("Name: robustbench\nVersion: 1.1.1\n", encoding="utf-8")
     (record / "RECORD").write_text("robustbench/utils.py,,11\n", encoding="utf-8")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    external._require_own_files("robustbench", "robustbench/utils.py")
+    robustbench_nets._require_own_files("robustbench", "robustbench/utils.py")
     (package / "utils.py").write_text("own = False\n", encoding="utf-8")
     with pytest.raises(UnavailableError, match=r"--force-reinstall robustbench==1\.1\.1$"):
         robustbench_net(NAME)
@@ -201,7 +153,7 @@ def test_host_that_does_not_answer_is_not_waited_for(robustbench, tmp_path, monk
         assert url.startswith("https://drive.google.com/")
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(external, "require_answer", require_answer)
+    monkeypatch.setattr(robustbench_nets, "require_answer", require_answer)
     monkeypatch.setattr(robustbench.utils.gdown, "download", lambda *_, **__: pytest.fail("asked"))
     with pytest.raises(UnavailableError, match=r"\(timed out\)"):
         robustbench_net(NAME, model_dir=tmp_path)

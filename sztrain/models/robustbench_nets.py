@@ -1,9 +1,8 @@
-"""Nets of other libraries: timm's architectures and RobustBench's published defences."""
+"""Published defences of RobustBench."""
 
 import importlib.util
 import sys
 import warnings
-from collections.abc import Sequence
 from contextlib import redirect_stdout
 from importlib import metadata
 from io import StringIO
@@ -14,10 +13,9 @@ from typing import Any, cast
 
 from torch import nn
 
-from sztrain.errors import InputError, UnavailableError, require_count, require_in
+from sztrain.errors import InputError, UnavailableError, require_in
 from sztrain.files import write_whole
 from sztrain.models._checks import did_you_mean, first_line
-from sztrain.models.normalize import normalized
 from sztrain.models.state_dicts import (
     cannot_download,
     check_finite,
@@ -31,60 +29,6 @@ ROBUSTBENCH_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 """RobustBench's data sets, and how many classes each has."""
 
 _GOOGLE_DRIVE = "https://drive.google.com/uc?id="
-
-
-def timm_net(
-    name: str,
-    num_classes: int,
-    in_channels: int = 3,
-    pretrained: bool = False,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    **kwargs: Any,
-) -> nn.Module:
-    """Any architecture of timm.
-
-    Args:
-        name: timm's name of the architecture, with or without the tag of a training.
-        num_classes: number of logits K.
-        in_channels: channels C of the images.
-        pretrained: download timm's weights; these expect normalised images (``mean``, ``std``).
-        mean: one number a channel for normalisation; ``None``: no normalisation.
-        std: one positive number a channel; given together with ``mean``.
-        **kwargs: passed on to ``timm.create_model``.
-
-    Shape:
-        Images ``(N, C, H, W)`` in [0, 1], of the size that the architecture takes; logits
-        ``(N, K)``.
-
-    Raises:
-        InputError: no such architecture (the message lists close names), arguments it does not
-            take, or weights that cannot be downloaded.
-
-    Reference:
-        https://huggingface.co/docs/timm
-
-    Example:
-        >>> net = timm_net("resnet10t", num_classes=10)
-        >>> net.num_classes
-        10
-    """
-    require_count("num_classes", num_classes, 2)
-    require_count("in_channels", in_channels, 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside timm, nothing a user can act on
-        import timm
-    if not timm.is_model(str(name)):
-        close = did_you_mean(str(name), timm.list_models())
-        raise InputError(f"timm has no architecture named {name!r}{close}")
-    try:
-        net = timm.create_model(
-            name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **kwargs
-        )
-    except Exception as error:  # timm and its download clients have no common error class
-        what = "load the weights of" if pretrained else "build"
-        raise InputError(f"timm cannot {what} {name!r}: {first_line(error)}") from error
-    return normalized(net, mean, std, in_channels)
 
 
 def robustbench_net(
