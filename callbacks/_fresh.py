@@ -2,7 +2,7 @@
 
 import pytorch_lightning as pl
 
-from sztrain.callbacks.sparse_robustness import is_repeated
+from sztrain.callbacks._gauges import is_repeated
 
 
 class FreshFigures:

@@ -8,8 +8,8 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
+from sztrain.callbacks._gauges import is_repeated
 from sztrain.callbacks._moved_files import bring_along
-from sztrain.callbacks.sparse_robustness import is_repeated
 from sztrain.errors import SztrainWarning
 
 

@@ -8,9 +8,10 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
 from typing_extensions import override
 
+from sztrain.callbacks._gauges import gauges_of
 from sztrain.callbacks.alarms import raise_alarm
 from sztrain.callbacks.dashboard_writers import FileWriter, Writer, writer_for
-from sztrain.callbacks.sparse_robustness import SparseRobustness, gauges_of
+from sztrain.callbacks.sparse_robustness import SparseRobustness
 from sztrain.errors import InputError
 from sztrain.evaluation.attack_names import short_judge
 from sztrain.evaluation.gauge_keys import GaugeKeys

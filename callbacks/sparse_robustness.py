@@ -12,19 +12,12 @@ from typing_extensions import override
 
 from sztrain.attacks import SigmaZero
 from sztrain.attacks.checks import check_search, require_attack, validate_batch
-from sztrain.callbacks._adapters import (
-    AttackedNet,
-    BatchHook,
-    ForwardHook,
-    LogitsHook,
-    inputs_and_labels,
-    require_forward,
-)
+from sztrain.callbacks._adapters import BatchHook, ForwardHook, LogitsHook, ModuleAdapter
 from sztrain.callbacks._advice import Advice
 from sztrain.callbacks._epochs import GaugedEpochs
+from sztrain.callbacks._gauged_samples import GaugedSamples
 from sztrain.callbacks._image_space import ImageSpace
 from sztrain.callbacks._pace import Pace
-from sztrain.callbacks.sample_store import SampleStore
 from sztrain.callbacks.smoke_test import is_smoke_test, shortened
 from sztrain.errors import InputError, require_count
 from sztrain.evaluation.gauge_keys import GaugeKeys
@@ -164,16 +157,13 @@ class SparseRobustness(Callback):
         self.seed = seed
         self.verdict_samples = verdict_samples
         self.num_examples = num_examples
-        self.image_space = ImageSpace(mean=mean, std=std, box=box)
-        self.batch_to_inputs = batch_to_inputs
-        self.forward = forward
-        self.logits = logits
         self.measurements: dict[str, Measurement] = {}
+        self._adapter = ModuleAdapter(
+            ImageSpace(mean=mean, std=std, box=box), batch_to_inputs, forward, logits
+        )
+        self._samples = GaugedSamples(num_samples, seed, verdict_samples)
         self._pace = Pace(max_seconds, max_share)
         self._advice = Advice()
-        self._stores: dict[str, SampleStore] = {}
-        self._input_dtype = torch.float32
-        self._complete: set[str] = set()
         self._epochs = GaugedEpochs(every_n_epochs)
 
     def repeats(self, key: str, epoch: int) -> bool:
@@ -234,14 +224,14 @@ class SparseRobustness(Callback):
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # A new run may bring new data: what was collected before is of no use to it.
-        self._stores, self._complete = {}, set()
+        self._samples.reset()
         self._epochs.reset()
         self._pace.reset()
         if stage == "fit":  # a test of the same net that follows need not be told again
             self._advice = Advice()
             self.measurements = {}
         self._advice.speaks = trainer.is_global_zero
-        require_forward(pl_module, self.forward)
+        self._adapter.require_forward(pl_module)
         if not is_smoke_test(trainer):  # which shortens them
             for name, attack in self._attacks().items():
                 check_search(attack, name)
@@ -270,15 +260,16 @@ class SparseRobustness(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         # Before the module's own step, which may change the batch.
-        if dataloader_idx == 0 and "val" not in self._complete:
-            self._collect(trainer, "val", batch, self.num_samples)
+        if dataloader_idx == 0 and self._samples.wants("val"):
+            self._collect(trainer, "val", batch)
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
-            self._check_outputs(pl_module, self._stores.pop("val", None))
+            self._check_outputs(pl_module, "val")
+            self._samples.forget("val")  # the first of the loader; the validation brings them again
             return
-        self._complete.add("val")
+        self._samples.complete("val")
         # In between nothing is logged: Lightning shows its monitors the last figures by itself.
         if self._epochs.are_due(trainer):
             values = self._measure(trainer, pl_module, "val", self.attack)
@@ -296,53 +287,34 @@ class SparseRobustness(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if self.verdict is not None and dataloader_idx == 0:
-            self._collect(trainer, "test", batch, self.verdict_samples)
+            self._collect(trainer, "test", batch)
 
     @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.verdict is not None:
             self._log(pl_module, self._measure(trainer, pl_module, "test", self.verdict))
 
-    def _collect(
-        self, trainer: pl.Trainer, stage: str, batch: Any, num_samples: int | None
-    ) -> None:
+    def _collect(self, trainer: pl.Trainer, stage: str, batch: Any) -> None:
         """Keep samples, and refuse before hours are spent what could not be attacked after them."""
-        inputs, labels = inputs_and_labels(batch, self.batch_to_inputs)
-        images = self.image_space.to_images(inputs)
+        images, labels = self._adapter.images_and_labels(batch)
         validate_batch(images, labels)
         for name, attack in self._attacks().items():
             if stage == "val" or name == "verdict":
                 check_budgets("budgets", self.budgets, images.shape[1:], attack.unit)
                 check_budgets(f"{name}.budget", [attack.budget], images.shape[1:], attack.unit)
-        if stage not in self._stores:
-            share = None
-            if num_samples is not None:  # Lightning deals samples out in turn
-                rest = num_samples % trainer.world_size
-                share = num_samples // trainer.world_size + (trainer.global_rank < rest)
-            # Another choice in each process, or they would attack runs of neighbours. Of the test
-            # samples the first, as published figures take them.
-            seed = self.seed + trainer.global_rank if stage == "val" else None
-            self._stores[stage] = SampleStore(share, seed)
-        self._stores[stage].add(images, labels)
-        self._input_dtype = inputs.dtype if inputs.is_floating_point() else images.dtype
+        self._samples.add(trainer, stage, images, labels)
 
     def _attacks(self) -> dict[str, Attack]:
         """Those there are, by the names of their arguments."""
         attacks = {"attack": self.attack, "probe": self.probe, "verdict": self.verdict}
         return {name: attack for name, attack in attacks.items() if attack is not None}
 
-    def _attacked(self, pl_module: pl.LightningModule) -> AttackedNet:
-        return AttackedNet(
-            pl_module, self.image_space, self._input_dtype, self.forward, self.logits
-        )
-
-    def _check_outputs(self, pl_module: pl.LightningModule, store: SampleStore | None) -> None:
+    def _check_outputs(self, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse, or warn of, outputs that cannot be attacked."""
-        if store is not None:
-            images, labels = (
-                part.to(pl_module.device) for part in store.batches(self.batch_size)[0]
-            )
-            self._advice.on_outputs(self._attacked(pl_module), images, labels)
+        for images, labels in self._samples.batches(stage, self.batch_size)[:1]:
+            device = pl_module.device
+            net = self._adapter.net(pl_module)
+            self._advice.on_outputs(net, images.to(device), labels.to(device))
 
     def _measure(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, attack: Attack
@@ -351,27 +323,23 @@ class SparseRobustness(Callback):
         smoke_test = is_smoke_test(trainer)
         if smoke_test:
             attack, probe = shortened(attack), None if probe is None else shortened(probe)
-        if stage not in self._stores:
-            raise InputError(
-                f"the {stage} loader of this process gave no samples to attack; give it at least "
-                "one batch, or use fewer processes"
-            )
-        store, net, device = self._stores[stage], self._attacked(pl_module), pl_module.device
-        tally = Tally(store.inputs.shape[1:], attack.unit, self.budgets, device, self.num_examples)
+        labels, shape = self._samples.labels(stage), self._samples.shape(stage)
+        net, device = self._adapter.net(pl_module), pl_module.device
+        tally = Tally(shape, attack.unit, self.budgets, device, self.num_examples)
         both = None if probe is None else ProbeTally(probe, self.budgets, device)
         # A net may draw random numbers even in eval mode: the training must not miss them.
         with (
             isolate_rng(),
             attack_progress(
                 f"{stage} attack",
-                len(store.labels),
+                len(labels),
                 shown=trainer.progress_bar_callback is not None and trainer.is_global_zero,
                 kept=False,
             ) as advance,
         ):
-            self._check_outputs(pl_module, store)
+            self._check_outputs(pl_module, stage)
             if not smoke_test:
-                self._advice.on_labels(_extremes(pl_module, store.labels))
+                self._advice.on_labels(_extremes(pl_module, labels))
             for attacked in attack_batches(net, attack, self._batches(stage), device):
                 tally.add(net, attacked)
                 if both is not None:
@@ -389,7 +357,7 @@ class SparseRobustness(Callback):
     def _batches(self, stage: str) -> Iterable[tuple[Tensor, Tensor]]:
         """The samples to attack; those of a validation as long as there is time."""
         limited = stage == "val" and self._pace.is_limited
-        batches = self._stores[stage].batches(self.batch_size, by_priority=limited)
+        batches = self._samples.batches(stage, self.batch_size, by_priority=limited)
         return self._pace.in_time(batches) if limited else batches
 
     def _log(
@@ -402,29 +370,6 @@ class SparseRobustness(Callback):
         for key, value in values.items():
             shown = key.endswith(("/median_l0", "/median_l0_px"))
             pl_module.log(key, value, prog_bar=shown, logger=logger, sync_dist=True)
-
-
-def gauges_of(trainer: pl.Trainer) -> list[SparseRobustness]:
-    """The gauges among the callbacks of a Trainer.
-
-    Example:
-        >>> trainer = pl.Trainer(callbacks=[SparseRobustness()], logger=False, accelerator="cpu")
-        >>> len(gauges_of(trainer))
-        1
-    """
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # in __init__
-    return [callback for callback in callbacks if isinstance(callback, SparseRobustness)]
-
-
-def is_repeated(key: str, trainer: pl.Trainer) -> bool:
-    """Whether the gauge that logs ``key`` rests in this epoch, and monitors see its last figure.
-
-    Example:
-        >>> trainer = pl.Trainer(callbacks=[SparseRobustness()], logger=False, accelerator="cpu")
-        >>> is_repeated("val/clean_acc", trainer)  # not a figure of the gauge's
-        False
-    """
-    return any(gauge.repeats(key, trainer.current_epoch) for gauge in gauges_of(trainer))
 
 
 def _figures(measurement: Measurement) -> dict[str, float]:

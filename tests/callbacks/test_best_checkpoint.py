@@ -12,8 +12,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from toy_training import ScriptedAttack, foreign_module, loader, make_trainer
 
 from sztrain.callbacks import BestCheckpoint, SparseRobustness
+from sztrain.callbacks._gauges import is_repeated
 from sztrain.callbacks._moved_files import bring_along
-from sztrain.callbacks.sparse_robustness import is_repeated
 from sztrain.errors import SztrainWarning
 
 
