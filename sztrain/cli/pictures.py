@@ -12,7 +12,7 @@ from sztrain.attacks import SigmaZero
 from sztrain.cli.findings import Finding
 from sztrain.cli.jobs import Job
 from sztrain.cli.suites import Suite
-from sztrain.evaluation.attack_names import attack_label
+from sztrain.evaluation.attack_names import attack_label, paper_name
 from sztrain.evaluation.explanation import label_noise
 from sztrain.evaluation.figures import (
     AblationCell,
@@ -222,10 +222,10 @@ def _by_net(findings: Iterable[Finding]) -> list[list[Finding]]:
 
 
 def _named(group: Sequence[Finding]) -> list[tuple[str, Finding]]:
-    """What was found, by the attack's class, and by its options where these tell attacks apart."""
-    classes = [type(finding.attack).__name__ for finding in group]
-    if len(set(classes)) == len(classes):
-        return list(zip(classes, group, strict=True))
+    """What was found, by the attack's name, and its options where only these tell attacks apart."""
+    names = [paper_name(finding.attack) for finding in group]
+    if len(set(names)) == len(names):
+        return list(zip(names, group, strict=True))
     return [(attack_label(finding.attack), finding) for finding in group]
 
 

@@ -55,14 +55,14 @@ def _shortened(value: Any) -> Any:
 
 
 def attack_label(attack: Attack) -> str:
-    """An attack in legends and file names: its class, and the options it is called with.
+    """An attack in legends and file names: as in tables, and the options it is called with.
 
     Example:
         >>> from sztrain.attacks import SigmaZero
         >>> attack_label(SigmaZero(num_steps=10, patience=5))
-        'SigmaZero patience=5'
+        'sigma-zero patience=5'
     """
-    return f"{type(attack).__name__} {describe_options(attack)}".rstrip()
+    return f"{paper_name(attack)} {describe_options(attack)}".rstrip()
 
 
 def short_judge(attack: Attack) -> str:
@@ -71,7 +71,7 @@ def short_judge(attack: Attack) -> str:
     Example:
         >>> from sztrain.attacks import SigmaZero
         >>> short_judge(SigmaZero(num_steps=100))
-        'SigmaZero, N=100'
+        'sigma-zero, N=100'
     """
     return f"{shorten(attack_label(attack), _ROOM, placeholder=' ...')}, N={attack.num_steps}"
 
@@ -86,9 +86,9 @@ def judged_by(attack: Attack, steps: int | None = None) -> str:
     Example:
         >>> from sztrain.attacks import SigmaZero, SparseAutoAttack
         >>> judged_by(SigmaZero(num_steps=100))
-        'SigmaZero only, N=100, features'
+        'sigma-zero only, N=100, features'
         >>> judged_by(SigmaZero(num_steps=100), 50)
-        'SigmaZero only, N=50 (num_steps=100), features'
+        'sigma-zero only, N=50 (num_steps=100), features'
         >>> judged_by(SparseAutoAttack()).split(",")[0]
         'SparseAutoAttack (sigma_zero'
     """

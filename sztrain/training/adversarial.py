@@ -58,6 +58,9 @@ class AdversarialTraining(RobustClassifier):
         InputError: a value out of its range.
     """
 
+    learns_from_clean = True
+    """Whether the loss depends on the clean images; if not, they cost no backward pass."""
+
     def __init__(
         self,
         net: nn.Module,
@@ -138,9 +141,13 @@ class AdversarialTraining(RobustClassifier):
             assert budget is not None  # the constructor has seen to it
             inputs = add_sparse_noise(inputs, round(self.noise * budget), self.attack.unit)
         adv_inputs = self.craft(inputs, labels)
-        adv_logits = clean_logits = self(inputs)
-        if adv_inputs is not None:
+        if adv_inputs is None:
+            adv_logits = clean_logits = self(inputs)
+        else:
+            # First: autocast would keep weights that it has cast without gradients for this pass.
             adv_logits = self(adv_inputs)
+            with torch.set_grad_enabled(self.learns_from_clean):
+                clean_logits = self(inputs)
             # Not of the epoch in which the warm-up ends: it would stand for its last batches, and
             # train/clean_acc beside it for all.
             if self.training_budget.at(self.current_epoch) != 0:

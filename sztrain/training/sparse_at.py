@@ -35,6 +35,7 @@ class SparseAT(AdversarialTraining):
         if not 0 <= clean_share <= 1:
             raise InputError(f"expected `clean_share` to be in [0, 1], got {clean_share}")
         self.clean_share = clean_share
+        self.learns_from_clean = clean_share > 0
 
     def sample_losses(
         self,

@@ -12,6 +12,7 @@ batch once they are broken.
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -38,8 +39,9 @@ ATTACKS: dict[str, Callable[..., Any]] = {
     "budgeted_sigma_zero": BudgetedSigmaZero,
     "attack_mix": AttackMix,
 }
-METHODS: dict[str, type[SparseAT | TRADES | MART]] = {
+METHODS: dict[str, Callable[..., RobustClassifier]] = {
     "sparse_at": SparseAT,
+    "sparse_at_without_clean": partial(SparseAT, clean_share=0),
     "trades": TRADES,
     "mart": MART,
 }
@@ -120,10 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{options.net} at the start: clean accuracy {accuracy:.1%}")
     weights = {key: value.cpu().clone() for key, value in start.state_dict().items()}
 
-    def seconds_of(method_class: type[RobustClassifier], **arguments: Any) -> float:
+    def seconds_of(make: Callable[..., RobustClassifier], **arguments: Any) -> float:
         net = factory(num_classes=10)
         net.load_state_dict(weights)
-        return epoch_seconds(method_class(net, num_classes=10, **arguments), loader, options.device)
+        return epoch_seconds(make(net, num_classes=10, **arguments), loader, options.device)
 
     cases = [(m, a, b) for m in options.method for a in options.attack for b in options.budget]
     ratios: dict[tuple[str, str, int], list[float]] = {case: [] for case in cases}

@@ -150,7 +150,7 @@ def test_pictures_and_the_whole_config_are_there(call, trained, tmp_path):
 def test_the_table_on_the_screen_names_judge_net_and_figures(call, trained, table):
     outcome = call(f"evaluate net={trained.best} {QUICK}")
     assert outcome.err == ""
-    assert "SigmaZero only, N=4, features on 40 images of digits" in " ".join(outcome.out.split())
+    assert "sigma-zero only, N=4, features on 40 images of digits" in " ".join(outcome.out.split())
     (row,) = table("out/results.csv")
     assert f" {float(row['clean_acc']):.2f} ".replace(".00 ", " ") in outcome.out
     assert "…" not in outcome.out  # nothing is cut off

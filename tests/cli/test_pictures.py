@@ -37,7 +37,7 @@ def test_nets_for_other_data_have_a_picture_of_their_own(drawn, tmp_path):
     findings = [finding("M1", "mnist"), finding("M2", "mnist"), finding("C1", "cifar10")]
     found = draw_pictures(findings, SUITE, [2], tmp_path)
     assert [list(curves) for curves in drawn] == [["M1", "M2"], ["C1"]]
-    names = [f"{name}-SigmaZero-N=10-features.png" for name in ("mnist", "cifar10")]
+    names = [f"{name}-sigma-zero-N=10-features.png" for name in ("mnist", "cifar10")]
     assert [picture.path.name for picture in found] == names
 
 

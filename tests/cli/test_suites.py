@@ -43,7 +43,7 @@ def test_a_suite_attacks_every_net_with_every_number_of_steps(call, table, tmp_p
             expected = 100 * (floats(records, "l0") <= int(budget["budget"])).mean()
             assert float(budget["asr"]) == pytest.approx(expected)
     names = {path.name for path in (tmp_path / "out" / "curves").iterdir()}
-    assert names == {f"digits-SigmaZero-N={steps}-features.png" for steps in (4, 6)}
+    assert names == {f"digits-sigma-zero-N={steps}-features.png" for steps in (4, 6)}
     labels = [f"{net}-sigma_zero-{steps}" for net in nets for steps in (4, 6)]
     drawn = {path.name for path in (tmp_path / "out" / "runs").iterdir()}
     assert drawn >= {"toy.png", *(f"{label}-loss_terms.png" for label in labels)}
@@ -494,7 +494,7 @@ def test_an_evaluation_in_wandb(call, table, tmp_path, monkeypatch):
     for net in ("digits_standard", "digits_sparse_at"):
         assert items[f"examples/{net}-sigma_zero-4/nrows"] == 8
         l0 = floats(table(f"out/records/{net}-sigma_zero-4.csv"), "l0")
-        points = [cells for cells in curves["data"] if cells[0] == f"{net} under SigmaZero"]
+        points = [cells for cells in curves["data"] if cells[0] == f"{net} under sigma-zero"]
         assert points
         assert all(share == pytest.approx((l0 > budget).mean()) for _, budget, share in points)
     report = (tmp_path / "out" / "report.html").read_text()

@@ -45,8 +45,8 @@ def test_each_data_set_has_a_chart_of_its_own(finished):
     logged = finished(findings, [{"model": "M1"}]).logged
     charts = {key: curves for key, curves in logged.items() if key.startswith("curves/")}
     assert charts == {
-        "curves/mnist-N=10-features": ["M1 under SigmaZero", "M2 under SigmaZero"],
-        "curves/cifar10-N=10-features": ["C1 under SigmaZero"],
+        "curves/mnist-N=10-features": ["M1 under sigma-zero", "M2 under sigma-zero"],
+        "curves/cifar10-N=10-features": ["C1 under sigma-zero"],
     }
 
 

@@ -188,8 +188,8 @@ def test_how_an_attack_is_run_keeps_the_papers_figures():
 def test_options_name_what_differs_from_the_defaults():
     assert describe_options(SigmaZero(num_steps=7, unit="pixels")) == ""
     assert describe_options(SigmaZero(sigma=0.5, budget=24)) == "sigma=0.5 budget=24"
-    assert attack_label(SigmaZero()) == "SigmaZero"
-    assert attack_label(SigmaZero(tau=0.9)) == "SigmaZero tau=0.9"
+    assert attack_label(SigmaZero()) == "sigma-zero"
+    assert attack_label(SigmaZero(tau=0.9)) == "sigma-zero tau=0.9"
 
 
 def test_options_that_are_no_round_numbers_are_told_in_four_digits():

@@ -86,6 +86,21 @@ def test_batch_loss_and_its_gradient_are_those_of_the_formula(method_class, opti
         torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.parametrize(
+    ("clean_share", "adv_inputs", "with_gradient"),
+    [(0.5, ADV_INPUTS, [True, True]), (0, ADV_INPUTS, [True, False]), (0, None, [True])],
+)
+def test_clean_images_that_do_not_count_cost_no_backward_pass(
+    clean_share, adv_inputs, with_gradient
+):
+    net, seen = toy_net().double(), []
+    net.register_forward_hook(lambda net, inputs, logits: seen.append(logits.requires_grad))
+    method = SparseAT(net, num_classes=3, clean_share=clean_share)
+    method.craft = lambda inputs, labels: adv_inputs
+    method.batch_loss(INPUTS, LABELS)
+    assert seen == with_gradient
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("method_class", [SparseAT, TRADES, MART])
 def test_half_precision_logits_lose_nothing_more_in_the_loss(method_class, dtype):

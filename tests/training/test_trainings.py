@@ -134,7 +134,7 @@ def test_attack_in_eval_mode_and_training_in_train_mode(method_class):
     net = nn.Sequential(spy, *toy_net(extra=[nn.BatchNorm1d(16), nn.Dropout()]))
     method = make(method_class, net, attack=SigmaZero(num_steps=5), budget=2)
     fit(method, limit_train_batches=1, limit_val_batches=1, num_sanity_val_steps=0)
-    *attacking, clean_pass, adv_pass, validation = spy.passes
+    *attacking, adv_pass, clean_pass, validation = spy.passes
     assert len(attacking) >= 5
     assert not any(training for training, _ in [*attacking, validation])
     (training, clean), (training_too, examples) = clean_pass, adv_pass
@@ -424,10 +424,13 @@ class BlackBox:
 @pytest.mark.parametrize(
     "attack", [SigmaZero(num_steps=2, recheck=False), SigmaZero(num_steps=2), BlackBox()]
 )
-@pytest.mark.parametrize("method_class", ADVERSARIAL)
-def test_under_autocast_every_weight_gets_a_gradient(method_class, attack):
+@pytest.mark.parametrize(
+    ("method_class", "options"),
+    [(SparseAT, {}), (SparseAT, {"clean_share": 0}), (TRADES, {}), (MART, {})],
+)
+def test_under_autocast_every_weight_gets_a_gradient(method_class, options, attack):
     watcher = GradientWatcher()
-    method = make(method_class, attack=attack, budget=2)
+    method = make(method_class, attack=attack, budget=2, **options)
     trainer = fit(method, precision="bf16-mixed", callbacks=[watcher], max_epochs=2)
     assert trainer.global_step == 6
     assert len(watcher.seen) == 6 * 4
