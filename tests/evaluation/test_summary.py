@@ -86,7 +86,7 @@ def test_everything_that_is_promised_is_there(unit, tmp_path):
     assert times == (60, 41, 12.5)
     assert (found["epochs"], found["checkpoint"]) == (8, "checkpoints/best.ckpt")
     assert found["best_epoch"] == 6
-    assert "sigma-zero only" in found["note"]
+    assert "SigmaZero only" in found["note"]
 
 
 def test_what_was_not_measured_is_null(tmp_path):
