@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
-from sztrain.errors import require_count
+from sztrain.errors import MAX_SEED, require_seed
 
 
 class EpochSeed(Callback):
@@ -31,7 +31,7 @@ class EpochSeed(Callback):
     """
 
     def __init__(self, seed: int = 0) -> None:
-        require_count("seed", seed, 0)
+        require_seed("seed", seed)
         self.seed = seed
 
     @override
@@ -50,4 +50,4 @@ class EpochSeed(Callback):
     def _seed(self, trainer: pl.Trainer) -> None:
         # Hashing ints is stable across runs and platforms, and mixes what a sum would not.
         mixed = hash((self.seed, trainer.current_epoch, trainer.global_rank))
-        torch.manual_seed(mixed % 2**63)
+        torch.manual_seed(mixed % (MAX_SEED + 1))

@@ -3,6 +3,9 @@
 import math
 from numbers import Integral
 
+MAX_SEED = 2**63 - 1
+"""Largest seed of torch's generators."""
+
 
 class InputError(ValueError):
     """What the user gave cannot be worked with.
@@ -37,16 +40,17 @@ class SztrainWarning(UserWarning):
 
 
 def require_at_least(name: str, value: float, minimum: float) -> None:
-    """Refuse a number below ``minimum``.
+    """Refuse a number below ``minimum``, or infinite.
 
     Example:
         >>> require_at_least("num_steps", 3, 1)
 
     Raises:
-        InputError: ``value`` is smaller than ``minimum``.
+        InputError: ``value`` is smaller than ``minimum``, or not finite.
     """
     if not value >= minimum:  # written so that NaN is refused as well
         raise InputError(f"expected `{name}` to be at least {minimum}, got {value}")
+    _require_finite(name, value)
 
 
 def require_positive(name: str, value: float) -> None:
@@ -60,6 +64,10 @@ def require_positive(name: str, value: float) -> None:
     """
     if not value > 0:  # written so that NaN is refused as well
         raise InputError(f"expected `{name}` to be positive, got {value}")
+    _require_finite(name, value)
+
+
+def _require_finite(name: str, value: float) -> None:
     if value == math.inf:
         raise InputError(f"expected `{name}` to be finite, got {value}")
 
@@ -77,6 +85,20 @@ def require_count(name: str, value: object, minimum: int) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InputError(f"expected `{name}` to be a whole number, got {value!r}")
     require_at_least(name, int(value), minimum)
+
+
+def require_seed(name: str, value: object) -> None:
+    """Refuse what cannot seed torch's generators.
+
+    Example:
+        >>> require_seed("seed", 0)
+
+    Raises:
+        InputError: ``value`` is no whole number from 0 to 2**63 - 1.
+    """
+    require_count(name, value, 0)
+    if int(value) > MAX_SEED:  # type: ignore[call-overload]  # a whole number
+        raise InputError(f"expected `{name}` to be at most {MAX_SEED}, got {value}")
 
 
 def require_in(name: str, value: object, choices: tuple[object, ...]) -> None:

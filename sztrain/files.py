@@ -58,7 +58,8 @@ def _move_where_free(draft: Path, path: Path) -> None:
     except FileExistsError:
         return
     except OSError:  # a file system without hard links
-        draft.replace(path)
+        if not path.exists():
+            draft.replace(path)
 
 
 def write_whole(path: str | Path, content: str | bytes, *, replace: bool = True) -> None:

@@ -16,7 +16,10 @@ def warn_of_slow_bfloat16(device: torch.device) -> None:
     Example:
         >>> warn_of_slow_bfloat16(torch.device("cuda"))
     """
-    if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if device.type != "cpu":
+        return
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not (has_onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         warnings.warn(
             "this CPU has no instructions for convolutions in bfloat16, which take about ten "
             "times as long as those in single precision: use full precision here "

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from sztrain.errors import (
     InputError,
@@ -9,6 +10,7 @@ from sztrain.errors import (
     require_count,
     require_in,
     require_positive,
+    require_seed,
 )
 
 
@@ -16,7 +18,7 @@ def test_input_error_is_a_value_error():
     assert issubclass(InputError, ValueError)
 
 
-@pytest.mark.parametrize("value", [1, 1.0, 7, math.inf])
+@pytest.mark.parametrize("value", [1, 1.0, 7, 1e300])
 def test_at_least_passes_its_bound_and_what_is_above(value):
     require_at_least("num_steps", value, 1)
 
@@ -25,6 +27,20 @@ def test_at_least_passes_its_bound_and_what_is_above(value):
 def test_at_least_refuses_what_is_below_and_nan(value):
     with pytest.raises(InputError, match=rf"^expected `num_steps` to be at least 1, got {value}$"):
         require_at_least("num_steps", value, 1)
+
+
+def test_at_least_is_finite():
+    with pytest.raises(InputError, match=r"^expected `beta` to be finite, got inf$"):
+        require_at_least("beta", math.inf, 0)
+
+
+def test_seeds_are_those_that_torch_takes():
+    for seed in (0, 2**63 - 1):
+        require_seed("seed", seed)
+        torch.Generator().manual_seed(seed)
+    for seed, message in ((-1, "at least 0"), (2**63, "at most"), (1.5, "a whole number")):
+        with pytest.raises(InputError, match=f"^expected `seed` to be {message}"):
+            require_seed("seed", seed)
 
 
 def test_count_passes_whole_numbers_from_its_bound_on():

@@ -23,6 +23,13 @@ def test_a_cpu_without_bfloat16_is_told_of(cpu_with):
         warn_of_slow_bfloat16(torch.device("cpu"))
 
 
+def test_a_torch_without_onednn_has_none(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.delattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", raising=False)
+    with pytest.warns(SztrainWarning, match=MESSAGE):
+        warn_of_slow_bfloat16(torch.device("cpu"))
+
+
 def test_hardware_with_bfloat16_is_not(cpu_with, recwarn):
     cpu_with(bfloat16=True)
     warn_of_slow_bfloat16(torch.device("cpu"))

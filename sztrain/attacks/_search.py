@@ -105,10 +105,11 @@ class AdamSearch(Search):
     def normalise_gradient(self) -> Tensor:
         """Divide the gradient by its largest entry; returns it."""
         gradient = self.gradient
+        # An entry that overflowed says nothing: it moves nothing, and the others still do.
+        torch.nan_to_num(gradient, 0, 0, 0, out=gradient)
         largest = gradient.abs().amax(dim=tuple(range(1, gradient.ndim)), keepdim=True)
-        gradient.div_(largest.clamp_(min=1e-12))
-        # A gradient that overflowed says nothing: it moves nothing.
-        return torch.nan_to_num(gradient, 0, 0, 0, out=gradient)
+        smallest = max(1e-12, torch.finfo(gradient.dtype).tiny)  # half precision has no 1e-12
+        return gradient.div_(largest.clamp_(min=smallest))
 
     def adam_direction(self, epsilon: Tensor | float) -> Tensor:
         """Let Adam's moments take in the gradient; returns what to step along, in its memory."""

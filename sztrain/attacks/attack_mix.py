@@ -11,7 +11,7 @@ from sztrain.attacks.budgeted_sigma_zero import BudgetedSigmaZero
 from sztrain.attacks.checks import check_search, require_attack, validate_attack
 from sztrain.attacks.sigma_zero import SigmaZero
 from sztrain.attacks.sparse_pgd import SparsePGD
-from sztrain.errors import InputError, require_at_least, require_count
+from sztrain.errors import InputError, require_at_least, require_seed
 from sztrain.types import Attack, AttackResult, Unit
 
 
@@ -72,7 +72,7 @@ class AttackMix:
 
     def __post_init__(self) -> None:
         validate_attack(self.unit, self.num_steps, self.budget)
-        require_count("seed", self.seed, 0)
+        require_seed("seed", self.seed)
         for name, member in self.members.items():
             require_attack(f"members.{name}", member)
         if self.members.keys() != self.weights.keys():

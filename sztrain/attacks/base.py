@@ -1,5 +1,6 @@
 """What every attack owes its caller, in one place: checks, an untouched net, and true claims."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -7,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sztrain.attacks.checks import validate_batch, validate_logits
+from sztrain.attacks.checks import validate_batch, validate_labels, validate_logits
 from sztrain.attacks.modes import attack_mode
 from sztrain.attacks.slices import in_slices
+from sztrain.errors import InputError, SztrainWarning
 from sztrain.losses import at_least_float32
 from sztrain.norms import check_budgets, l0_norm, per_sample
 from sztrain.types import AttackResult, EnsembleResult, Unit
@@ -91,28 +93,59 @@ def run_attack(
         inputs, labels = (t.clone() if t.is_inference() else t for t in (inputs, labels))
         inputs, labels = inputs.detach(), labels.detach()
 
+        everyone = labels
+
         def attack(inputs: Tensor, labels: Tensor) -> AttackResult:
-            found = search(_checked(net, labels), inputs, labels)
+            attacked = _AttackedNet(net, labels, everyone)
+            found = search(attacked, inputs, labels)
+            attacked.warn_of_nan()
             with torch.no_grad():
                 return _verified(found, net, inputs, labels, unit, budget, targeted, recheck)
 
         return in_slices(attack, inputs, labels, batch_size)
 
 
-def _checked(net: nn.Module, labels: Tensor) -> Logits:
-    """The net's logits, looked at on the first pass: once is enough, and each look costs a sync."""
-    looked = False
+class _AttackedNet:
+    """The net's logits, looked at on the first pass: once is enough, and each look costs a sync.
 
-    def logits_of(inputs: Tensor) -> Tensor:
-        nonlocal looked
-        logits: Tensor = net(inputs)
-        if not looked:
-            validate_logits(logits, labels)
-            looked = True
+    Args:
+        net: maps inputs to logits.
+        labels: of the first pass.
+        everyone: the labels of all passes to come.
+    """
+
+    def __init__(self, net: nn.Module, labels: Tensor, everyone: Tensor) -> None:
+        self._net = net
+        self._labels = labels
+        self._everyone = everyone
+        self._looked = False
+        self._answered_nan = labels.new_zeros((), dtype=torch.bool)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self._net(inputs)
+        if not self._looked:
+            validate_logits(logits, self._labels)
+            validate_labels(self._everyone, logits.shape[1])
+            self._looked = True
+        if torch.is_grad_enabled() and inputs.requires_grad and not logits.requires_grad:
+            raise InputError(
+                "the net passes no gradient back to its inputs (it runs under no_grad, or detaches "
+                "what it returns); attack one that does, or use SparseRS, which needs no gradient"
+            )
+        self._answered_nan.logical_or_(logits.detach().isnan().any())
         # Under autocast the logits are half precision; margins are not to be compared in it.
         return at_least_float32(logits)
 
-    return logits_of
+    def warn_of_nan(self) -> None:
+        """Say that figures rest on inputs to which the net has no answer."""
+        if self._answered_nan:
+            warnings.warn(
+                "the net answered NaN to inputs in [0, 1] that the attack tried: they count as "
+                "resisted, so it looks more robust than it is; look in its forward for a division "
+                "by 0, a root or a logarithm",
+                SztrainWarning,
+                stacklevel=2,
+            )
 
 
 def _precision(device: torch.device, *, full: bool) -> AbstractContextManager[None]:

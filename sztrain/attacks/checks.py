@@ -1,5 +1,7 @@
 """What an attack is asked with, checked before hours are spent on it."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -85,6 +87,8 @@ def validate_batch(inputs: Tensor, labels: Tensor) -> None:
             f"shape {tuple(inputs.shape)}, got {labels.dtype} of shape {tuple(labels.shape)}"
         )
     low, high = (float(bound) for bound in inputs.detach().aminmax())
+    if math.isnan(low):
+        raise InputError("expected inputs in [0, 1], got NaN; look for it in the data")
     if not (low >= 0 and high <= 1):
         raise InputError(
             f"expected inputs in [0, 1], got values from {low:.4g} to {high:.4g}; "
@@ -111,12 +115,25 @@ def validate_logits(logits: Tensor, labels: Tensor) -> None:
         )
     if not bool(logits.isfinite().all()):
         raise InputError(
-            "the net returns non-finite logits (NaN or inf); its weights are damaged "
-            "or its training has diverged: use a finite checkpoint or a lower learning rate"
+            "the net returns non-finite logits (NaN or inf): its weights are damaged, its training "
+            "has diverged, or it masks classes; use a finite checkpoint, a lower learning rate, or "
+            "a large negative number for what is masked"
         )
+    validate_labels(labels, num_classes=logits.shape[1])
+
+
+def validate_labels(labels: Tensor, num_classes: int) -> None:
+    """Check that labels are among the classes of a net.
+
+    Raises:
+        InputError: with what was found and what would be right.
+
+    Example:
+        >>> validate_labels(torch.tensor([3, 9]), num_classes=10)
+    """
     low, high = (int(bound) for bound in labels.aminmax())
-    if low < 0 or high >= logits.shape[1]:
+    if low < 0 or high >= num_classes:
         raise InputError(
-            f"expected labels from 0 to {logits.shape[1] - 1}, the net's classes, "
+            f"expected labels from 0 to {num_classes - 1}, the net's classes, "
             f"got labels from {low} to {high}"
         )

@@ -12,7 +12,7 @@ from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack
 from sztrain.attacks.budget_search import search_budgets
 from sztrain.attacks.checks import validate_attack
 from sztrain.attacks.rows import Outcome
-from sztrain.errors import InputError, require_at_least, require_count
+from sztrain.errors import InputError, require_at_least, require_count, require_seed
 from sztrain.types import AttackResult, Unit
 
 
@@ -50,7 +50,7 @@ class FixedBudgetAttack(ABC):
     def __post_init__(self) -> None:
         validate_attack(self.unit, self.num_steps, self.budget, self.batch_size)
         require_at_least("num_steps", self.num_steps, self.fewest_steps)
-        require_count("seed", self.seed, 0)
+        require_seed("seed", self.seed)
         for name in ("num_rounds", "initial_budget"):
             require_count(name, getattr(self, name), 1)
 
@@ -121,7 +121,7 @@ class FixedBudgetAttack(ABC):
             generator: on the device of the inputs.
             known_l0: see :func:`~sztrain.attacks.budget_search.search_budgets`.
         """
-        shape = inputs.shape[1:]
+        inputs, shape = inputs.contiguous(), inputs.shape[1:]
         # From here on a sample is (channels, positions): a feature is a position of one channel.
         rows = inputs.flatten(2) if self.unit == "pixels" else inputs.flatten(1).unsqueeze(1)
 
@@ -176,7 +176,6 @@ def attack_correct(
     generator: torch.Generator,
 ) -> Found:
     """Attack the samples that the net is right about; the minimum of the others is δ = 0."""
-    inputs = inputs.contiguous()
     outcome = Outcome(inputs)
     with torch.no_grad():
         logits = logits_of(inputs.clone())  # the first layer of the net may work in place

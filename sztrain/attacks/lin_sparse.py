@@ -17,7 +17,14 @@ from sztrain.attacks._search import Search, Seen
 from sztrain.attacks.base import Found, Logits, run_attack
 from sztrain.attacks.checks import validate_attack
 from sztrain.attacks.rows import Outcome, steps_between_syncs
-from sztrain.errors import InputError, require_at_least, require_count, require_in, require_positive
+from sztrain.errors import (
+    InputError,
+    require_at_least,
+    require_count,
+    require_in,
+    require_positive,
+    require_seed,
+)
 from sztrain.norms import clamp_to_box_
 from sztrain.types import AttackResult, Unit
 
@@ -96,7 +103,7 @@ class LinSparse:
         validate_attack(self.unit, self.num_steps, self.budget, self.batch_size)
         require_count("dense_steps", self.dense_steps, 1)
         require_count("prune_steps", self.prune_steps, 0)
-        require_count("seed", self.seed, 0)
+        require_seed("seed", self.seed)
         require_in("amplitude", self.amplitude, AMPLITUDES)
         if not 0 < self.epsilon <= 1:
             raise InputError(f"expected `epsilon` to be in (0, 1], got {self.epsilon}")

@@ -21,7 +21,7 @@ from sztrain.attacks.rows import Outcome
 from sztrain.attacks.sigma_zero import SigmaZero, sigma_zero
 from sztrain.attacks.sparse_pgd import SparsePGD
 from sztrain.attacks.sparse_rs import SparseRS
-from sztrain.errors import InputError, require_count, require_in
+from sztrain.errors import InputError, require_count, require_in, require_seed
 from sztrain.types import EnsembleResult, Unit
 
 NUM_ROUNDS = FixedBudgetAttack.num_rounds
@@ -86,7 +86,7 @@ class SparseAutoAttack:
         self._sort_attacks()
         validate_attack(self.unit, self.num_steps, self.budget, self.batch_size)
         require_count("num_queries", self.num_queries, 1)
-        require_count("seed", self.seed, 0)
+        require_seed("seed", self.seed)
 
     def _apply(self, preset: Preset) -> None:
         require_in("preset", preset, tuple(PRESETS))

@@ -19,9 +19,7 @@ from sztrain.data.loading import (
 )
 from sztrain.data.samples import IndexedPart, Part, Samples
 from sztrain.data.splits import first_of_seeded_order, require_fraction, stratified_split
-from sztrain.errors import InputError, require_count, require_in
-
-_MAX_SEED = 2**63 - 1  # of torch
+from sztrain.errors import InputError, require_count, require_in, require_seed
 
 Split = Literal["train", "val", "test"]
 
@@ -116,9 +114,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         require_count("limit_train", 1 if limit_train is None else limit_train, 1)
         require_fraction("val_fraction", val_fraction)
         for key, value in (("seed", seed), ("split_seed", split_seed)):
-            require_count(key, value, 0)
-            if value > _MAX_SEED:
-                raise InputError(f"expected `{key}` to be at most {_MAX_SEED}, got {value}")
+            require_seed(key, value)
         self._num_classes = num_classes
         self.in_channels = in_channels
         self.root = Path(root if root is not None else default_root()).expanduser()

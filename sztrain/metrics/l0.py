@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
@@ -208,21 +208,25 @@ class RobustnessCurve(L0Histogram):
         """Curve, shape ``(num_units + 1,)``; raises InputError without samples."""
         return functional.robustness_curve(self.histogram)
 
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(
+        self, val: Tensor | None = None, ax: Axes | None = None
+    ) -> tuple[Figure | SubFigure, Axes]:
         """Draw the curve.
 
         Args:
-            ax: where to draw; ``None``: axes of a new figure, which is ``ax.figure``.
+            val: the curve, as :meth:`compute` returns it; ``None``: of the samples so far.
+            ax: where to draw; ``None``: axes of a new figure.
 
         Returns:
-            The axes that were drawn on.
+            Figure and axes that were drawn on, as torchmetrics' plots do.
 
         Raises:
             InputError: there is no sample.
         """
-        curve = self.compute().cpu().numpy()
+        curve = (self.compute() if val is None else val).cpu().numpy()
         ax = Figure(layout="constrained").subplots() if ax is None else ax
-        return draw_robustness_curve(ax, curve, self.unit, color="#0072B2", lw=2)
+        ax = draw_robustness_curve(ax, curve, self.unit, color="#0072B2", lw=2)
+        return ax.figure, ax
 
 
 def l0_metrics(

@@ -3,7 +3,8 @@
 import importlib.util
 import sys
 import warnings
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib import metadata
 from io import StringIO
 from pathlib import Path
@@ -28,6 +29,9 @@ from sztrain.models.state_dicts import (
 ROBUSTBENCH_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 """RobustBench's data sets, and how many classes each has."""
 
+_CONSTANTS = ("mean", "std", "mu", "sigma")
+"""Of a normalisation: the architecture knows them, published files often do not hold them."""
+
 _GOOGLE_DRIVE = "https://drive.google.com/uc?id="
 
 
@@ -38,7 +42,7 @@ def robustbench_net(
     model_dir: str | Path | None = None,
     pretrained: bool = True,
 ) -> nn.Module:
-    """A published defence from RobustBench, in evaluation mode.
+    """A published defence from RobustBench; with its weights, in evaluation mode.
 
     Its weights are read from ``<model_dir>/<dataset>/<threat_model>/<name>.pt`` (an ensemble's from
     ``<name>.pt_m0.pt``, ``<name>.pt_m1.pt``, ...) and downloaded to that place where they are
@@ -217,9 +221,10 @@ def _load(
             path = next(iter(urls))
             read_plain(path, str(path))  # timm would execute whatever the file says
             return _timm_registered(registered, dataset, path)
-        net = _import_robustbench().utils.load_model(
-            name, model_dir=folder, dataset=dataset, threat_model=threat_model
-        )
+        with _whole_weights():
+            net = _import_robustbench().utils.load_model(
+                name, model_dir=folder, dataset=dataset, threat_model=threat_model
+            )
     except Exception as error:  # neither it nor timm nor torch has a common error class
         for path in absent:
             path.unlink(missing_ok=True)  # so that the next try fetches it anew
@@ -228,6 +233,29 @@ def _load(
             f"{first_line(error)}"
         ) from error
     return cast(nn.Module, net)
+
+
+@contextmanager
+def _whole_weights() -> Iterator[None]:
+    """Refuse weights that leave parts of a net as they were drawn.
+
+    RobustBench loads some nets without ``strict``, for the sake of the constants of their
+    normalisation, and then says nothing of whatever else is missing.
+    """
+    load = nn.Module.load_state_dict
+
+    def load_whole(net: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        found = load(net, *args, **kwargs)
+        missing = [key for key in found.missing_keys if key.split(".")[-1] not in _CONSTANTS]
+        if missing:
+            raise InputError(f"{len(missing)} entries are missing, the first is {missing[0]}")
+        return found
+
+    nn.Module.load_state_dict = load_whole  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.load_state_dict = load  # type: ignore[method-assign]
 
 
 def _load_torchvision(entry: dict[str, Any], name: str) -> nn.Module:

@@ -10,6 +10,8 @@ from sztrain.errors import InputError, require_count
 from sztrain.models._checks import did_you_mean, first_line
 from sztrain.models.normalize import normalized
 
+_FILES = ("cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
+
 
 def timm_net(
     name: str,
@@ -29,7 +31,8 @@ def timm_net(
         pretrained: download timm's weights; these expect normalised images (``mean``, ``std``).
         mean: one number a channel for normalisation; ``None``: no normalisation.
         std: one positive number a channel; given together with ``mean``.
-        **kwargs: passed on to ``timm.create_model``.
+        **kwargs: passed on to ``timm.create_model``; none that names a file, which timm would read
+            by executing what it says.
 
     Shape:
         Images ``(N, C, H, W)`` in [0, 1], of the size that the architecture takes; logits
@@ -52,6 +55,12 @@ def timm_net(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside timm, nothing a user can act on
         import timm
+    named = sorted(kwargs.keys() & set(_FILES))
+    if named:
+        raise InputError(
+            f"expected no {' or '.join(named)}: timm executes what such a file says; load weights "
+            "with start_from=..., or sztrain.models.load_net"
+        )
     if not timm.is_model(str(name)):
         close = did_you_mean(str(name), timm.list_models())
         raise InputError(f"timm has no architecture named {name!r}{close}")

@@ -1,10 +1,12 @@
 """What the contract makes of a search that lies, fails or leaves things behind."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
-from sztrain.attacks import SigmaZero
+from sztrain.attacks import PGDL0, SigmaZero, SparsePGD, SparseRS
 from sztrain.attacks.base import Found, is_adversarial, run_attack
 from sztrain.attacks.checks import require_attack, validate_attack, validate_batch, validate_logits
 from sztrain.attacks.modes import eval_mode
@@ -240,7 +242,7 @@ def test_labels_that_are_no_class_indices_are_refused(labels):
         validate_batch(INPUTS, labels)
 
 
-@pytest.mark.parametrize("value", [-1e-6, 1 + 1e-6, 255.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [-1e-6, 1 + 1e-6, 255.0, float("inf")])
 def test_inputs_outside_the_box_are_refused(value):
     inputs = INPUTS.clone()
     inputs[2, 1] = value
@@ -323,3 +325,56 @@ def test_what_is_no_attack_is_refused(value):
 def test_an_attack_is_told_by_what_it_has_not_by_its_class():
     assert isinstance(SigmaZero(), Attack)
     assert not isinstance(nn.Linear(2, 2), Attack)
+
+
+class UndefinedAtZero(nn.Module):
+    """NaN where the first feature is 0, else a large margin."""
+
+    def forward(self, inputs):
+        sure = inputs[:, :1] / inputs[:, :1]
+        return torch.cat([sure, 0 * sure], dim=1)
+
+
+@pytest.mark.parametrize("tried", [0.0, 0.5])
+def test_a_net_without_an_answer_to_what_was_tried_is_told_of(tried):
+    inputs, labels = torch.full((4, 3), 0.5), torch.zeros(4, dtype=torch.int64)
+
+    def search(logits_of, inputs, labels):
+        logits_of(inputs)
+        moved = inputs.clone()
+        moved[2, 0] = tried
+        logits_of(moved)
+        never, passes = torch.full((4,), torch.inf), torch.full((4,), 2)
+        return Found(
+            best_inputs=inputs,
+            best_l0=never,
+            last_inputs=moved,
+            num_forwards=passes,
+            num_backwards=0 * passes,
+        )
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run_attack(search, UndefinedAtZero(), inputs, labels, unit="features", budget=None)
+    expected = ["the net answered NaN"] if tried == 0 else []
+    assert [str(each.message)[:20] for each in caught] == expected
+
+
+@pytest.mark.parametrize("attack_class", [SigmaZero, SparsePGD, PGDL0])
+def test_a_net_that_passes_no_gradient_back_is_refused(attack_class):
+    net = Sign()
+    net.register_forward_hook(lambda net, args, logits: logits.detach())
+    labels = net(INPUTS).argmax(dim=1)
+    with pytest.raises(InputError, match=r"passes no gradient back .* SparseRS"):
+        attack_class(num_steps=3, budget=2)(net, INPUTS, labels)
+    assert SparseRS(num_steps=30, budget=3)(net, INPUTS, labels).success.any()
+
+
+def test_a_label_outside_the_classes_is_refused_on_the_first_pass():
+    passes = []
+    net = nn.Linear(3, 2)
+    net.register_forward_hook(lambda net, args, logits: passes.append(len(logits)))
+    labels = torch.tensor([0, 1, 0, 2])
+    with pytest.raises(InputError, match=r"labels from 0 to 1, .* got labels from 0 to 2"):
+        SigmaZero(num_steps=3, batch_size=1)(net, INPUTS, labels)
+    assert passes == [1]

@@ -544,7 +544,7 @@ def bad_batches():
     yield "bytes", (255 * images).byte(), labels, "non-empty float tensor"
     yield "normalised", 2 * images - 1, labels, "expected inputs in"
     yield "to 255", 255 * images, labels, "expected inputs in"
-    yield "nan", nan, labels, "expected inputs in .* got values from nan to nan"
+    yield "nan", nan, labels, "expected inputs in .* got NaN; look for it in the data"
     yield "too few labels", images, labels[:3], "expected labels to be int64 of shape"
     yield "float labels", images, labels.float(), "expected labels to be int64 of shape"
     yield "one-hot labels", images, torch.eye(4).long(), "expected labels to be int64 of shape"

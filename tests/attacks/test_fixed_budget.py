@@ -10,7 +10,15 @@ from linear_optimum import fewest_changes
 from published import mnist_test_images, published_net
 from torch import nn
 
-from sztrain.attacks import PGDL0, BudgetedSigmaZero, SparsePGD, SparseRS
+from sztrain.attacks import (
+    PGDL0,
+    AttackMix,
+    BudgetedSigmaZero,
+    LinSparse,
+    SparseAutoAttack,
+    SparsePGD,
+    SparseRS,
+)
 from sztrain.errors import InputError
 
 every_attack = pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: type(a).__name__)
@@ -227,3 +235,30 @@ def test_published_nets_with_a_search_over_the_budget(attack, median, tolerance)
     assert result.success.all()
     ordered = result.l0.sort().values
     assert (ordered[15] + ordered[16]).item() / 2 == pytest.approx(median, abs=tolerance)
+
+
+@pytest.mark.parametrize("unit", ["features", "pixels"])
+def test_rows_are_contiguous_whatever_the_layout_of_the_images(make_batch, unit, monkeypatch):
+    batch, seen = make_batch(dtype=torch.float32), []
+    run = SparseRS.run
+
+    def watched(self, logits_of, inputs, labels, budgets, generator):
+        seen.append(inputs.is_contiguous())
+        return run(self, logits_of, inputs, labels, budgets, generator)
+
+    monkeypatch.setattr(SparseRS, "run", watched)
+    inputs = batch.inputs.to(memory_format=torch.channels_last)
+    attacks = ("sigma_zero", "sparse_rs")
+    ensemble = SparseAutoAttack(attacks=attacks, num_steps=2, num_queries=5, unit=unit, budget=1)
+    for attack in (SparseRS(num_steps=5, unit=unit, budget=1), ensemble):
+        attack(batch.net, inputs, batch.labels)
+    assert seen == [True, True]
+
+
+@pytest.mark.parametrize(
+    "attack_class", [SparsePGD, SparseRS, LinSparse, AttackMix, SparseAutoAttack]
+)
+def test_seeds_beyond_those_of_torch_are_refused(attack_class):
+    attack_class(seed=2**63 - 1)
+    with pytest.raises(InputError, match=f"`seed` to be at most {2**63 - 1}, got {2**63}"):
+        attack_class(seed=2**63)

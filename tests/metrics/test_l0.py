@@ -291,8 +291,11 @@ def test_plot_draws_a_step_curve_with_its_unit():
     metric = RobustnessCurve(D, unit="pixels")
     metric.update(torch.tensor([0.0, 2.0, 2.0, 4.0]))
     given = Figure().subplots()
-    assert metric.plot(given) is given
-    for ax in (given, metric.plot()):
+    assert metric.plot(ax=given) == (given.figure, given)
+    drawn = [metric.plot(), metric.plot(metric.compute())]
+    drawn += MetricCollection({"curve": metric}).plot()
+    assert len(drawn) == 3
+    for ax in (given, *(ax for _, ax in drawn)):
         assert ax.get_xlabel() == "budget (changed pixels)"
         assert ax.get_ylabel() == "robust accuracy (%)"
         (line,) = ax.lines

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torchvision.models import resnet50
 
 from sztrain.errors import InputError, UnavailableError
@@ -293,3 +294,25 @@ def test_bare_architecture_that_cannot_be_built_here(robustbench, monkeypatch):
 def test_robustbench_net_refuses(arguments, match):
     with pytest.raises(InputError, match=match):
         robustbench_net(**arguments)
+
+
+@pytest.mark.parametrize("kept", ["all", "one", "none"])
+def test_a_net_that_robustbench_loads_loosely_has_to_be_whole(no_network, tmp_path, kept):
+    name = "Salman2020Do_R18"
+    bare = robustbench_net(name, dataset="imagenet", pretrained=False)
+    weights = {
+        f"module.{key.removeprefix('model.')}": torch.ones_like(value)
+        for key, value in bare.state_dict().items()
+        if key.startswith("model.")
+    }
+    keys = {"all": list(weights), "one": ["module.conv1.weight"], "none": []}[kept]
+    content = {key: weights[key] for key in keys} | {"module.of_another_net": torch.zeros(3)}
+    put({"state_dict": content}, tmp_path, name, dataset="imagenet")
+    load = nn.Module.load_state_dict
+    if kept == "all":
+        net = robustbench_net(name, dataset="imagenet", model_dir=tmp_path)
+        assert all(bool((parameter == 1).all()) for parameter in net.parameters())
+    else:
+        with pytest.raises(InputError, match=r"another net than Salman2020Do_R18: .* are missing"):
+            robustbench_net(name, dataset="imagenet", model_dir=tmp_path)
+    assert nn.Module.load_state_dict is load

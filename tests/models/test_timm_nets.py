@@ -1,8 +1,10 @@
+import pickle
+
 import pytest
 import torch
 
 from sztrain.errors import InputError
-from sztrain.models import timm_net
+from sztrain.models import build_net, timm_net
 
 
 def test_timm_net_is_timms():
@@ -51,3 +53,18 @@ def test_timm_net_without_a_network(monkeypatch):
     monkeypatch.setattr(timm, "create_model", create_model)
     with pytest.raises(InputError, match="cannot load the weights of 'resnet10t': no route"):
         timm_net("resnet10t", num_classes=10, pretrained=True)
+
+
+def test_timm_net_reads_no_file_that_would_be_executed(tmp_path):
+    path = tmp_path / "net.pth"
+
+    class Payload:
+        def __reduce__(self):
+            return (path.with_name("executed").touch, ())
+
+    path.write_bytes(pickle.dumps(Payload()))
+    spec = {"_target_": "sztrain.models.timm_net", "name": "resnet10t", "num_classes": 10}
+    for option in ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
+        with pytest.raises(InputError, match=f"expected no {option}: timm executes"):
+            build_net({**spec, option: str(path)})
+    assert list(tmp_path.iterdir()) == [path]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack
 from sztrain.attacks.checks import validate_attack
 from sztrain.attacks.peers.isolation import CountedNet, frozen, seeded, shares
-from sztrain.errors import InputError, require_count, require_positive
+from sztrain.errors import InputError, require_positive, require_seed
 from sztrain.norms import l0_norm, per_sample
 from sztrain.types import AttackResult, Unit
 
@@ -68,7 +68,7 @@ class PeerAttack(ABC):
                 f"{type(self).__name__} changes single values: expected `unit` to be features, "
                 f"got {self.unit}"
             )
-        require_count("seed", self.seed, 0)
+        require_seed("seed", self.seed)
         if self.seed > MAX_SEED:
             raise InputError(f"expected `seed` to be at most {MAX_SEED}, got {self.seed}")
 
