@@ -24,8 +24,9 @@ class AttackResult:
         num_forwards: forward passes spent on each sample, int64 ``(N,)``.
         num_backwards: backward passes spent on each sample, int64 ``(N,)``.
         last_inputs: where the search ended, adversarial or not.
-        best_inputs: the sparsest adversarial example that was met at any l0, whatever the budget;
-            the clean input where there was none. Equal to ``adv_inputs`` where ``success``.
+        best_inputs: the sparsest adversarial example among those that the attack looks at, at any
+            l0, whatever the budget; the clean input where there was none. (Some look at the end of
+            a run only.) Equal to ``adv_inputs`` where ``success``.
     """
 
     adv_inputs: Tensor
@@ -67,7 +68,7 @@ class Attack(Protocol):
 
     @property
     def num_steps(self) -> int:
-        """Forward and backward pairs of one run."""
+        """The N that stands beside its figures; what a step costs, each attack says itself."""
         ...
 
     def __call__(self, net: nn.Module, inputs: Tensor, labels: Tensor) -> AttackResult:

@@ -45,7 +45,9 @@ class ASLO:
     that are seldom adversarial (its sign and worth depend on the net: ``kappa``), the smoothing
     sharpens while the sample is adversarial and softens while it is not, and the threshold moves
     as in σ-zero, by a multiple of the sample's own step size. With ``kappa=0`` and
-    ``sigma_factor=1`` this is σ-zero. No default is the paper's.
+    ``sigma_factor=1`` this is σ-zero in adv-lib's variant: the threshold moves for the first time
+    at δ = 0, and by the step size of the step that was taken. In pixels, a position's size is the
+    root of its channels' mean square here and their largest there. No default is the paper's.
 
     Args:
         num_steps: T, forward and backward pairs.

@@ -56,7 +56,8 @@ class GSE:
     Args:
         num_steps: forward and backward pairs of all runs together, at most; a run's share is K.
         num_runs: S, how many trade-offs to try; no more than there are steps.
-        sigma: σ, the step size; ten times that in the last two runs, for samples that no run broke.
+        sigma: σ, the step size; ten times that in the last two runs, unless that is the first, for
+            samples that no run broke.
         mu: μ, weight of the squared 2-norm.
         switch: :math:`\hat k / K`, share of a run's steps after which the pixels are fixed.
         q: what λ is divided by, at each step, away from the pixels that moved; in (0, 1].

@@ -43,7 +43,8 @@ class SparseAutoAttack:
     At a ``budget``, a member attacks only the samples that all members before it have left
     standing. Without one the answer is the sparsest example of all members, of which each looks
     only for what is sparser than the sparsest so far. ``EnsembleResult.broken_by`` says
-    whose example it is.
+    whose example it is. What one member claims, none after it tries: of a net that answers the same
+    image in different ways this is no worst case, and ``recheck`` warns of it.
 
     Args:
         num_steps: N of σ-zero and of sparse-PGD.

@@ -97,6 +97,24 @@ them at weights/c9.pt, or set SZTRAIN_WEIGHTS_DIR to the folder that has c9.pt
     )
 
 
+def read_bytes(path: Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        InputError: it is not there, or may not be read.
+
+    Example:
+        >>> read_bytes(Path("none.pth"))
+        Traceback (most recent call last):
+        ...
+        sztrain.errors.InputError: none.pth cannot be read (No such file or directory)
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
 def read_plain(file: Path | BytesIO, source: str) -> object:
     """Read what ``torch.save`` wrote, on the CPU, executing nothing.
 
@@ -108,7 +126,7 @@ def read_plain(file: Path | BytesIO, source: str) -> object:
         Plain containers and tensors.
 
     Raises:
-        InputError: the file is damaged, or holds objects of other kinds.
+        InputError: the file cannot be read, is damaged, or holds objects of other kinds.
 
     Example:
         >>> read_plain(BytesIO(b"text"), "net.pth")
@@ -118,6 +136,8 @@ def read_plain(file: Path | BytesIO, source: str) -> object:
     """
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise InputError(f"{source} cannot be read ({error.strerror})") from error
     except Exception as error:  # damaged bytes break the unpickler in any way, IndexError included
         raise InputError(
             f"{source} is damaged, or no file of plain containers and tensors"

@@ -22,6 +22,7 @@ from sztrain.models.state_dicts import (
     bare_weights,
     cannot_download,
     download,
+    read_bytes,
     read_plain,
     weights_dir,
 )
@@ -178,7 +179,7 @@ def _load_file(card: NetCard) -> nn.Module:
         except (OSError, HTTPException) as error:
             raise cannot_download(card.name, card.url, path, folder, error) from error
     else:
-        content, source = path.read_bytes(), str(path)
+        content, source = read_bytes(path), str(path)
     pin = path.with_name(f"{path.name}.sha256")
     digest = hashlib.sha256(content).hexdigest()
     _check_digest(card, digest, source, pin)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sztrain.attacks import PGDL0, SigmaZero, SparsePGD, SparseRS
+from sztrain.attacks import PGDL0, SigmaZero, SparseAutoAttack, SparsePGD, SparseRS
 from sztrain.attacks.base import Found, is_adversarial, run_attack
 from sztrain.attacks.checks import require_attack, validate_attack, validate_batch, validate_logits
 from sztrain.attacks.modes import eval_mode
@@ -378,3 +378,23 @@ def test_a_label_outside_the_classes_is_refused_on_the_first_pass():
     with pytest.raises(InputError, match=r"labels from 0 to 1, .* got labels from 0 to 2"):
         SigmaZero(num_steps=3, batch_size=1)(net, INPUTS, labels)
     assert passes == [1]
+
+
+class Noisy(nn.Module):
+    """Never sure of anything."""
+
+    def forward(self, inputs):
+        return self.scale * torch.randn(len(inputs), 2) + inputs[:, :2]
+
+
+@pytest.mark.parametrize(
+    ("scale", "num_samples", "told"), [(10.0, 64, True), (0.0, 64, False), (10.0, 4, False)]
+)
+def test_a_net_that_answers_at_random_is_told_of(scale, num_samples, told, recwarn):
+    net = Noisy()
+    net.scale = scale
+    inputs = torch.rand(num_samples, 3, generator=torch.Generator().manual_seed(0))
+    labels = inputs[:, :2].argmax(dim=1)
+    SparseAutoAttack(num_steps=5, num_queries=5, budget=2)(net, inputs, labels)
+    texts = [str(warning.message) for warning in recwarn.list]
+    assert [("no longer fool the net" in text) for text in texts] == [True] * told

@@ -1,3 +1,5 @@
+import errno
+import os
 import re
 
 import pytest
@@ -222,6 +224,17 @@ def test_refuses_missing_and_damaged_files(path):
         load_net(path)
     with pytest.raises(InputError, match="there is no checkpoint"):
         load_net(f"{path.parent}/folder.ckpt")
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(path, monkeypatch):
+    write(path, digits_cnn(width=4))
+
+    def refused(*args, **kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(torch, "load", refused)
+    with pytest.raises(InputError, match=r"net\.ckpt cannot be read \(Permission denied\)$"):
+        load_net(path)
 
 
 class Intruder:
