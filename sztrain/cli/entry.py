@@ -23,6 +23,7 @@ from yaml import YAMLError
 from sztrain.cli.interrupts import interrupts_held_back
 from sztrain.cli.messages import CONFIG_MODULE, one_line
 from sztrain.cli.net_data import with_data_of_net
+from sztrain.cli.one_checkpoint import refuse_shared_checkpoint
 from sztrain.cli.resolvers import register_resolvers
 from sztrain.cli.sweep_table import print_kept
 from sztrain.errors import InputError
@@ -95,6 +96,8 @@ def _main(task: Callable[[DictConfig], Any], config_name: str) -> None:
     with _environment(_FULL_ERROR, "1"), _one_line_errors(config_name, asked == "1"):
         if config_name == "evaluate":
             sys.argv[1:] = with_data_of_net(sys.argv[1:])
+        else:
+            refuse_shared_checkpoint(sys.argv[1:])
         config_path = f"pkg://{CONFIG_MODULE}"
         try:
             hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)(
@@ -140,7 +143,7 @@ def _leaving_no_empty_folder() -> Iterator[None]:
     except (*_OF_INPUT, KeyboardInterrupt):
         folder = Path(HydraConfig.get().runtime.output_dir)
         with suppress(OSError):
-            if [path.name for path in folder.iterdir()] == [".hydra"]:
+            if {path.name for path in folder.iterdir()} <= {".hydra"}:
                 shutil.rmtree(folder)
         raise
 

@@ -1,6 +1,7 @@
 """Attack nets from a composed config and lay the results beside the paper's."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sztrain.cli.file_labels import file_labels
 from sztrain.cli.jobs import Job, Selection, attack_share
 from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.net_checks import check_known_net, check_parts
+from sztrain.cli.one_at_a_time import one_at_a_time
 from sztrain.cli.options import EvaluateOptions, check_options
 from sztrain.cli.results import Report
 from sztrain.cli.suite_jobs import suite_jobs
@@ -86,7 +88,10 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
     first = team.global_rank == 0
     wandb_node = loggers.get("wandb") if first else None
     values = plain(cfg) if suite is None else without_unused(plain(cfg))
-    with evaluation_run(wandb_node, values, output_dir) as run:
+    with (
+        one_at_a_time(output_dir) if first else nullcontext(),
+        evaluation_run(wandb_node, values, output_dir) as run,
+    ):
         config = OmegaConf.to_yaml(OmegaConf.create(values))
         report = Report(output_dir, config, plain(cfg.budgets), suite, run)
         try:

@@ -11,8 +11,19 @@ from sztrain.errors import InputError
 from sztrain.models.state_dicts import check_finite
 
 
-def check_net(net: nn.Module, data: ImageDataModule, source: str) -> None:
+def check_net(
+    net: nn.Module,
+    data: ImageDataModule,
+    source: str,
+    options: str = "model.num_classes, data.num_classes",
+) -> None:
     """Look at one small batch: finite weights, finite logits, one for each class.
+
+    Args:
+        net: the net.
+        data: the data.
+        source: where the net comes from, for the message.
+        options: that say how many classes there are, alike.
 
     Raises:
         InputError: the net and the data do not go together.
@@ -36,7 +47,7 @@ def check_net(net: nn.Module, data: ImageDataModule, source: str) -> None:
     if logits.shape[1] != data.num_classes:
         raise InputError(
             f"{source} tells {logits.shape[1]} classes apart, the data has {data.num_classes}; "
-            "choose a net and data that go together (model.num_classes, data.num_classes)"
+            f"choose a net and data that go together ({options})"
         )
 
 
@@ -47,7 +58,7 @@ def check_known_net(net: nn.Module, data: ImageDataModule, name: str) -> None:
         InputError: the net and the data do not go together.
     """
     try:
-        check_net(net, data, name)
+        check_net(net, data, name, options="data.num_classes")
     except InputError as error:
         made_for, _ = data_of_net(name)
         if made_for == data.name:

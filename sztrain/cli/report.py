@@ -170,6 +170,8 @@ def print_results(tables: Mapping[str, Printed], remarks: Sequence[str], report:
         console.print(_LEGEND)  # no caption: a narrow table would squeeze it
     if any("RA" in headings for headings, _ in tables.values()):
         console.print("RA: robust accuracy in percent, when at most k values may change")
+    elif any(re.fullmatch(r"RA\d+", h) for headings, _ in tables.values() for h in headings):
+        console.print("RA4: robust accuracy in percent, when at most 4 values may change, ...")
     for remark in remarks:
         console.print(remark, soft_wrap=True, highlight=False, markup=False)
     if not tables:

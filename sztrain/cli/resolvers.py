@@ -12,6 +12,7 @@ from omegaconf import ListConfig, OmegaConf
 def register_resolvers() -> None:
     """Teach OmegaConf the functions that the configs use; a second call does nothing."""
     OmegaConf.register_new_resolver("sztrain.place", place, replace=True)
+    OmegaConf.register_new_resolver("sztrain.decisive", decisive, replace=True)
     OmegaConf.register_new_resolver("sztrain.last_part", last_part, replace=True)
     OmegaConf.register_new_resolver("sztrain.gauge_key", gauge_key, replace=True)
 
@@ -54,6 +55,21 @@ def place(suite_name: str | None, suite: Any, channels_last: bool, net: Any, *op
     if suite is None:
         return f"{slug(net)}-{digest(channels_last, net, *options)}"
     return f"{suite_name}-{digest(channels_last, suite)}"
+
+
+# How samples are fetched, read and trained on, which those of an evaluation do not depend on.
+_NOT_DECISIVE = ("augment", "batch_size", "download", "eval_batch_size", "num_workers", "recipe")
+
+
+def decisive(data: Any) -> Any:
+    """What the samples of some data depend on.
+
+    Example:
+        >>> decisive({"name": "mnist", "num_workers": 4, "download": True, "recipe": {}})
+        {'name': 'mnist'}
+    """
+    plain: Any = OmegaConf.to_container(data, resolve=True) if OmegaConf.is_config(data) else data
+    return {key: value for key, value in plain.items() if key not in _NOT_DECISIVE}
 
 
 def last_part(dotted: str) -> str:

@@ -1,11 +1,16 @@
 """What an evaluation leaves behind: tables, pictures, a report, and a few words on the screen."""
 
+import csv
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from sztrain.cli.file_labels import file_labels
 from sztrain.cli.findings import Finding, conclude
@@ -22,22 +27,16 @@ from sztrain.cli.suites import Suite
 from sztrain.cli.transfer import KeptExamples, transfer_rows
 from sztrain.cli.wandb_run import WandbRun
 from sztrain.cli.worst_case import WorstCases
-from sztrain.errors import UnavailableError
+from sztrain.errors import SztrainWarning, UnavailableError
 from sztrain.evaluation.attack_names import judged_by
+from sztrain.evaluation.changes import MEASURES
 from sztrain.evaluation.html import Picture, write_report
-from sztrain.evaluation.rows import HEADINGS, budget_rows, paper_row
+from sztrain.evaluation.rows import budget_rows, headings_of, paper_row
 from sztrain.evaluation.tables import printed_table, write_csv, write_latex, write_markdown
 from sztrain.evaluation.transfer import transfer_table
 from sztrain.files import write_whole
 
-_SCREEN = {
-    key: {**HEADINGS, "paper_median_l0": "paper"}[key]
-    for key in (
-        *("model", "attack", "options", "steps", "unit", "clean_acc", "budget", "robust_acc"),
-        *("asr_10", "asr_50", "asr_inf", "median_l0", "paper_median_l0", "mean_l0"),
-        *("time_s", "queries_k"),
-    )
-}
+_NOT_ON_SCREEN = ("split", "first_sample", "vram_gb", "broken_by", "verdict", *MEASURES)
 
 _BUDGET_HEADINGS = {
     "model": "net",
@@ -52,9 +51,11 @@ _BUDGET_HEADINGS = {
 }
 
 
-# Of an earlier run in the same folder they would tell of other jobs than the tables beside them.
+# Of another evaluation in the same folder they would tell of other jobs than its tables.
 _NOT_OF_EVERY_RUN = ("results_fixed_budget.csv", "transfer.csv", "worst_case.csv")
 
+# What an evaluation may do in another way without becoming another one.
+_FREE = ("device", "devices", "logger", "num_nodes", "num_threads", "output_dir")
 
 _OF_NETS = ("model", "source", "target")
 
@@ -89,17 +90,30 @@ class Report:
         self._worst_case = WorstCases(suite)
         self._pictures: list[Picture] = []
         self._kept: list[KeptExamples] = []
+        self._labels: set[str] = set()
+        self._is_repeat = _is_same(output_dir / "config.yaml", config)
 
     def add(self, job: Job | dict[str, Any]) -> None:
         """Add what was found, or the row of what cannot be had."""
         if isinstance(job, dict):
             self.rows.append(job)
         else:
+            self._labels.add(job.label)
             self._add_found(job)
         # Not before: in the folder of another evaluation the job was refused.
         write_whole(self.output_dir / "config.yaml", self.config)
-        for name in _NOT_OF_EVERY_RUN:
-            (self.output_dir / name).unlink(missing_ok=True)
+        if not self._is_repeat:
+            for name in _NOT_OF_EVERY_RUN:
+                (self.output_dir / name).unlink(missing_ok=True)
+        if not self._is_repeat or self._has_caught_up():
+            self._write_tables()
+
+    def _has_caught_up(self) -> bool:
+        """Whether this run knows all that the tables of the same evaluation hold by now."""
+        tables = {"results.csv": self.rows, "results_fixed_budget.csv": self._budget_rows}
+        return all(len(rows) >= _num_rows(self.output_dir / name) for name, rows in tables.items())
+
+    def _write_tables(self) -> None:
         write_csv(self.rows, self.output_dir / "results.csv")
         write_markdown(self.rows, self.output_dir / "results.md")
         write_latex(self.rows, self.output_dir / "results.tex")
@@ -121,6 +135,8 @@ class Report:
             broken_by=finding.broken_by,
             changes=finding.changes,
             named=() if self.suite is None else self.suite.grid,
+            # A suite has tables of its own for them.
+            budgets=self.budgets if self.suite is None else (),
         )
         self.rows.append(row)
         if self.suite is None or not self.suite.grid:  # a grid would fill the page with them
@@ -140,6 +156,7 @@ class Report:
         Raises:
             UnavailableError: nothing of what was asked for could be had.
         """
+        self._write_tables()
         transfer = transfer_rows(self._kept)
         if transfer:
             write_csv(transfer, self.output_dir / "transfer.csv")
@@ -181,9 +198,22 @@ class Report:
         shown = {self._title(): printed_table(found, self._headings())} if found else {}
         shown |= self._worst_case.printed(_by_labels(worst_case, labels), whole=False)
         print_results(shown, [*self._worst_case.remarks(), *self._remarks()], report)
+        self._warn_of_others()
         if not self._findings and not self._budget_rows:
             # Not with status 0, by which a script goes on.
             raise UnavailableError("nothing was measured; the lines above say what is missing")
+
+    def _warn_of_others(self) -> None:
+        """Say that the folder holds records of which these tables do not tell."""
+        found = {path.stem for path in (self.output_dir / "records").glob("*.csv")}
+        others = sorted(found - self._labels)
+        if others:
+            warnings.warn(
+                f"{self.output_dir / 'records'} also holds what an earlier evaluation found "
+                f"({', '.join(others)}); the tables beside it tell of this one alone",
+                SztrainWarning,
+                stacklevel=2,
+            )
 
     def _models(self) -> list[str]:
         """Every net by its name or path, once."""
@@ -194,7 +224,13 @@ class Report:
         left_out = set() if self.suite is not None else {"attack", "steps", "options", "unit"}
         if self.suite is not None and self.suite.unit is not None:
             left_out.add("unit")
-        return {key: heading for key, heading in _SCREEN.items() if key not in left_out}
+        headings: dict[str, str] = {}
+        for key, heading in headings_of(self.rows).items():
+            if key not in left_out and key not in _NOT_ON_SCREEN:
+                headings[key] = heading
+            if key == "median_l0":
+                headings["paper_median_l0"] = "paper"
+        return headings
 
     def _rows_to_read(self) -> list[dict[str, Any]]:
         """The rows, but what cannot be had once for each reason, not for every attack."""
@@ -255,6 +291,27 @@ class Report:
             ),
         }
         return {name: text for name, text in facts.items() if text}
+
+
+def _is_same(path: Path, config: str) -> bool:
+    """Whether the file holds the config of the same evaluation."""
+    try:
+        before = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError):  # none, or damaged
+        return False
+    now = OmegaConf.to_container(OmegaConf.create(config))
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return False
+    differing = {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
+    return differing <= set(_FREE)
+
+
+def _num_rows(path: Path) -> int:
+    """Rows of a table; 0 where there is none."""
+    if not path.is_file():
+        return 0
+    with path.open(newline="", encoding="utf-8") as file:
+        return sum(1 for _ in csv.DictReader(file))
 
 
 def _by_labels(rows: Iterable[dict[str, Any]], labels: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The jobs of a suite, and rows for what cannot be had."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from sztrain.cli.file_labels import file_labels
 from sztrain.cli.groups import config_option, require_options
 from sztrain.cli.jobs import Job, Selection
 from sztrain.cli.net_checks import check_known_net
-from sztrain.cli.net_data import data_of_net
+from sztrain.cli.net_data import CUT, data_of_net
 from sztrain.cli.suites import Run, Suite
 from sztrain.cli.team import automatic_batch_size
 from sztrain.data import ImageDataModule
@@ -41,7 +41,8 @@ def suite_jobs(
 ) -> Iterator[Job | dict[str, Any]]:
     """The jobs of a suite; a row where a net cannot be had.
 
-    At most two nets are in memory: one that is loaded, and the one whose jobs are done.
+    What can be refused is refused now, before the first of them is asked for. At most two nets are
+    in memory: one that is loaded, and the one whose jobs are done.
 
     Args:
         suite: what runs.
@@ -52,9 +53,9 @@ def suite_jobs(
 
     Raises:
         InputError: an attack or a net that does not exist; a damaged file; data unfit for the net;
-            an attack with too few steps, or with a budget beyond the size of a sample.
+            an attack with too few steps, or with a budget beyond the size of a sample; two runs
+            that are one; nets whose test parts differ.
     """
-    labels = file_labels(suite.models)
     _check_suite(suite)
 
     @cache
@@ -66,9 +67,26 @@ def suite_jobs(
     def selection_on(dataset: str, options: str) -> Selection:
         return _selection(dataset, json.loads(options), suite, seed)
 
+    test_parts: dict[str, tuple[str, dict[str, Any]]] = {}
     for model in suite.models:
         with suppress(UnavailableError):
-            _check_runs(suite, selection_of(model).data)
+            data = selection_of(model).data
+            _check_runs(suite, data)
+            _check_test_part(model, data, test_parts)
+            if Path(model).suffix:  # a file; the nets that have names fit their data
+                check_known_net(load_net(model), data, model)
+    return _jobs(suite, selection_of, device, channels_last, output_dir)
+
+
+def _jobs(
+    suite: Suite,
+    selection_of: Callable[[str], Selection],
+    device: torch.device,
+    channels_last: bool,
+    output_dir: Path,
+) -> Iterator[Job | dict[str, Any]]:
+    """The jobs of a suite that has been checked, one net at a time."""
+    labels = file_labels(suite.models)
     for model in suite.models:
         dataset, _ = data_of_net(model)
         runs = suite.runs_on(dataset)
@@ -115,6 +133,7 @@ def _check_suite(suite: Suite) -> None:
     for dataset in ("", *suite.variants):
         for run in suite.runs_on(dataset):
             check_search(run.attack, f"suite: {run.label}")
+        _check_labels(suite, dataset)
     wrong = []
     for model in suite.models:
         try:
@@ -137,17 +156,61 @@ def _check_runs(suite: Suite, data: ImageDataModule) -> None:
             check_attack(f"suite: {run.label}", run.attack, data.image_shape)
 
 
+def _check_labels(suite: Suite, dataset: str) -> None:
+    """Refuse two runs whose records would be kept in the same files."""
+    labels = [run.label for run in suite.runs_on(dataset)]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        on = f" on {dataset}" if dataset else ""
+        raise InputError(
+            f"expected the runs of a suite to differ, got {', '.join(twice)} twice{on}: drop an "
+            "attack that is another's variant there (suite.variants), or a value of suite.grid"
+        )
+
+
+def _check_test_part(
+    model: str, data: ImageDataModule, known: dict[str, tuple[str, dict[str, Any]]]
+) -> None:
+    """Refuse to lay nets side by side that are judged on other samples of the same data.
+
+    Args:
+        model: name of a net.
+        data: its data.
+        known: for each data set, a net and how its test part was cut; added to.
+    """
+    if not data.cuts_test:
+        return
+    cut = {key: getattr(data, key) for key in CUT if key != "val_fraction" and hasattr(data, key)}
+    other, of_other = known.setdefault(data.name, (model, cut))
+    if cut != of_other:
+        told = " and ".join(
+            " ".join(f"data.{key}={value}" for key, value in options.items())
+            for options in (of_other, cut)
+        )
+        raise InputError(
+            f"{other} and {model} have other test parts of {data.name} ({told}), by which they "
+            "cannot be compared; evaluate them apart"
+        )
+
+
 def _missing_row(model: str, dataset: str, run: Run, error: UnavailableError) -> dict[str, Any]:
     """The row of a run that cannot be had."""
     setting = Setting(model=model, dataset=dataset, attack=run.attack, steps=run.steps)
-    reason = str(error)
-    for option, of_suite in _IN_SUITE.items():
-        reason = reason.replace(option, of_suite)
-    return missing_row(setting, reason)
+    return missing_row(setting, str(error))
 
 
 def _selection(name: str, options: Mapping[str, Any], suite: Suite, seed: int) -> Selection:
     """The samples of one data set that the suite wants."""
+    try:
+        return _chosen(name, options, suite, seed)
+    except InputError as error:
+        message = str(error)
+        for option, of_suite in _IN_SUITE.items():
+            message = message.replace(option, of_suite)
+        raise type(error)(message) from error
+
+
+def _chosen(name: str, options: Mapping[str, Any], suite: Suite, seed: int) -> Selection:
     node = {"seed": seed, "data": config_option("data", name)}
     chosen = {"data": {**options, "download": suite.download}}
     data = build_data(OmegaConf.merge(node, chosen).data)

@@ -245,8 +245,8 @@ def read_suite(cfg: DictConfig, overrides: list[str]) -> Suite:
             of its own beside it.
 
     Raises:
-        InputError: another key than a suite has, a value of another type, or both a suite and what
-            only an evaluation without one has.
+        InputError: another key than a suite has, a value of another type, both a suite and what
+            only an evaluation without one has, or attacks at budgets of which there are none.
     """
     for override in overrides:
         key = override.lstrip("+~").split("=")[0]
@@ -261,4 +261,10 @@ def read_suite(cfg: DictConfig, overrides: list[str]) -> Suite:
     if values.get("grid") is None:
         values["grid"] = {}
     suite: Suite = make({"_target_": f"{__name__}.Suite", **values}, "suite")
+    asked = any(key.lstrip("+").startswith("suite.fixed_budget_attacks=") for key in overrides)
+    if asked and suite.fixed_budget_attacks and not suite.fixed_budgets:
+        raise InputError(
+            f"{', '.join(suite.fixed_budget_attacks)} would run at suite.fixed_budgets, of which "
+            "there are none; name some, such as suite.fixed_budgets=[24]"
+        )
     return suite

@@ -1,6 +1,7 @@
 """One training run from a composed config: check, train, judge, report."""
 
 import secrets
+import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
@@ -216,8 +219,17 @@ def _as_command_line_errors(trainer: pl.Trainer, resumable: Callable[[], str]) -
         if not trainer.interrupted or isinstance(error, SIGTERMException):
             raise
         path = resumable()
-        hints = [f"the same command goes on with ckpt_path={path}"] if path else []
+        hints = [] if not path else [_how_to_go_on(path)]
         raise KeyboardInterrupt(*hints) from error
+
+
+def _how_to_go_on(path: str) -> str:
+    if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):
+        return f"the same command goes on with ckpt_path={path}"
+    # The command of a sweep would begin all of its runs anew, and each with these weights.
+    own = shlex.join(HydraConfig.get().overrides.task)
+    folder = HydraConfig.get().runtime.output_dir
+    return f"this run goes on, without -m, with {own} hydra.run.dir={folder} ckpt_path={path}"
 
 
 def _check_unused(callbacks: dict[str, Callback], ckpt_path: str | None) -> None:

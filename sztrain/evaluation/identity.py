@@ -92,7 +92,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(damaged(path, f"it cannot be read ({error})")) from error
     if not isinstance(values, dict):
         raise InputError(damaged(path, "it is no JSON object"))

@@ -71,6 +71,9 @@ class Record:
     @property
     def is_possible(self) -> bool:
         """Whether what it says of its sample goes together."""
+        counts = (self.label, self.clean_prediction, self.num_forwards, self.num_backwards)
+        if min(counts) < 0:
+            return False
         if not self.success:
             return self.l0 == math.inf and not self.features
         whole = self.l0 >= 0 and self.l0.is_integer()

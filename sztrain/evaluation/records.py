@@ -102,7 +102,7 @@ and 100 here; choose another folder or remove that one
         try:
             text = path.read_text(encoding="utf-8")
             rows = [Record.of_cells(row) for row in csv.DictReader(io.StringIO(text))]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise InputError(damaged(path, f"it cannot be read ({error})")) from error
         whole = [row.index for row in rows] == list(span) and all(row.is_possible for row in rows)
         if not (whole and text.endswith("\n")):  # half a number may be a number
@@ -146,7 +146,7 @@ and 100 here; choose another folder or remove that one
             adv_inputs = load(gzip.decompress(path.read_bytes()))["adv_inputs"]
         except (OSError, EOFError, ValueError, KeyError, zlib.error, SafetensorError) as error:
             raise InputError(damaged(path, f"it cannot be read ({error})")) from error
-        if len(adv_inputs) != len(span):
+        if adv_inputs.ndim == 0 or len(adv_inputs) != len(span):
             raise InputError(damaged(path, f"it does not hold {len(span)} examples"))
         return adv_inputs
 

@@ -1,5 +1,6 @@
 """Rows of results in the columns of the paper's tables, with its figures beside ours."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -77,6 +78,7 @@ def paper_row(
     broken_by: Mapping[str, int] = MappingProxyType({}),
     changes: Mapping[str, float | None] = MappingProxyType({}),
     named: Collection[str] = (),
+    budgets: Sequence[int] = (),
 ) -> dict[str, Any]:
     """One row of ``results.csv``: the paper's columns, our setting, the paper's figures.
 
@@ -93,6 +95,8 @@ def paper_row(
         broken_by: how many samples each member of the attack has broken, if it has members.
         changes: means as :func:`sztrain.evaluation.changes.mean_changes` gives them.
         named: options to name at their defaults, too, as those of a grid.
+        budgets: budgets k at which robust accuracy is wanted as well, in columns of their own,
+            ``robust_acc_<k>``; an attack with a budget of its own tells of no other.
     """
     published = setting.published_row()
     row = {
@@ -113,7 +117,27 @@ def paper_row(
     if found and measurement.num_samples < FEW_SAMPLES:
         found += f" (on {measurement.num_samples} samples)"
     row["verdict"] = found
-    return {column: row[column] for column in COLUMNS}
+    ordered = {column: row[column] for column in COLUMNS}
+    for budget in budgets if setting.attack.budget is None else ():
+        robust = float(measurement.curve[min(budget, len(measurement.curve) - 1)])
+        ordered[f"robust_acc_{budget}"] = percent(robust, measurement.num_samples)
+    return ordered
+
+
+def headings_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Columns to print of these rows and their headings: :data:`HEADINGS`, and their budgets.
+
+    Example:
+        >>> list(headings_of([{"robust_acc_4": 70.0}]).values())[7:11]
+        ['clean', 'k', 'RA', 'RA4']
+    """
+    own = [key for row in rows for key in row if re.fullmatch(r"robust_acc_\d+", key)]
+    headings: dict[str, str] = {}
+    for key, heading in HEADINGS.items():
+        headings[key] = heading
+        if key == "robust_acc":
+            headings |= {budget: f"RA{budget.rpartition('_')[2]}" for budget in own}
+    return headings
 
 
 def _figures(measurement: Measurement, budget: int | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sztrain.evaluation.rows import HEADINGS, difference
+from sztrain.evaluation.rows import difference, headings_of
 from sztrain.files import write_whole
 
 
@@ -97,7 +97,7 @@ class Cell(NamedTuple):
 
 def printed_table(
     rows: Sequence[dict[str, Any]],
-    headings: Mapping[str, str] = HEADINGS,
+    headings: Mapping[str, str] | None = None,
     *,
     keep_unit: bool = False,
 ) -> tuple[list[str], list[list[Cell]]]:
@@ -108,7 +108,8 @@ def printed_table(
 
     Args:
         rows: as :func:`sztrain.evaluation.rows.paper_row` makes them.
-        headings: heading of each column to print, by its key.
+        headings: heading of each column to print, by its key; ``None``: those of
+            :func:`sztrain.evaluation.rows.headings_of`.
         keep_unit: whether to name the unit where it is features throughout, too.
 
     Example:
@@ -118,6 +119,7 @@ def printed_table(
         >>> headings, median
         (['net', 'median'], Cell(ours='15', paper='16', difference='-1'))
     """
+    headings = headings_of(rows) if headings is None else headings
     rows = [row | {"verdict": row.get("notes") or row.get("verdict")} for row in rows]
     untold: dict[str, Any] = {"split": "test", "first_sample": 0}
     if not keep_unit:

@@ -18,7 +18,7 @@ from sztrain.attacks import ASLO, SigmaZero
 from sztrain.attacks._pruning import prune
 from sztrain.attacks.aslo import _adapt, _start
 from sztrain.attacks.base import Found
-from sztrain.errors import InputError
+from sztrain.errors import InputError, SztrainWarning
 from sztrain.losses import smooth_l0_gradient
 
 
@@ -319,7 +319,8 @@ def test_a_net_that_answers_nan_is_not_fooled():
         net = nn.Sequential(nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 3)).double()
     inputs = 0.6 * torch.rand(12, 24, generator=torch.Generator().manual_seed(1)).double()
     labels = net(inputs).argmax(dim=1)
-    result = ASLO(num_steps=30, recheck=False)(Overflowing(), inputs, labels)
+    with pytest.warns(SztrainWarning, match="the net answered NaN to inputs"):
+        result = ASLO(num_steps=30, recheck=False)(Overflowing(), inputs, labels)
     logits = Overflowing()(result.adv_inputs)
     assert result.success.any()
     assert logits.isfinite().all()

@@ -128,6 +128,34 @@ def test_an_interrupt_during_the_verdict_keeps_the_training(call, tiny, tmp_path
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+def test_a_run_of_a_sweep_goes_on_alone_and_as_it_was_begun(call, tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+
+        def interrupted(*args):
+            raise KeyboardInterrupt
+
+        patch.setattr(SparseRobustness, "on_test_epoch_end", interrupted)
+        command = f"train -m {tiny} logger=csv seed=3,4 method=standard hydra.sweep.dir=many"
+        outcome = call(command)
+    assert outcome.status == 130
+    folder = tmp_path / "many" / "0"
+    hint = outcome.err.strip().rpartition("this run goes on, without -m, with ")[2]
+    assert hint.endswith(f"hydra.run.dir={folder} ckpt_path={folder / 'checkpoints' / 'last.ckpt'}")
+    assert "seed=3" in hint.split()
+    assert not (tmp_path / "many" / "1").exists()
+    outcome = call(f"train {hint} trainer.max_epochs=2")
+    assert outcome.status == 0, outcome.err
+    assert "written with other options" not in outcome.err
+    assert (folder / "summary.json").exists()
+
+
+def test_several_runs_do_not_go_on_from_one_checkpoint(call, tiny, tmp_path):
+    outcome = call(f"train -m {tiny} seed=0,1 ckpt_path=last.ckpt hydra.sweep.dir=many")
+    assert outcome.status == 2
+    assert "several runs cannot go on from one checkpoint (last.ckpt)" in outcome.err
+    assert not (tmp_path / "many").exists()
+
+
 def test_an_interrupt_names_no_epoch_of_an_earlier_run(trained, call, small, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     shutil.copytree(trained.dir, folder)

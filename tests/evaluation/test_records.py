@@ -127,7 +127,7 @@ def test_every_cut_is_noticed(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "{", "[]", '{"seconds": 1}'),
+        *("", "{", "[]", '{"seconds": 1}', "[" * 100_000),
         *(
             json.dumps(asdict(COST) | wrong)
             for wrong in (
@@ -143,6 +143,30 @@ def test_a_damaged_cost_is_refused(tmp_path, text):
     (tmp_path / "000000.json").write_text(text)
     with pytest.raises(InputError, match=r"000000\.json is damaged"):
         records.cost(span)
+
+
+@pytest.mark.parametrize("content", [b"\0" * 200_000, b'"' + 200_000 * b"x"])
+def test_records_of_one_long_field_are_damaged(tmp_path, content):
+    records, span = Records(tmp_path, IDENTITY), range(4)
+    records.write(span, rows(span), COST)
+    (tmp_path / "000000.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"000000\.csv is damaged"):
+        records.read(span)
+
+
+def test_a_batch_is_checked_with_its_cost(tmp_path):
+    records, span = Records(tmp_path, IDENTITY), range(4, 8)
+    records.write(span, rows(span), COST)
+    records.check(span)
+    (tmp_path / "000004.json").write_text("{")
+    with pytest.raises(InputError, match=r"000004\.json is damaged"):
+        records.check(span)
+
+
+def test_a_key_that_one_side_alone_has_makes_another_run(tmp_path):
+    Records(tmp_path, IDENTITY | {"channels_last": True})
+    with pytest.raises(InputError, match="channels_last is True there and None here"):
+        Records(tmp_path, IDENTITY)
 
 
 def test_a_damaged_identity_is_refused_with_a_way_out_that_works(tmp_path):
@@ -163,6 +187,7 @@ def test_a_damaged_identity_is_refused_with_a_way_out_that_works(tmp_path):
         *((4, counts) for counts in ({"features": 0, "pixels": 0}, {"features": 5, "pixels": 3})),
         *((7, {"l0": l0}) for l0 in (math.nan, -math.inf, 4.0)),
         (7, {"features": 3}),
+        *((5, {name: -1}) for name in ("label", "clean_prediction", "num_forwards")),
     ],
 )
 def test_a_record_that_contradicts_itself_is_refused(tmp_path, sample, changed):
