@@ -11,23 +11,22 @@ from sztrain.errors import InputError
 class GaugedSamples:
     """Collects the samples of each stage, in every process its share of them.
 
+    Those of a validation are a random choice; those of a test the first, as published figures take
+    them.
+
     Args:
-        num_val: how many validation samples, over all processes; a random choice.
-        seed: of that choice.
-        num_test: how many test samples, alike; the first, as published figures take them; ``None``:
-            all.
+        seed: of the choice.
 
     Example:
-        >>> samples = GaugedSamples(num_val=2)
+        >>> samples = GaugedSamples()
         >>> trainer = pl.Trainer(logger=False, accelerator="cpu")
-        >>> samples.add(trainer, "val", torch.rand(5, 1, 2, 2), torch.arange(5))
+        >>> samples.add(trainer, "val", torch.rand(5, 1, 2, 2), torch.arange(5), num_samples=2)
         >>> len(samples.labels("val")), samples.shape("val")
         (2, torch.Size([1, 2, 2]))
     """
 
-    def __init__(self, num_val: int, seed: int = 0, num_test: int | None = None) -> None:
+    def __init__(self, seed: int = 0) -> None:
         self.seed = seed
-        self._num_samples = {"val": num_val, "test": num_test}
         self.reset()
 
     def reset(self) -> None:
@@ -47,10 +46,25 @@ class GaugedSamples:
         """All samples of the stage have been seen."""
         self._complete.add(stage)
 
-    def add(self, trainer: pl.Trainer, stage: str, images: Tensor, labels: Tensor) -> None:
-        """Show a batch: images ``(N, ...)`` and labels ``(N,)``."""
+    def add(
+        self,
+        trainer: pl.Trainer,
+        stage: str,
+        images: Tensor,
+        labels: Tensor,
+        num_samples: int | None,
+    ) -> None:
+        """Show a batch.
+
+        Args:
+            trainer: tells which of how many processes this is.
+            stage: ``val`` or ``test``.
+            images: shape ``(N, ...)``.
+            labels: int64 ``(N,)``.
+            num_samples: how many to keep of the stage, over all processes; ``None``: all.
+        """
         if stage not in self._stores:
-            share, num_samples = None, self._num_samples[stage]
+            share = None
             if num_samples is not None:  # Lightning deals samples out in turn
                 rest = num_samples % trainer.world_size
                 share = num_samples // trainer.world_size + (trainer.global_rank < rest)

@@ -161,7 +161,7 @@ class SparseRobustness(Callback):
         self._adapter = ModuleAdapter(
             ImageSpace(mean=mean, std=std, box=box), batch_to_inputs, forward, logits
         )
-        self._samples = GaugedSamples(num_samples, seed, verdict_samples)
+        self._samples = GaugedSamples(seed)
         self._pace = Pace(max_seconds, max_share)
         self._advice = Advice()
         self._epochs = GaugedEpochs(every_n_epochs)
@@ -261,7 +261,7 @@ class SparseRobustness(Callback):
     ) -> None:
         # Before the module's own step, which may change the batch.
         if dataloader_idx == 0 and self._samples.wants("val"):
-            self._collect(trainer, "val", batch)
+            self._collect(trainer, "val", batch, self.num_samples)
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -287,14 +287,16 @@ class SparseRobustness(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if self.verdict is not None and dataloader_idx == 0:
-            self._collect(trainer, "test", batch)
+            self._collect(trainer, "test", batch, self.verdict_samples)
 
     @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.verdict is not None:
             self._log(pl_module, self._measure(trainer, pl_module, "test", self.verdict))
 
-    def _collect(self, trainer: pl.Trainer, stage: str, batch: Any) -> None:
+    def _collect(
+        self, trainer: pl.Trainer, stage: str, batch: Any, num_samples: int | None
+    ) -> None:
         """Keep samples, and refuse before hours are spent what could not be attacked after them."""
         images, labels = self._adapter.images_and_labels(batch)
         validate_batch(images, labels)
@@ -302,7 +304,7 @@ class SparseRobustness(Callback):
             if stage == "val" or name == "verdict":
                 check_budgets("budgets", self.budgets, images.shape[1:], attack.unit)
                 check_budgets(f"{name}.budget", [attack.budget], images.shape[1:], attack.unit)
-        self._samples.add(trainer, stage, images, labels)
+        self._samples.add(trainer, stage, images, labels, num_samples)
 
     def _attacks(self) -> dict[str, Attack]:
         """Those there are, by the names of their arguments."""

@@ -117,11 +117,12 @@ def paper_row(
     if found and measurement.num_samples < FEW_SAMPLES:
         found += f" (on {measurement.num_samples} samples)"
     row["verdict"] = found
-    ordered = {column: row[column] for column in COLUMNS}
+    left: dict[str, Any] = {}
     for budget in budgets if setting.attack.budget is None else ():
         robust = float(measurement.curve[min(budget, len(measurement.curve) - 1)])
-        ordered[f"robust_acc_{budget}"] = percent(robust, measurement.num_samples)
-    return ordered
+        left[f"robust_acc_{budget}"] = percent(robust, measurement.num_samples)
+    place = COLUMNS.index("robust_acc") + 1
+    return {column: (row | left)[column] for column in (*COLUMNS[:place], *left, *COLUMNS[place:])}
 
 
 def headings_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:

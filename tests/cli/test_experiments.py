@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sztrain.models import external, load_net
+from sztrain.models import load_net, robustbench_nets
 
 SMOKE = (
     "trainer=cpu trainer.fast_dev_run=true logger=none data.batch_size=4 data.limit_train=4 "
@@ -61,7 +61,7 @@ def test_it_takes_its_first_steps(name, made_up_data, call, tmp_path):
 
 @pytest.mark.slow
 def test_a_published_net_is_tuned_from_its_own_weights(made_up_data, call, tmp_path, monkeypatch):
-    robustbench = external._import_robustbench()
+    robustbench = robustbench_nets._import_robustbench()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         published = robustbench.model_zoo.architectures.resnet.ResNet18()

@@ -19,10 +19,10 @@ from sztrain.models import (
     build_net,
     describe_net,
     digits_cnn,
-    external,
     load_net,
     preact_resnet18,
     robustbench_net,
+    robustbench_nets,
     small_cnn,
     state_dicts,
     zoo,
@@ -41,8 +41,8 @@ def folder(tmp_path, monkeypatch):
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(zoo, "download", refuse)
-    monkeypatch.setattr(external, "download", refuse)
-    monkeypatch.setattr(external, "require_answer", refuse)
+    monkeypatch.setattr(robustbench_nets, "download", refuse)
+    monkeypatch.setattr(robustbench_nets, "require_answer", refuse)
     monkeypatch.setenv("SZTRAIN_WEIGHTS_DIR", str(tmp_path))
     return tmp_path
 
@@ -86,10 +86,10 @@ def test_robustbench_nets_are_those_that_the_authors_load():
         }
         assert CARDS[name].description.startswith(f"{PAPER[name].rb_arch}, ")
         place = Path(CARDS[name].file)
-        entry = external._find(reference, data, threat_model)
-        registered = external._timm_name(reference, data, threat_model)
+        entry = robustbench_nets._find(reference, data, threat_model)
+        registered = robustbench_nets._timm_name(reference, data, threat_model)
         assert place.parts[:2] == (data, threat_model)
-        assert place.name == next(iter(external._published(entry, reference, registered)))
+        assert place.name == next(iter(robustbench_nets._published(entry, reference, registered)))
 
 
 def test_nets_of_the_authors_are_their_files():
