@@ -153,8 +153,12 @@ def _never() -> bool:
 
 
 def examples_of(net: nn.Module, batch: AttackedBatch, wanted: int) -> Examples:
-    """A few samples of a batch, correctly classified ones first: these show an attack at work."""
-    order = (batch.clean_predictions != batch.labels).int().argsort(stable=True)[:wanted]
+    """A few samples of a batch: first those that show an attack at work.
+
+    That is, correctly classified ones that were broken; then such as withstood; then the others.
+    """
+    correct, broken = batch.clean_predictions == batch.labels, batch.result.success
+    order = (~correct).int().mul(2).add(correct & ~broken).argsort(stable=True)[:wanted]
     adv_inputs = batch.result.adv_inputs[order]
     return Examples(
         inputs=batch.inputs[order].cpu(),

@@ -7,8 +7,9 @@ from toy_training import INF, SHAPE, ScriptedAttack, toy_data, toy_net
 
 from sztrain.attacks import SigmaZero
 from sztrain.errors import InputError
-from sztrain.evaluation.measurement import Tally
-from sztrain.evaluation.runner import attack_batches
+from sztrain.evaluation.measurement import Tally, examples_of
+from sztrain.evaluation.runner import AttackedBatch, attack_batches
+from sztrain.types import AttackResult
 
 IMAGES, LABELS = toy_data(11).tensors
 BATCHES = list(zip(IMAGES.split(4), LABELS.split(4), strict=True))
@@ -86,6 +87,29 @@ def test_examples_are_correctly_classified_samples_first():
     assert torch.equal(shown.clean_predictions, net(IMAGES[chosen]).argmax(dim=1))
     assert torch.equal(shown.adv_predictions, net(adv_inputs).argmax(dim=1))
     assert (shown.adv_predictions != shown.labels).all()
+
+
+def test_examples_that_were_broken_come_before_those_that_withstood():
+    result = AttackResult(
+        adv_inputs=IMAGES[:4],
+        success=torch.tensor([False, True, False, True]),
+        l0=torch.tensor([torch.inf, 0.0, torch.inf, 3.0]),
+        num_forwards=torch.ones(4),
+        num_backwards=torch.ones(4),
+        last_inputs=IMAGES[:4],
+        best_inputs=IMAGES[:4],
+    )
+    labels = torch.tensor([0, 1, 2, 0])
+    batch = AttackedBatch(
+        inputs=IMAGES[:4],
+        labels=labels,
+        clean_predictions=torch.tensor([0, 2, 2, 0]),  # the second is wrong
+        result=result,
+        seconds=0.0,
+    )
+    shown = examples_of(toy_net(), batch, 4)
+    assert torch.equal(shown.inputs, IMAGES[[3, 0, 2, 1]])
+    assert torch.equal(shown.labels, labels[[3, 0, 2, 1]])
 
 
 def test_more_examples_than_samples_are_all_samples():
