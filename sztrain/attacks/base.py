@@ -99,7 +99,7 @@ def run_attack(
         everyone = labels
 
         def attack(inputs: Tensor, labels: Tensor) -> AttackResult:
-            attacked = _AttackedNet(net, labels, everyone)
+            attacked = _WatchedNet(net, labels, everyone)
             found = search(attacked, inputs, labels)
             attacked.warn_of_nan()
             with torch.no_grad():
@@ -108,7 +108,7 @@ def run_attack(
         return in_slices(attack, inputs, labels, batch_size)
 
 
-class _AttackedNet:
+class _WatchedNet:
     """The net's logits, looked at on the first pass: once is enough, and each look costs a sync.
 
     Args:
