@@ -166,60 +166,19 @@ class AttackedNet(nn.Module):
         return logits
 
 
-class ModuleAdapter:
-    """What attacks and someone's Lightning module have to know of each other.
+def require_forward(module: nn.Module, hook: ForwardHook | None) -> None:
+    """Refuse a Lightning module that cannot be called.
 
-    Args:
-        space: what the module expects in place of images.
-        batch_to_inputs: see :func:`inputs_and_labels`.
-        forward: see :class:`AttackedNet`.
-        logits: alike.
+    Raises:
+        InputError: it has no ``forward`` of its own, and there is no ``hook`` either.
 
     Example:
-        >>> adapter = ModuleAdapter(ImageSpace(box=(0, 255)))
-        >>> images, _ = adapter.images_and_labels((torch.tensor([[51]]), torch.tensor([3])))
-        >>> images
-        tensor([[0.2000]])
+        >>> require_forward(nn.Linear(2, 2), hook=None)
     """
-
-    def __init__(
-        self,
-        space: ImageSpace,
-        batch_to_inputs: BatchHook | None = None,
-        forward: ForwardHook | None = None,
-        logits: LogitsHook | None = None,
-    ) -> None:
-        self.space = space
-        self.batch_to_inputs = batch_to_inputs
-        self.forward = forward
-        self.logits = logits
-        self._dtype = torch.float32
-
-    def require_forward(self, module: nn.Module) -> None:
-        """Refuse a Lightning module that cannot be called.
-
-        Raises:
-            InputError: it has no ``forward`` of its own, and there is no hook either.
-        """
-        # By its name: pytorch_lightning and lightning.pytorch each have a class of their own.
-        name = getattr(type(module).forward, "__qualname__", None)
-        if self.forward is None and name == "LightningModule.forward":
-            raise InputError(
-                f"expected {type(module).__name__} to have a forward, found none; give "
-                "SparseRobustness forward=, such as lambda module, inputs: module.net(inputs)"
-            )
-
-    def images_and_labels(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """The images in [0, 1] and labels of a batch, whose type the module will be given, too.
-
-        Raises:
-            InputError: they cannot be found.
-        """
-        inputs, labels = inputs_and_labels(batch, self.batch_to_inputs)
-        images = self.space.to_images(inputs)
-        self._dtype = inputs.dtype if inputs.is_floating_point() else images.dtype
-        return images, labels
-
-    def net(self, module: nn.Module) -> AttackedNet:
-        """The module as attacks know a net."""
-        return AttackedNet(module, self.space, self._dtype, self.forward, self.logits)
+    # By its name: pytorch_lightning and lightning.pytorch each have a class of their own.
+    name = getattr(type(module).forward, "__qualname__", None)
+    if hook is None and name == "LightningModule.forward":
+        raise InputError(
+            f"expected {type(module).__name__} to have a forward, found none; give "
+            "SparseRobustness forward=, such as lambda module, inputs: module.net(inputs)"
+        )

@@ -14,9 +14,6 @@ class GaugedSamples:
     Those of a validation are a random choice; those of a test the first, as published figures take
     them.
 
-    Args:
-        seed: of the choice.
-
     Example:
         >>> samples = GaugedSamples()
         >>> trainer = pl.Trainer(logger=False, accelerator="cpu")
@@ -25,8 +22,7 @@ class GaugedSamples:
         (2, torch.Size([1, 2, 2]))
     """
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+    def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
@@ -53,6 +49,7 @@ class GaugedSamples:
         images: Tensor,
         labels: Tensor,
         num_samples: int | None,
+        seed: int = 0,
     ) -> None:
         """Show a batch.
 
@@ -62,6 +59,7 @@ class GaugedSamples:
             images: shape ``(N, ...)``.
             labels: int64 ``(N,)``.
             num_samples: how many to keep of the stage, over all processes; ``None``: all.
+            seed: of the choice.
         """
         if stage not in self._stores:
             share = None
@@ -69,8 +67,8 @@ class GaugedSamples:
                 rest = num_samples % trainer.world_size
                 share = num_samples // trainer.world_size + (trainer.global_rank < rest)
             # Another choice in each process, or they would attack runs of neighbours.
-            seed = self.seed + trainer.global_rank if stage == "val" else None
-            self._stores[stage] = SampleStore(share, seed)
+            own_seed = seed + trainer.global_rank if stage == "val" else None
+            self._stores[stage] = SampleStore(share, own_seed)
         self._stores[stage].add(images, labels)
 
     def labels(self, stage: str) -> Tensor:

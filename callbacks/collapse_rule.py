@@ -21,8 +21,10 @@ class CollapseRule:
         max_loss: share of the best worst-case robust accuracy so far that may be lost, once that
             was above ``max_drop``; from 1 on this sign is never seen.
 
+    With 1, each of them is never seen.
+
     Raises:
-        InputError: a value below 0.
+        InputError: a value below 0, or infinite.
 
     Reference:
         The first two signs are those that `arXiv:2502.21041 <https://arxiv.org/abs/2502.21041>`_

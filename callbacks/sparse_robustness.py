@@ -12,7 +12,14 @@ from typing_extensions import override
 
 from sztrain.attacks import SigmaZero
 from sztrain.attacks.checks import check_search, require_attack, validate_batch
-from sztrain.callbacks._adapters import BatchHook, ForwardHook, LogitsHook, ModuleAdapter
+from sztrain.callbacks._adapters import (
+    AttackedNet,
+    BatchHook,
+    ForwardHook,
+    LogitsHook,
+    inputs_and_labels,
+    require_forward,
+)
 from sztrain.callbacks._advice import Advice
 from sztrain.callbacks._epochs import GaugedEpochs
 from sztrain.callbacks._gauged_samples import GaugedSamples
@@ -157,11 +164,13 @@ class SparseRobustness(Callback):
         self.seed = seed
         self.verdict_samples = verdict_samples
         self.num_examples = num_examples
+        self.image_space = ImageSpace(mean=mean, std=std, box=box)
+        self.batch_to_inputs = batch_to_inputs
+        self.forward = forward
+        self.logits = logits
         self.measurements: dict[str, Measurement] = {}
-        self._adapter = ModuleAdapter(
-            ImageSpace(mean=mean, std=std, box=box), batch_to_inputs, forward, logits
-        )
-        self._samples = GaugedSamples(seed)
+        self._samples = GaugedSamples()
+        self._input_dtype = torch.float32
         self._pace = Pace(max_seconds, max_share)
         self._advice = Advice()
         self._epochs = GaugedEpochs(every_n_epochs)
@@ -231,7 +240,7 @@ class SparseRobustness(Callback):
             self._advice = Advice()
             self.measurements = {}
         self._advice.speaks = trainer.is_global_zero
-        self._adapter.require_forward(pl_module)
+        require_forward(pl_module, self.forward)
         if not is_smoke_test(trainer):  # which shortens them
             for name, attack in self._attacks().items():
                 check_search(attack, name)
@@ -298,24 +307,31 @@ class SparseRobustness(Callback):
         self, trainer: pl.Trainer, stage: str, batch: Any, num_samples: int | None
     ) -> None:
         """Keep samples, and refuse before hours are spent what could not be attacked after them."""
-        images, labels = self._adapter.images_and_labels(batch)
+        inputs, labels = inputs_and_labels(batch, self.batch_to_inputs)
+        images = self.image_space.to_images(inputs)
         validate_batch(images, labels)
         for name, attack in self._attacks().items():
             if stage == "val" or name == "verdict":
                 check_budgets("budgets", self.budgets, images.shape[1:], attack.unit)
                 check_budgets(f"{name}.budget", [attack.budget], images.shape[1:], attack.unit)
-        self._samples.add(trainer, stage, images, labels, num_samples)
+        self._input_dtype = inputs.dtype if inputs.is_floating_point() else images.dtype
+        self._samples.add(trainer, stage, images, labels, num_samples, seed=self.seed)
 
     def _attacks(self) -> dict[str, Attack]:
         """Those there are, by the names of their arguments."""
         attacks = {"attack": self.attack, "probe": self.probe, "verdict": self.verdict}
         return {name: attack for name, attack in attacks.items() if attack is not None}
 
+    def _attacked(self, pl_module: pl.LightningModule) -> AttackedNet:
+        return AttackedNet(
+            pl_module, self.image_space, self._input_dtype, self.forward, self.logits
+        )
+
     def _check_outputs(self, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse, or warn of, outputs that cannot be attacked."""
         for images, labels in self._samples.batches(stage, self.batch_size)[:1]:
             device = pl_module.device
-            net = self._adapter.net(pl_module)
+            net = self._attacked(pl_module)
             self._advice.on_outputs(net, images.to(device), labels.to(device))
 
     def _measure(
@@ -326,7 +342,7 @@ class SparseRobustness(Callback):
         if smoke_test:
             attack, probe = shortened(attack), None if probe is None else shortened(probe)
         labels, shape = self._samples.labels(stage), self._samples.shape(stage)
-        net, device = self._adapter.net(pl_module), pl_module.device
+        net, device = self._attacked(pl_module), pl_module.device
         tally = Tally(shape, attack.unit, self.budgets, device, self.num_examples)
         both = None if probe is None else ProbeTally(probe, self.budgets, device)
         # A net may draw random numbers even in eval mode: the training must not miss them.

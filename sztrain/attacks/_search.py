@@ -108,7 +108,8 @@ class AdamSearch(Search):
         # An entry that overflowed says nothing: it moves nothing, and the others still do.
         torch.nan_to_num(gradient, 0, 0, 0, out=gradient)
         largest = gradient.abs().amax(dim=tuple(range(1, gradient.ndim)), keepdim=True)
-        smallest = max(1e-12, torch.finfo(gradient.dtype).tiny)  # half precision has no 1e-12
+        info = torch.finfo(gradient.dtype)
+        smallest = max(1e-12, info.smallest_normal * info.eps)  # half precision has no 1e-12
         return gradient.div_(largest.clamp_(min=smallest))
 
     def adam_direction(self, epsilon: Tensor | float) -> Tensor:

@@ -92,6 +92,7 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
         one_at_a_time(output_dir) if first else nullcontext(),
         evaluation_run(wandb_node, values, output_dir) as run,
     ):
+        wait_for_all(team)  # the first of them may have been refused
         config = OmegaConf.to_yaml(OmegaConf.create(values))
         report = Report(output_dir, config, plain(cfg.budgets), suite, run)
         try:

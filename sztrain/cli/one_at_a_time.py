@@ -36,9 +36,10 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
     except Timeout:
         raise InputError(
             f"another process is at work in {folder}: wait until it has ended, or choose another "
-            "folder (hydra.run.dir); several processes share the work with devices="
+            "folder (hydra.run.dir); several processes share the work with devices=, and where "
+            f"there is none, remove {folder / _FILE}"
         ) from None
-    except (OSError, NotImplementedError):  # a file system without locks
+    except NotImplementedError:  # a file system without locks
         yield
         return
     try:

@@ -154,6 +154,9 @@ def _table(title: str | None, columns: Sequence[Sequence[str]], width: int) -> T
     return table
 
 
+_AT_BUDGET = re.compile(r"RA\d+")
+
+
 def print_results(tables: Mapping[str, Printed], remarks: Sequence[str], report: Path) -> None:
     """Print tables of results.
 
@@ -170,8 +173,10 @@ def print_results(tables: Mapping[str, Printed], remarks: Sequence[str], report:
         console.print(_LEGEND)  # no caption: a narrow table would squeeze it
     if any("RA" in headings for headings, _ in tables.values()):
         console.print("RA: robust accuracy in percent, when at most k values may change")
-    elif any(re.fullmatch(r"RA\d+", h) for headings, _ in tables.values() for h in headings):
-        console.print("RA4: robust accuracy in percent, when at most 4 values may change, ...")
+    at_budgets = [h for headings, _ in tables.values() for h in headings if _AT_BUDGET.fullmatch(h)]
+    for first in at_budgets[:1]:
+        budget = first.removeprefix("RA")
+        console.print(f"{first}: robust accuracy in percent, when at most {budget} may change, ...")
     for remark in remarks:
         console.print(remark, soft_wrap=True, highlight=False, markup=False)
     if not tables:

@@ -23,6 +23,7 @@ from sztrain.cli.pictures import (
     draw_trajectory,
 )
 from sztrain.cli.report import print_results
+from sztrain.cli.resolvers import decisive
 from sztrain.cli.suites import Suite
 from sztrain.cli.transfer import KeptExamples, transfer_rows
 from sztrain.cli.wandb_run import WandbRun
@@ -156,6 +157,8 @@ class Report:
         Raises:
             UnavailableError: nothing of what was asked for could be had.
         """
+        for name in _NOT_OF_EVERY_RUN:  # what an earlier run had, and this one has not
+            (self.output_dir / name).unlink(missing_ok=True)
         self._write_tables()
         transfer = transfer_rows(self._kept)
         if transfer:
@@ -293,15 +296,17 @@ class Report:
         return {name: text for name, text in facts.items() if text}
 
 
-def _is_same(path: Path, config: str) -> bool:
+def _is_same(path: Path, config_now: str) -> bool:
     """Whether the file holds the config of the same evaluation."""
     try:
         before = OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, ValueError, YAMLError):  # none, or damaged
         return False
-    now = OmegaConf.to_container(OmegaConf.create(config))
+    now = OmegaConf.to_container(OmegaConf.create(config_now))
     if not (isinstance(before, dict) and isinstance(now, dict)):
         return False
+    for config in (before, now):
+        config["data"] = decisive(config.get("data") or {})
     differing = {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
     return differing <= set(_FREE)
 

@@ -25,7 +25,7 @@ from sztrain.data import ImageDataModule
 from sztrain.errors import InputError, UnavailableError
 from sztrain.evaluation.rows import missing_row
 from sztrain.evaluation.setting import Setting
-from sztrain.models import describe_net, load_net
+from sztrain.models import load_net
 from sztrain.models.layout import to_channels_last
 from sztrain.norms import check_budgets
 
@@ -41,8 +41,8 @@ def suite_jobs(
 ) -> Iterator[Job | dict[str, Any]]:
     """The jobs of a suite; a row where a net cannot be had.
 
-    What can be refused is refused now, before the first of them is asked for. At most two nets are
-    in memory: one that is loaded, and the one whose jobs are done.
+    What can be told without loading published nets is refused now, before the first job is asked
+    for. At most two nets are in memory: one that is loaded, and the one whose jobs are done.
 
     Args:
         suite: what runs.
@@ -133,17 +133,18 @@ def _check_suite(suite: Suite) -> None:
     for dataset in ("", *suite.variants):
         for run in suite.runs_on(dataset):
             check_search(run.attack, f"suite: {run.label}")
-        _check_labels(suite, dataset)
-    wrong = []
+    wrong, datasets = [], set()
     for model in suite.models:
         try:
-            describe_net(model)
+            datasets.add(data_of_net(model)[0])
         except UnavailableError:
             continue
         except InputError as error:
             wrong.append(str(error))
     if wrong:
         raise InputError("; ".join(wrong))
+    for dataset in sorted(datasets):
+        _check_labels(suite, dataset)
 
 
 def _check_runs(suite: Suite, data: ImageDataModule) -> None:
@@ -161,10 +162,9 @@ def _check_labels(suite: Suite, dataset: str) -> None:
     labels = [run.label for run in suite.runs_on(dataset)]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
-        on = f" on {dataset}" if dataset else ""
         raise InputError(
-            f"expected the runs of a suite to differ, got {', '.join(twice)} twice{on}: drop an "
-            "attack that is another's variant there (suite.variants), or a value of suite.grid"
+            f"expected the runs of a suite to differ, got {', '.join(twice)} twice on {dataset}: "
+            "drop an attack that is another's variant there (suite.variants), or a grid's value"
         )
 
 

@@ -261,8 +261,10 @@ def read_suite(cfg: DictConfig, overrides: list[str]) -> Suite:
     if values.get("grid") is None:
         values["grid"] = {}
     suite: Suite = make({"_target_": f"{__name__}.Suite", **values}, "suite")
-    asked = any(key.lstrip("+").startswith("suite.fixed_budget_attacks=") for key in overrides)
-    if asked and suite.fixed_budget_attacks and not suite.fixed_budgets:
+    given = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    # By emptying the budgets alone a person leaves these attacks out.
+    meant = "suite.fixed_budgets" not in given or "suite.fixed_budget_attacks" in given
+    if meant and suite.fixed_budget_attacks and not suite.fixed_budgets:
         raise InputError(
             f"{', '.join(suite.fixed_budget_attacks)} would run at suite.fixed_budgets, of which "
             "there are none; name some, such as suite.fixed_budgets=[24]"

@@ -1,7 +1,7 @@
 """One training run from a composed config: check, train, judge, report."""
 
 import secrets
-import shlex
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +39,7 @@ from sztrain.cli.checks import (
 from sztrain.cli.continuation import check_checkpoint, check_continuation, check_optimizer
 from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.net_checks import check_net, check_parts
+from sztrain.cli.one_checkpoint import how_to_go_on
 from sztrain.cli.options import TrainOptions, check_options
 from sztrain.cli.verdict import judge
 from sztrain.cli.wandb_run import ended_run
@@ -227,9 +228,9 @@ def _how_to_go_on(path: str) -> str:
     if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):
         return f"the same command goes on with ckpt_path={path}"
     # The command of a sweep would begin all of its runs anew, and each with these weights.
-    own = shlex.join(HydraConfig.get().overrides.task)
-    folder = HydraConfig.get().runtime.output_dir
-    return f"this run goes on, without -m, with {own} hydra.run.dir={folder} ckpt_path={path}"
+    hydra = HydraConfig.get()
+    own = list(hydra.overrides.task)
+    return how_to_go_on(path, args=sys.argv[1:], own=own, folder=hydra.runtime.output_dir)
 
 
 def _check_unused(callbacks: dict[str, Callback], ckpt_path: str | None) -> None:

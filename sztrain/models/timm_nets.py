@@ -10,7 +10,7 @@ from sztrain.errors import InputError, require_count
 from sztrain.models._checks import did_you_mean, first_line
 from sztrain.models.normalize import normalized
 
-_FILES = ("cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
+_FILES = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
 
 
 def timm_net(
@@ -55,11 +55,12 @@ def timm_net(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside timm, nothing a user can act on
         import timm
-    named = sorted(kwargs.keys() & set(_FILES))
+    # The configuration of a training may also be its tag.
+    named = [key for key in _FILES if key in kwargs and not _is_tag(key, kwargs[key])]
     if named:
         raise InputError(
-            f"expected no {' or '.join(named)}: timm executes what such a file says; load weights "
-            "with start_from=..., or sztrain.models.load_net"
+            f"expected no {' or '.join(named)}: timm executes what a file that it names says; "
+            "load weights with start_from=..., or sztrain.models.load_net"
         )
     if not timm.is_model(str(name)):
         close = did_you_mean(str(name), timm.list_models())
@@ -72,3 +73,7 @@ def timm_net(
         what = "load the weights of" if pretrained else "build"
         raise InputError(f"timm cannot {what} {name!r}: {first_line(error)}") from error
     return normalized(net, mean, std, in_channels)
+
+
+def _is_tag(key: str, value: object) -> bool:
+    return key == "pretrained_cfg" and isinstance(value, str)

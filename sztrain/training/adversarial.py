@@ -58,9 +58,6 @@ class AdversarialTraining(RobustClassifier):
         InputError: a value out of its range.
     """
 
-    learns_from_clean = True
-    """Whether the loss depends on the clean images; if not, they cost no backward pass."""
-
     def __init__(
         self,
         net: nn.Module,
@@ -109,6 +106,11 @@ class AdversarialTraining(RobustClassifier):
         self.broken = SampleMean()
         self.adv_acc = MulticlassAccuracy(self.num_classes, average="micro")
 
+    @property
+    def learns_from_clean(self) -> bool:
+        """Whether the loss depends on the clean images; if not, they cost no backward pass."""
+        return True
+
     @abstractmethod
     def sample_losses(
         self, clean_logits: Tensor, adv_logits: Tensor, labels: Tensor, targets: Tensor
@@ -143,15 +145,18 @@ class AdversarialTraining(RobustClassifier):
         adv_inputs = self.craft(inputs, labels)
         if adv_inputs is None:
             adv_logits = clean_logits = self(inputs)
+        elif self.learns_from_clean:
+            clean_logits = self(inputs)
+            adv_logits = self(adv_inputs)
         else:
             # First: autocast would keep weights that it has cast without gradients for this pass.
             adv_logits = self(adv_inputs)
-            with torch.set_grad_enabled(self.learns_from_clean):
+            with torch.no_grad():
                 clean_logits = self(inputs)
-            # Not of the epoch in which the warm-up ends: it would stand for its last batches, and
-            # train/clean_acc beside it for all.
-            if self.training_budget.at(self.current_epoch) != 0:
-                self.adv_acc.update(adv_logits.detach(), labels)
+        # Not of the epoch in which the warm-up ends: it would stand for its last batches, and
+        # train/clean_acc beside it for all.
+        if adv_inputs is not None and self.training_budget.at(self.current_epoch) != 0:
+            self.adv_acc.update(adv_logits.detach(), labels)
         soft = self.soft_labels
         if soft is None or indices is None or not soft.active(self.trainer.global_step):
             losses = self.sample_losses(clean_logits, adv_logits, labels, labels)

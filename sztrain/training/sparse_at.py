@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from sztrain.errors import InputError
 from sztrain.training.adversarial import AdversarialTraining
@@ -35,7 +36,11 @@ class SparseAT(AdversarialTraining):
         if not 0 <= clean_share <= 1:
             raise InputError(f"expected `clean_share` to be in [0, 1], got {clean_share}")
         self.clean_share = clean_share
-        self.learns_from_clean = clean_share > 0
+
+    @property
+    @override
+    def learns_from_clean(self) -> bool:
+        return self.clean_share > 0
 
     def sample_losses(
         self,

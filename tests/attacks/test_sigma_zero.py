@@ -11,6 +11,7 @@ from published import mnist_test_images, published_net
 from torch import nn
 
 from sztrain.attacks import ASLO, SigmaZero
+from sztrain.attacks._search import AdamSearch
 from sztrain.attacks.sigma_zero import cosine_annealing
 from sztrain.errors import InputError, SztrainWarning
 
@@ -627,3 +628,14 @@ def test_one_infinite_gradient_leaves_the_other_features_to_move(make_batch, att
     labels = in_eval(net, inputs).argmax(dim=1)
     result = attack(net, inputs, labels)
     assert result.success.sum() >= 4
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(torch.float16, 1e-6), (torch.bfloat16, 1e-6), (torch.float32, 1e-9)]
+)
+def test_the_gradient_is_normalised_however_small_it_is(dtype, size):
+    inputs = torch.zeros(1, 4, dtype=dtype)
+    search = AdamSearch.start(inputs, torch.tensor([0]), tau=0.3)
+    search.gradient.copy_(size * torch.tensor([[1.0, -0.5, 0.0, torch.inf]]))
+    expected = torch.tensor([[1.0, -0.5, 0.0, 0.0]])
+    torch.testing.assert_close(search.normalise_gradient().float(), expected, atol=0.05, rtol=0)

@@ -681,3 +681,20 @@ def test_bar_shows_the_attack_inside_lightnings_own(lightning, monitors, bar, te
 def test_no_bar_where_lightning_shows_none(terminal):
     fit(SparseRobustness(attack=ScriptedAttack(), budgets=(1,)))
     assert terminal.getvalue() == ""
+
+
+def test_what_is_set_later_counts_as_well():
+    gauge = SparseRobustness(attack=RecordingSigmaZero(num_steps=1), num_samples=4, budgets=(2,))
+    gauge.box, gauge.seed = (0, 255), 7
+    gauge.batch_to_inputs = lambda batch: (batch[0] / 2, batch[1])
+    gauge.forward = lambda module, inputs: module(1 - inputs)
+    module = foreign_module(pl)()
+    _, module = fit(gauge, module=module, val=loader(16, seed=1))
+    seen = torch.cat([call.inputs for call in gauge.attack.calls])
+    images = toy_data(16, seed=1).tensors[0] / 2
+    chosen = [int((images == one).flatten(1).all(dim=1).nonzero()) for one in seen[:4]]
+    assert len(set(chosen)) == 4
+    other = SparseRobustness(attack=RecordingSigmaZero(num_steps=1), num_samples=4, budgets=(2,))
+    other.batch_to_inputs = gauge.batch_to_inputs
+    fit(other, val=loader(16, seed=1))
+    assert not torch.equal(torch.cat([call.inputs for call in other.attack.calls])[:4], seen[:4])

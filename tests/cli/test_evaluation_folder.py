@@ -194,3 +194,31 @@ def test_one_at_a_time_refuses_in_one_line(tmp_path):
     with one_at_a_time(tmp_path), pytest.raises(InputError) as caught, one_at_a_time(tmp_path):
         pass
     assert "\n" not in str(caught.value)
+
+
+def test_no_process_of_several_works_in_a_folder_where_another_is_at_work(spawn, tmp_path):
+    with one_at_a_time(tmp_path / "out"):
+        outcome = spawn(f"{ALONE} device=cpu devices=2 batch_size=4 hydra.run.dir=out")
+    assert outcome.status == 2
+    assert f"another process is at work in {tmp_path / 'out'}" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not list((tmp_path / "out").rglob("*.csv"))
+
+
+def test_a_variant_for_data_of_no_net_matters_to_none(call, without_pictures):
+    variants = "+suite.variants.mnist={gse: gse_mnist}"
+    options = "suite.models=[digits_standard] suite.attacks=[gse,gse_mnist] suite.num_steps=[4]"
+    assert call(f"{SUITE} {options} '{variants}'").status == 0
+
+
+def test_a_repeat_that_reads_its_samples_otherwise_is_the_same(call, tmp_path, without_pictures):
+    nets = [keep_net(tmp_path / f"{name}.safetensors") for name in "ab"]
+    command = f"evaluate net=[{nets[0]},{nets[1]}] attack.num_steps=2 num_samples=20"
+    assert call(f"{command} hydra.run.dir=out").status == 0
+    before = contents("out")
+    keep_net(nets[1])
+    assert call(f"{command} hydra.run.dir=out data.num_workers=1 num_threads=1").status == 2
+    tables = [path for path in before if path.name.startswith("results")]
+    assert len(tables) == 3
+    after = contents("out")
+    assert all(after[path] == before[path] for path in tables)

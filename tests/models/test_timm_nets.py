@@ -64,7 +64,9 @@ def test_timm_net_reads_no_file_that_would_be_executed(tmp_path):
 
     path.write_bytes(pickle.dumps(Payload()))
     spec = {"_target_": "sztrain.models.timm_net", "name": "resnet10t", "num_classes": 10}
-    for option in ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
+    files = {"checkpoint_path": str(path), "pretrained_cfg": {"file": str(path)}}
+    files["pretrained_cfg_overlay"] = {"file": str(path)}
+    for option, value in files.items():
         with pytest.raises(InputError, match=f"expected no {option}: timm executes"):
-            build_net({**spec, option: str(path)})
+            build_net({**spec, option: value})
     assert list(tmp_path.iterdir()) == [path]

@@ -134,7 +134,7 @@ def test_attack_in_eval_mode_and_training_in_train_mode(method_class):
     net = nn.Sequential(spy, *toy_net(extra=[nn.BatchNorm1d(16), nn.Dropout()]))
     method = make(method_class, net, attack=SigmaZero(num_steps=5), budget=2)
     fit(method, limit_train_batches=1, limit_val_batches=1, num_sanity_val_steps=0)
-    *attacking, adv_pass, clean_pass, validation = spy.passes
+    *attacking, clean_pass, adv_pass, validation = spy.passes
     assert len(attacking) >= 5
     assert not any(training for training, _ in [*attacking, validation])
     (training, clean), (training_too, examples) = clean_pass, adv_pass

@@ -100,6 +100,7 @@ class PeerAttack(ABC):
                 budget=self.budget,
                 recheck=self.recheck,
                 batch_size=self.batch_size,
+                confirmed=False,
             )
 
     @staticmethod

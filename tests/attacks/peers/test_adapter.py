@@ -339,3 +339,17 @@ def test_a_missing_numba_is_named_by_the_attacks_that_need_it(monkeypatch):
     for name in ("BB", "BBadv"):
         with pytest.raises(UnavailableError, match=r"^numba cannot be imported .*pip install"):
             getattr(attacks, name)()(Sum(), INPUTS, LABELS)
+
+
+@pytest.mark.parametrize("recheck", [False, True])
+def test_a_library_that_fails_makes_no_net_look_random(recheck, recwarn):
+    """It moves every sample, and says of none whether the net errs on it."""
+
+    def darken(net, inputs, labels):
+        return 0 * inputs
+
+    inputs = 0.1 + torch.rand(40, 3, generator=torch.Generator().manual_seed(0)) / 5
+    labels = torch.zeros(40, dtype=torch.int64)
+    result = Stub(answer=darken, recheck=recheck)(Sum(), inputs, labels)
+    assert not result.success.any()
+    assert not recwarn.list
