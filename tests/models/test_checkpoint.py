@@ -233,7 +233,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(path, monkeypatch):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(torch, "load", refused)
-    with pytest.raises(InputError, match=r"net\.ckpt cannot be read \(Permission denied\)$"):
+    with pytest.raises(InputError, match=r"best\.ckpt cannot be read \(Permission denied\)$"):
         load_net(path)
 
 
