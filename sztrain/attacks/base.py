@@ -86,8 +86,8 @@ def run_attack(
         targeted: whether ``labels`` are the classes to reach.
         recheck: whether to work in full precision and spend the verifying forward pass.
         batch_size: samples at a time, see :func:`~sztrain.attacks.slices.in_slices`.
-        confirmed: whether the search has seen the net err on all that it claims; if so, many claims
-            that do not hold are warned of.
+        confirmed: whether the search tries inputs in [0, 1] alone and has seen the net err on all
+            that it claims; if so, answers of NaN, and many claims that do not hold, are warned of.
 
     Raises:
         InputError: inputs, labels or logits that cannot be attacked.
@@ -104,7 +104,8 @@ def run_attack(
         def attack(inputs: Tensor, labels: Tensor) -> AttackResult:
             attacked = _WatchedNet(net, labels, everyone)
             found = search(attacked, inputs, labels)
-            attacked.warn_of_nan()
+            if confirmed:
+                attacked.warn_of_nan()
             with torch.no_grad():
                 return _verified(
                     found, net, inputs, labels, unit, budget, targeted, recheck, confirmed
