@@ -104,10 +104,13 @@ class Report:
         # Not before: in the folder of another evaluation the job was refused.
         write_whole(self.output_dir / "config.yaml", self.config)
         if not self._is_repeat:
-            for name in _NOT_OF_EVERY_RUN:
-                (self.output_dir / name).unlink(missing_ok=True)
+            self._remove_tables()
         if not self._is_repeat or self._has_caught_up():
             self._write_tables()
+
+    def _remove_tables(self) -> None:
+        for name in _NOT_OF_EVERY_RUN:
+            (self.output_dir / name).unlink(missing_ok=True)
 
     def _has_caught_up(self) -> bool:
         """Whether this run knows all that the tables of the same evaluation hold by now."""
@@ -157,8 +160,7 @@ class Report:
         Raises:
             UnavailableError: nothing of what was asked for could be had.
         """
-        for name in _NOT_OF_EVERY_RUN:  # what an earlier run had, and this one has not
-            (self.output_dir / name).unlink(missing_ok=True)
+        self._remove_tables()  # an earlier run may have had some that this one has not
         self._write_tables()
         transfer = transfer_rows(self._kept)
         if transfer:

@@ -119,10 +119,16 @@ def paper_row(
     row["verdict"] = found
     left: dict[str, Any] = {}
     for budget in budgets if setting.attack.budget is None else ():
-        robust = float(measurement.curve[min(budget, len(measurement.curve) - 1)])
-        left[f"robust_acc_{budget}"] = percent(robust, measurement.num_samples)
+        left[f"robust_acc_{budget}"] = percent(
+            _robust_at(measurement, budget), measurement.num_samples
+        )
     place = COLUMNS.index("robust_acc") + 1
     return {column: (row | left)[column] for column in (*COLUMNS[:place], *left, *COLUMNS[place:])}
+
+
+def _robust_at(measurement: Measurement, budget: int) -> float:
+    """Robust accuracy at a budget; one larger than the sample is no restriction."""
+    return float(measurement.curve[min(budget, len(measurement.curve) - 1)])
 
 
 def headings_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -214,8 +220,7 @@ def budget_rows(
     rows = []
     for budget in budgets if own is None else [own]:
         published = setting.published_budget_row(budget)
-        robust = float(measurement.curve[min(budget, len(measurement.curve) - 1)])
-        asr = percent(1 - robust, measurement.num_samples)
+        asr = percent(1 - _robust_at(measurement, budget), measurement.num_samples)
         row = {
             **setting.cells(),
             **_costs(cost),
