@@ -90,6 +90,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel):
     assert {name.partition("/")[0] for name in inside} == {"sztrain"}
 
 
+@pytest.mark.slow
 def test_what_the_wheel_installs_works_from_another_folder(wheel, tmp_path):
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:

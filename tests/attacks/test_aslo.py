@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from linear_optimum import fewest_changes
+from pace import slow_after
 from published import mnist_test_images, published_net
 from torch import nn
 
@@ -87,7 +88,9 @@ VARIANTS = [
 ]
 
 
-@pytest.mark.parametrize("options", VARIANTS, ids=lambda o: ",".join(map(str, o.items())))
+@pytest.mark.parametrize(
+    "options", slow_after(4, VARIANTS), ids=lambda o: ",".join(map(str, o.items()))
+)
 def test_equals_the_transcription_of_its_rules(make_batch, options):
     attack = ASLO(**{"num_steps": 40} | options)
     batch = make_batch(num_wrong=1, num_samples=8)
@@ -248,7 +251,7 @@ class LinearNets(nn.Module):
         return torch.stack([margin, torch.zeros_like(margin)], dim=1)
 
 
-@pytest.mark.parametrize("kappa", [0.05, -0.05])
+@pytest.mark.parametrize("kappa", slow_after(1, [0.05, -0.05]))
 def test_linear_nets_are_broken_with_the_fewest_changes(kappa, record_property):
     generator = torch.Generator().manual_seed(0)
     net = LinearNets(400, 50, generator)

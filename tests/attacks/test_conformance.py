@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pace import slow_after
 from peer_libraries import marks_of, missing_for
 from torch import nn
 
@@ -231,7 +232,7 @@ def check_answer(attack, result, inputs, labels, logits_of):
 
 
 @all_variants
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", slow_after(1, [torch.float32, torch.float64]))
 def test_its_claims_are_true(name, options, dtype, make_batch, in_eval):
     attack, num_broken = make_attack(name, **options), 0
     for seed in range(3):
@@ -323,7 +324,8 @@ def snapshot(net):
         state[f"hooks {key}"] = len(module._forward_hooks) + len(module._forward_pre_hooks)
     state["torch"] = torch.get_rng_state()
     state["python"] = random.getstate()
-    state["numpy"] = str(np.random.get_state())
+    name, keys, *rest = np.random.get_state()
+    state["numpy"] = name, keys.tobytes(), *rest
     state["modes"] = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
     state["autocast"] = torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()
     return state
@@ -407,7 +409,7 @@ def assert_same_answer(found, expected):
 
 
 @attack_names
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("mode", slow_after(1, [torch.inference_mode, torch.no_grad]))
 @pytest.mark.parametrize("budget", [None, 5])
 def test_it_works_where_gradients_are_off(name, mode, budget, make_batch, in_eval):
     batch, attack = make_batch(dtype=torch.float32), make_attack(name, budget=budget)
@@ -434,7 +436,7 @@ def test_it_attacks_in_eval_mode_whatever_the_mode_outside(name, make_batch):
 
 
 @attack_names
-@pytest.mark.parametrize("limited", [False, True])
+@pytest.mark.parametrize("limited", slow_after(1, [False, True]))
 def test_it_works_under_autocast_and_claims_hold_in_full_precision(
     name, limited, make_batch, in_eval
 ):

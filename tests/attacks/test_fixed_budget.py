@@ -215,6 +215,7 @@ def attack_m1(attack, num_samples=32):
     return attack(published_net("M1"), inputs, labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("attack", "percent"), FIXED[:6:2])
 def test_a_published_net_is_broken_as_often_as_by_the_authors_code(attack, percent):
     success = attack_m1(attack).success

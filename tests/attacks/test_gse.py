@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from pace import slow_after
 from published import mnist_test_images, published_net
 from scipy import ndimage
 from torch import nn
@@ -124,7 +125,9 @@ VARIANTS = [
 ]
 
 
-@pytest.mark.parametrize("options", VARIANTS, ids=lambda o: ",".join(map(str, o.items())))
+@pytest.mark.parametrize(
+    "options", slow_after(4, VARIANTS), ids=lambda o: ",".join(map(str, o.items()))
+)
 def test_equals_the_transcription(make_batch, options):
     attack = GSE(**QUICK | options)
     batch = make_batch(num_wrong=1, num_samples=6)

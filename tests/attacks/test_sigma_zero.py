@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from linear_optimum import fewest_changes
+from pace import slow_after
 from published import mnist_test_images, published_net
 from torch import nn
 
@@ -122,6 +123,7 @@ def test_equals_the_transcription_of_algorithm_1(make_batch, options):
     assert 0 in result.l0.tolist()
 
 
+@pytest.mark.slow
 def test_variants_reach_what_they_are_there_for(make_batch):
     """The comparison above would be empty if nothing were found, or τ never moved or clipped."""
     batch = make_batch(num_wrong=0, num_samples=8)
@@ -204,7 +206,15 @@ class LinearNets(nn.Module):
 
 @pytest.mark.parametrize(
     ("shape", "unit"),
-    [((48,), "features"), ((4, 12), "features"), ((3, 4, 4), "features"), ((3, 4, 4), "pixels")],
+    slow_after(
+        1,
+        [
+            ((3, 4, 4), "pixels"),
+            ((48,), "features"),
+            ((4, 12), "features"),
+            ((3, 4, 4), "features"),
+        ],
+    ),
 )
 def test_linear_nets_are_broken_with_the_fewest_changes(shape, unit, record_property):
     """Measured: 96.7, 95.8, 95.6 and 97.5 % of 480 samples at their optimum."""
@@ -586,6 +596,7 @@ def median_l0(name, num_samples, batch_size=64):
     return (ordered[(num_samples - 1) // 2] + ordered[num_samples // 2]).item() / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "adversarial_library"), [("M1", 21), ("M2", 12)])
 def test_published_nets_are_broken_as_sparsely_as_by_a_peer(name, adversarial_library):
     """The peer's figure: adversarial-library's σ-zero, N = 100, first 1,000 MNIST test images."""

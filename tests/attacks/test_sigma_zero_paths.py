@@ -137,6 +137,7 @@ for num_steps in (10, 10, 210):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted in kilobytes on Linux")
 def test_memory_does_not_grow_with_the_number_of_steps():
     done = subprocess.run(
@@ -291,6 +292,7 @@ def test_a_graph_and_autocast_exclude_each_other():
         SigmaZero(autocast=True, cuda_graph=True)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_a_compiled_net_gives_what_the_net_gives(make_batch):
     batch = make_batch(num_samples=6)

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from pace import slow_after
 
 from sztrain.attacks import SigmaZero, SparseAutoAttack, SparsePGD, SparseRS, sparse_autoattack
 from sztrain.attacks.fixed_budget import FixedBudgetAttack
@@ -85,14 +86,14 @@ def test_each_member_attacks_those_that_stand_and_gets_the_credit_for_its_own(
     assert result.success[:2].all()  # misclassified: nobody's merit
 
 
-@pytest.mark.parametrize("unit", ["features", "pixels"])
+@pytest.mark.parametrize("unit", slow_after(1, ["features", "pixels"]))
 def test_at_a_budget_it_breaks_what_any_member_breaks(make_batch, unit):
     """At the cost of the members that saw the sample; one sample at a time, so that a member meets
     the same chances alone and in the ensemble."""
-    batch = make_batch(num_samples=40, num_wrong=2)
+    batch = make_batch(num_samples=30, num_wrong=2)
     attack = SparseAutoAttack(**SHORT, unit=unit)
     winners = set()
-    for i in range(40):
+    for i in range(30):
         sample = batch.inputs[i : i + 1], batch.labels[i : i + 1]
         results = [member(batch.net, *sample) for member in attack.members.values()]
         alone = [result.success.item() for result in results]

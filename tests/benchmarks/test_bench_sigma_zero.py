@@ -151,6 +151,7 @@ def test_missing_weights_cost_one_line(bench, monkeypatch, tmp_path, capsys):
     assert "| digits_standard |" in printed
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_fresh_process(bench, monkeypatch):
     record = bench.in_a_child("sztrain", 1, 1)
     assert (record["name"], record["num_steps"], record["batch_size"]) == ("sztrain", 1, 32)
@@ -162,6 +163,7 @@ def test_memory_is_that_of_a_fresh_process(bench, monkeypatch):
     assert [record["relative"] for record in records[:3]] == [1, 1.25, 1.5]
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_says_why(bench):
     with pytest.raises(bench.InputError, match="expected `num_steps` to be at least 1, got 0"):
         bench.in_a_child("sztrain", 0, 1)

@@ -1,9 +1,10 @@
 import importlib
 
 import pytest
+from pace import slow_after
 
 
-@pytest.fixture(params=["pytorch_lightning", "lightning.pytorch"])
+@pytest.fixture(params=slow_after(1, ["pytorch_lightning", "lightning.pytorch"]))
 def lightning(request):
     """Both namespaces of Lightning: a user's Trainer may come from either."""
     return importlib.import_module(request.param)

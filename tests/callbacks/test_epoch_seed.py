@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as pl
 import torch
+from pace import slow_after
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 from toy_training import foreign_module, loader, make_trainer, toy_net
@@ -129,14 +130,17 @@ EVERYTHING = {
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.parametrize(
     ("method_class", "options", "epoch"),
-    [
-        (SparseAT, {}, 2),
-        (SparseAT, EVERYTHING, 2),
-        (TRADES, {}, 2),
-        (MART, EVERYTHING, 2),
-        # Gauged in epochs 0, 2 and 3, not in epoch 1, where it goes on.
-        (SparseAT, EVERYTHING | {"every_n_epochs": 2}, 1),
-    ],
+    slow_after(
+        2,
+        [
+            (SparseAT, {}, 2),
+            (MART, EVERYTHING, 2),
+            (TRADES, {}, 2),
+            (SparseAT, EVERYTHING, 2),
+            # Gauged in epochs 0, 2 and 3, not in epoch 1, where it goes on.
+            (SparseAT, EVERYTHING | {"every_n_epochs": 2}, 1),
+        ],
+    ),
 )
 def test_killed_and_resumed_is_bit_identical(method_class, options, epoch, tmp_path):
     given = options

@@ -308,6 +308,7 @@ def test_no_validation_means_no_figures(lightning):
 # Tuning runs
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*The number of training batches")
 def test_tuning_runs_are_not_gauged_and_what_follows_is(lightning, tmp_path):
     tuner_of = pytest.importorskip(f"{lightning.__name__}.tuner").Tuner
@@ -344,15 +345,14 @@ def compiled_module(lightning, backend):
     return torch.compile(foreign_module(lightning)(), backend=backend)
 
 
-@pytest.mark.parametrize(
-    "make", [compiled_net, pytest.param(compiled_module, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [compiled_net, compiled_module])
 @pytest.mark.parametrize(
     ("namespace", "backend"),
     [
         ("pytorch_lightning", "eager"),
-        pytest.param("pytorch_lightning", "inductor", marks=pytest.mark.slow),
-        pytest.param("lightning.pytorch", "eager", marks=pytest.mark.slow),
+        ("pytorch_lightning", "inductor"),
+        ("lightning.pytorch", "eager"),
     ],
 )
 # The compiler looks at the inputs, which no longer are leaves of the graph here.

@@ -173,6 +173,7 @@ def training_by_hand():
     return found
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_one_process(tmp_path):
     # More samples than there are, and a subset.
     runs = {"foreign": 100, "sparse_at": 7, **dict.fromkeys(LEARNINGS, 0)}

@@ -9,6 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import rich
 import torch
+from pace import slow_after
 from peer_libraries import marks_of
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
@@ -74,7 +75,7 @@ class Watcher(pl.Callback):
 
 
 @pytest.mark.parametrize(("unit", "suffix"), [("features", ""), ("pixels", "_px")])
-@pytest.mark.parametrize("manual", [False, True])
+@pytest.mark.parametrize("manual", slow_after(1, [False, True]))
 def test_keys_and_values_are_those_of_attacking_the_same_samples(
     lightning, loggers, unit, suffix, manual, tmp_path, monkeypatch
 ):

@@ -30,6 +30,7 @@ class DrawingLogger(CSVLogger):
         return super().log_dir
 
 
+@pytest.mark.slow
 def test_a_dashboard_changes_nothing_either(tmp_path):
     def loggers(name):
         return [TensorBoardLogger(tmp_path / name), DrawingLogger(tmp_path / name)]

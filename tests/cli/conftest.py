@@ -16,13 +16,17 @@ import numpy as np
 import pytest
 import sklearn.datasets
 import torch
+from filelock import FileLock
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 from sklearn.datasets import load_digits
 
 from sztrain.cli import evaluate_main, train_main
+from sztrain.cli.messages import one_line
 from sztrain.cli.resolvers import register_resolvers
+from sztrain.errors import InputError
 from sztrain.models import zoo
 
 ROOT = Path(__file__).parents[2]
@@ -215,20 +219,56 @@ def composed_once():
     return cache(composed_config)
 
 
+@pytest.fixture
+def refused_config(composed_once, undisturbed, tmp_path, capfd):
+    """Refused with a message of one line, before a word is printed or a file is written.
+
+    A command line composes its config twice, which takes longer than all else; so what a task
+    refuses is shown to it in a config that was composed once.
+    """
+
+    def check(task, command, change, *fragments):
+        cfg = copy.deepcopy(composed_once(*command.split()))
+        OmegaConf.set_struct(cfg, False)
+        cfg.merge_with_dotlist(change.split())
+        with pytest.raises(InputError) as caught:
+            task(cfg)
+        message = one_line(caught.value)
+        for fragment in fragments:
+            assert fragment in message
+        assert "\n" not in message
+        assert capfd.readouterr() == ("", "")
+        assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """One finished run of the defaults on the digits, W&B included, only shorter."""
+    """One finished run of the defaults on the digits, W&B included, only shorter.
+
+    Where several processes share the tests, the first of them that asks for it makes it.
+    """
+    shared = "PYTEST_XDIST_WORKER" in os.environ
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if shared else base) / "trained"
+    value = folder.with_suffix(".value")
+    with FileLock(folder.with_suffix(".lock")):
+        if not value.exists():
+            value.write_text(repr(train_shortly(folder)))
+    return TrainedRun(folder, float(value.read_text()))
+
+
+def train_shortly(folder):
     from sztrain.cli.train import train
 
-    folder = tmp_path_factory.mktemp("trained")
     before = dict(os.environ)
     os.environ["WANDB_MODE"] = "offline"
     try:
-        value = train(composed_config("train", *SMALL.split(), f"output_dir={folder}"))
+        return train(composed_config("train", *SMALL.split(), f"output_dir={folder}"))
     finally:
         os.environ.clear()
         os.environ.update(before)
-    return TrainedRun(folder, value)
 
 
 @pytest.fixture

@@ -7,14 +7,12 @@ import pytest
 import sklearn.datasets
 import torch
 import wandb
-from omegaconf import OmegaConf
+from pace import slow_after
 from PIL import Image
 
 from sztrain.cli.checks import check_wandb
 from sztrain.cli.evaluate import evaluate
-from sztrain.cli.messages import one_line
 from sztrain.cli.train import train
-from sztrain.errors import InputError
 from sztrain.evaluation.wandb_account import has_wandb_key
 
 # A run that would start at once if nothing were wrong with it.
@@ -76,7 +74,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("wrong", COMMANDS)
+@pytest.mark.parametrize("wrong", slow_after(8, COMMANDS))
 def test_a_wrong_command_is_refused_in_one_line(refused, wrong):
     refused(f"{TRAIN} '{wrong}'" if "$" in wrong else f"{TRAIN} {wrong}", *COMMANDS[wrong])
 
@@ -166,24 +164,6 @@ TRAININGS = {
 }
 
 
-@pytest.fixture
-def refused_config(composed_once, undisturbed, tmp_path, capfd):
-    """Refused with a message of one line, before a word is printed or a file is written."""
-
-    def check(task, root, change, *fragments):
-        cfg = OmegaConf.merge(composed_once(root), OmegaConf.from_dotlist(change.split()))
-        with pytest.raises(InputError) as caught:
-            task(cfg)
-        message = one_line(caught.value)
-        for fragment in fragments:
-            assert fragment in message
-        assert "\n" not in message
-        assert capfd.readouterr() == ("", "")
-        assert [path.name for path in tmp_path.iterdir()] == ["home"]
-
-    return check
-
-
 @pytest.mark.parametrize("wrong", TRAININGS)
 def test_a_wrong_training_is_refused_before_it_begins(refused_config, wrong):
     refused_config(train, "train", wrong, *TRAININGS[wrong])
@@ -195,6 +175,7 @@ def test_a_gpu_that_is_not_there_is_refused(refused, trained):
     refused(f"evaluate net={trained.best} device=cuda", "a device this machine has, got cuda")
 
 
+@pytest.mark.slow
 def test_a_wrong_evaluation_command_is_refused_in_one_line(refused, trained, tmp_path):
     evaluate_it = f"evaluate net={trained.best}"
     refused(f"{evaluate_it} attack=sigma_one", "there is no attack=sigma_one", "mean sigma_zero?")
@@ -305,6 +286,7 @@ def weights_of(checkpoint):
     return {key: w for key, w in checkpoint["state_dict"].items() if key.startswith("net.")}
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_refused(spoilt, refused_by_both, trained):
     content = (trained.dir / "checkpoints" / "last.ckpt").read_bytes()
     half, zeros_at_the_end = content[: len(content) // 2], content[:-1000] + bytes(1000)
@@ -338,6 +320,7 @@ def overflow(checkpoint):
             weights.fill_(1e30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "fragment"),
     [
@@ -353,6 +336,7 @@ def test_a_checkpoint_with_another_content_is_refused(spoilt, refused_by_both, c
     refused_by_both(spoilt(change), fragment)
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_with_the_same_net_and_optimizer_only(refused, trained):
     start = f"{TRAIN} ckpt_path={trained.last}"
     refused(f"{start} model.width=2", "shape (8, 1, 3, 3), expected (2, 1, 3, 3)")
@@ -365,6 +349,7 @@ def test_a_checkpoint_without_optimizer_cannot_be_resumed(spoilt, refused):
     refused(f"{TRAIN} model.width=8 ckpt_path={path}", "no state of an optimizer")
 
 
+@pytest.mark.slow
 def test_images_outside_the_unit_interval_are_refused(refused, trained, monkeypatch):
     digits = sklearn.datasets.load_digits()
     digits.images = digits.images * 2
@@ -390,6 +375,7 @@ def test_a_damaged_image_is_one_line_also_from_a_worker(refused, tmp_path):
 # --- W&B ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["WANDB_MODE", "logger.wandb.mode"])
 def test_wandb_online_without_a_key_is_refused(refused, monkeypatch, way):
     if way == "WANDB_MODE":
@@ -460,6 +446,7 @@ def test_the_programs_exit_with_status_2_and_one_line(spawn, tmp_path, command, 
     assert not list(tmp_path.rglob("wandb"))
 
 
+@pytest.mark.slow
 def test_an_unknown_monitor_ends_in_one_line_as_well(call):
     """Lightning alone knows what a method logs, and only after an epoch."""
     outcome = call(f"{TRAIN} logger=none monitor=val/nothing callbacks.gauge.num_samples=2")

@@ -85,6 +85,7 @@ def check_row(row, table, budgets, attacks=ATTACKS):
             assert float(row[f"robust_acc_{k}_{attack}"]) == expected
 
 
+@pytest.mark.slow
 def test_nets_side_by_side_under_the_worst_case(call, table, tmp_path, without_pictures, shown):
     outcome = call(DEFENCE)
     assert outcome.status == 0, outcome.err
@@ -161,6 +162,7 @@ def colour_net(tmp_path):
     return "net.safetensors"
 
 
+@pytest.mark.slow
 def test_colour_images_may_be_judged_in_pixels(
     call, table, tmp_path, colour_net, without_pictures, shown
 ):
@@ -195,6 +197,7 @@ def test_colour_images_may_be_judged_in_pixels(
     assert all("| pixels |" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_grid_over_the_unit_names_it_in_every_row(
     call, table, tmp_path, colour_net, without_pictures, shown
 ):
@@ -213,6 +216,7 @@ def test_a_grid_over_the_unit_names_it_in_every_row(
     assert notes == ["", "without sparse_rs"]  # which the grid does not reach
 
 
+@pytest.mark.slow
 def test_every_number_of_steps_has_a_row(call, table, without_pictures):
     attacks = ["sigma_zero", "sparse_rs"]
     command = f"{DEFENCE} suite.models=[digits_standard] suite.num_steps=[10,40]"
@@ -225,6 +229,7 @@ def test_every_number_of_steps_has_a_row(call, table, without_pictures):
     assert rows[0]["mean_l0"] != rows[1]["mean_l0"]
 
 
+@pytest.mark.slow
 def test_a_variant_counts_as_the_attack_that_it_stands_for(call, table, without_pictures):
     # One of either kind of run, each with one of its own.
     variants = "{sparse_pgd:sparse_pgd_projected,sparse_rs:budgeted_sigma_zero}"
@@ -248,6 +253,7 @@ def test_a_variant_counts_as_the_attack_that_it_stands_for(call, table, without_
         assert float(row[f"robust_acc_{k}_sparse_rs"]) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_runs_at_a_budget_say_nothing_about_larger_ones(
     call, table, shown, tmp_path, without_pictures
 ):
@@ -270,6 +276,7 @@ def test_runs_at_a_budget_say_nothing_about_larger_ones(
     assert headings[-3:] == ["RA2", "RA4", "notes"]
 
 
+@pytest.mark.slow
 def test_an_attack_whose_library_is_missing_is_told_of(
     call, table, monkeypatch, shown, without_pictures
 ):
@@ -285,6 +292,7 @@ def test_an_attack_whose_library_is_missing_is_told_of(
     assert (headings[-1], note.ours) == ("notes", "without vfga")
 
 
+@pytest.mark.slow
 def test_too_few_steps_show_before_the_first_attack(call, tmp_path):
     outcome = call(f"{DEFENCE} suite.num_steps=[5]")
     assert outcome.status == 2
@@ -292,6 +300,7 @@ def test_too_few_steps_show_before_the_first_attack(call, tmp_path):
     assert not (tmp_path / "out" / "batches").exists()
 
 
+@pytest.mark.slow
 def test_no_table_of_an_earlier_run_is_left(call, tmp_path, monkeypatch, without_pictures):
     found = tmp_path / "out" / "worst_case.csv"
     command = f"{DEFENCE} suite.models=[digits_standard] suite.fixed_budget_attacks=[]"
@@ -328,6 +337,7 @@ def test_no_table_of_an_earlier_run_is_left(call, tmp_path, monkeypatch, without
     assert not found.exists()
 
 
+@pytest.mark.slow
 def test_a_suite_of_ones_own_needs_no_word_of_it(call, composed, tmp_path):
     (tmp_path / "mine" / "suite").mkdir(parents=True)
     old = dict(composed("evaluate", "suite=quick").suite)
@@ -340,6 +350,7 @@ def test_a_suite_of_ones_own_needs_no_word_of_it(call, composed, tmp_path):
     assert not (tmp_path / "out" / "worst_case.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_net_that_cannot_be_had_has_no_row(call, table, tmp_path, monkeypatch, without_pictures):
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("SZTRAIN_WEIGHTS_DIR", str(tmp_path / "empty"))
@@ -353,6 +364,7 @@ def test_a_net_that_cannot_be_had_has_no_row(call, table, tmp_path, monkeypatch,
     assert remark.startswith("M1: not available: ")
 
 
+@pytest.mark.slow
 def test_only_a_suite_that_asks_for_it_has_the_table(call, tmp_path):
     quick = "evaluate suite=quick suite.num_steps=[2] suite.num_samples=4 hydra.run.dir=out"
     outcome = call(quick)

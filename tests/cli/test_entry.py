@@ -16,6 +16,7 @@ from hydra.errors import InstantiationException, MissingConfigException
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from pace import slow_after
 
 from sztrain.cli.arguments import check_arguments
 from sztrain.cli.build import make, named, quieten
@@ -35,6 +36,7 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 # --- names of folders ---
 
 
+@pytest.mark.slow
 @given(st.lists(names, min_size=1, max_size=4))
 def test_a_slug_is_one_plain_folder_name(nets):
     made = slug(nets)
@@ -163,21 +165,24 @@ def test_our_own_warnings_are_one_line_of_their_own(capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     ("args", "meant"),
-    [
-        (
-            ["callbacks.gauge=null", "callbacks.gauge.seed=8"],
-            "callbacks.gauge.seed; another part of the command takes it",
-        ),
-        (["model=wrn28", "model.wdth=4"], "did you mean model.width?"),
-        (["method=trades", "method.bta=4"], "did you mean method.beta?"),
-        (["data=folder", "data.img_size=8"], "did you mean data.image_size?"),
-        (["modl=wrn28", "data=mnist"], "did you mean model?"),
-        (["optimiser.lr=1"], "did you mean optimizer.lr?"),
-        (["num_steps=1"], "method.attack.num_steps or callbacks.gauge.attack.num_steps"),
-        (["trainr.max_epochs=1"], "did you mean trainer.max_epochs?"),
-        (["zzz.yyy=1"], "known here: optimizer, scheduler, data"),
-        (["trainer.zzz=1"], "known here: _target_, default_root_dir, max_epochs"),
-    ],
+    slow_after(
+        3,
+        [
+            (
+                ["callbacks.gauge=null", "callbacks.gauge.seed=8"],
+                "callbacks.gauge.seed; another part of the command takes it",
+            ),
+            (["model=wrn28", "model.wdth=4"], "did you mean model.width?"),
+            (["method=trades", "method.bta=4"], "did you mean method.beta?"),
+            (["data=folder", "data.img_size=8"], "did you mean data.image_size?"),
+            (["modl=wrn28", "data=mnist"], "did you mean model?"),
+            (["optimiser.lr=1"], "did you mean optimizer.lr?"),
+            (["num_steps=1"], "method.attack.num_steps or callbacks.gauge.attack.num_steps"),
+            (["trainr.max_epochs=1"], "did you mean trainer.max_epochs?"),
+            (["zzz.yyy=1"], "known here: optimizer, scheduler, data"),
+            (["trainer.zzz=1"], "known here: _target_, default_root_dir, max_epochs"),
+        ],
+    ),
 )
 def test_a_misspelt_key_is_told_what_it_may_have_meant(call, args, meant):
     """The groups of the command count: its net has other keys than the default net."""
@@ -274,6 +279,7 @@ def test_an_interrupt_while_hydra_composes_leaves_cleanly(call, monkeypatch, tmp
     assert not list(tmp_path.rglob(".hydra"))  # nothing has begun
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["run", "sweep"])
 def test_trainings_of_one_second_have_folders_of_their_own(mode):
     register_resolvers()

@@ -57,6 +57,7 @@ def test_results_have_the_columns_of_the_paper_then_ours(call, trained, table):
     assert [row[name] for name in beside] == [""] * len(beside)
 
 
+@pytest.mark.slow
 def test_samples_begin_where_they_are_asked_to(call, trained, table, tmp_path):
     quick = "attack.num_steps=4 batch_size=8"
     later = "first_sample=25 num_samples=15 channels_last=true hydra.run.dir=later"
@@ -71,6 +72,7 @@ def test_samples_begin_where_they_are_asked_to(call, trained, table, tmp_path):
     assert "from 0 on" not in (tmp_path / "all/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_suite_takes_samples_from_where_it_is_told(call, table):
     suite = "evaluate suite=quick suite.models=[digits_standard] suite.num_steps=[4]"
     options = "suite.first_sample=350 suite.num_samples=100 channels_last=true"
@@ -85,6 +87,7 @@ def test_a_suite_takes_samples_from_where_it_is_told(call, table):
     ]
 
 
+@pytest.mark.slow
 def test_the_nets_are_attacked_in_the_layout_that_was_asked_for(
     call, trained, tmp_path, monkeypatch, without_pictures
 ):
@@ -133,6 +136,7 @@ def test_results_are_those_of_the_records(call, trained, table):
     assert float(row["time_s"]) > 0
 
 
+@pytest.mark.slow
 def test_pictures_and_the_whole_config_are_there(call, trained, tmp_path):
     outcome = call(f"evaluate net={trained.best} {QUICK} attack.unit=pixels")
     assert outcome.status == 0
@@ -156,6 +160,7 @@ def test_the_table_on_the_screen_names_judge_net_and_figures(call, trained, tabl
     assert "…" not in outcome.out  # nothing is cut off
 
 
+@pytest.mark.slow
 def test_the_same_command_has_the_same_place_and_another_another(call, trained, monkeypatch):
     places = []
     monkeypatch.setattr("sztrain.cli.evaluate.evaluate", lambda cfg: places.append(cfg.output_dir))
@@ -177,6 +182,7 @@ def test_the_same_command_has_the_same_place_and_another_another(call, trained, 
 TIMED = {"time_s", "delta_time_s", "vram_gb", "delta_vram_gb", "resident_gb"}
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_was_stopped_goes_on_to_the_same_end(
     call, trained, table, tmp_path, monkeypatch
 ):
@@ -208,12 +214,14 @@ def test_an_evaluation_that_was_stopped_goes_on_to_the_same_end(
 
 
 @pytest.mark.slow
-def test_an_evaluation_killed_ten_times_ends_as_an_undisturbed_one(start, spawn, table, tmp_path):
+def test_an_evaluation_killed_again_and_again_ends_as_an_undisturbed_one(
+    start, spawn, table, tmp_path
+):
     command = "evaluate net=digits_sparse_at attack.num_steps=400 num_samples=192 batch_size=8"
     assert spawn(f"{command} hydra.run.dir=undisturbed").status == 0
     batches, generator = tmp_path / "out" / "batches" / "digits_sparse_at", random.Random(0)
     num_kills = 0
-    for target in range(2, 22, 2):  # batches on disk when the next kill comes
+    for target in (2, 5, 11, 20):  # batches on disk when the next kill comes
         process = start(f"{command} hydra.run.dir=out")
         while process.poll() is None and len(list(batches.glob("*.csv"))) < target:
             time.sleep(0.01)
@@ -222,7 +230,7 @@ def test_an_evaluation_killed_ten_times_ends_as_an_undisturbed_one(start, spawn,
             process.kill()
             num_kills += 1
         process.communicate()
-    assert num_kills >= 8
+    assert num_kills >= 3
     assert spawn(f"{command} hydra.run.dir=out").status == 0
     ends = [tmp_path / name for name in ("undisturbed", "out")]
     for name in ("records/digits_sparse_at.csv", "examples/digits_sparse_at.png"):
@@ -232,6 +240,7 @@ def test_an_evaluation_killed_ten_times_ends_as_an_undisturbed_one(start, spawn,
     assert {key for key in first if first[key] != second[key]} <= TIMED
 
 
+@pytest.mark.slow
 def test_two_processes_leave_the_records_of_one(call, spawn, trained, tmp_path):
     command = f"evaluate net={trained.best} attack.num_steps=4 num_samples=40 batch_size=8"
     command += " device=cpu"
@@ -291,6 +300,7 @@ def test_devices_that_make_no_sense_are_refused(call, trained, options, message)
     assert message in outcome.err
 
 
+@pytest.mark.slow
 def test_a_folder_with_other_records_is_refused_and_kept(call, trained, tmp_path):
     command = f"evaluate net={trained.best} num_samples=8 hydra.run.dir=out"
     assert call(f"{command} attack.num_steps=2").status == 0
@@ -310,6 +320,7 @@ def test_a_folder_with_other_records_is_refused_and_kept(call, trained, tmp_path
     assert "1/1 best: nothing was run anew" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_record_cut_in_half_is_refused(call, trained, tmp_path):
     command = f"evaluate net={trained.best} {QUICK}"
     assert call(command).status == 0
@@ -320,6 +331,7 @@ def test_a_record_cut_in_half_is_refused(call, trained, tmp_path):
     assert "000000.csv is damaged" in outcome.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["000000.csv", "000000.json", "examples.safetensors"])
 def test_what_is_damaged_can_be_removed_and_is_made_again(call, trained, tmp_path, name):
     command = f"evaluate net={trained.best} {QUICK} batch_size=20"
@@ -362,6 +374,7 @@ def test_a_folder_with_too_long_a_name_is_one_line(call, trained):
     assert len(outcome.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_when_the_pictures_are_drawn_is_one_line(call, tmp_path, monkeypatch):
     def full(self, path, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -378,6 +391,7 @@ def test_a_disk_that_is_full_when_the_pictures_are_drawn_is_one_line(call, tmp_p
 # --- which nets, on which data ---
 
 
+@pytest.mark.slow
 def test_several_nets_have_one_row_and_one_record_each(call, trained, table, tmp_path):
     nets = f"[{trained.best},{trained.last}]"
     assert call(f"evaluate net={nets} {QUICK}").status == 0
@@ -385,6 +399,7 @@ def test_several_nets_have_one_row_and_one_record_each(call, trained, table, tmp
     assert {path.name for path in (tmp_path / "out/records").iterdir()} == {"best.csv", "last.csv"}
 
 
+@pytest.mark.slow
 def test_nets_with_the_same_file_name_do_not_overwrite_each_other(call, trained, table, tmp_path):
     other = tmp_path / "other" / "best.ckpt"
     other.parent.mkdir()
@@ -456,6 +471,7 @@ def test_no_net_is_judged_on_samples_that_it_may_have_learnt(
     assert f"was trained with {told}, so that samples of this" in outcome.err
 
 
+@pytest.mark.slow
 def test_other_validation_samples_do_not_matter_to_the_test(call, trained, table, tmp_path):
     checkpoint = torch.load(trained.best, weights_only=True)
     checkpoint["hyper_parameters"]["data"]["val_fraction"] = 0.25
@@ -465,6 +481,7 @@ def test_other_validation_samples_do_not_matter_to_the_test(call, trained, table
     assert [row["model"] for row in table("out/results.csv")] == ["more.ckpt", str(trained.best)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["start_from", "ckpt_path"])
 @pytest.mark.parametrize("option", ["split_seed=3", "val_fraction=0.25"])
 def test_a_training_does_not_begin_with_a_net_that_has_learnt_what_is_to_judge_it(
@@ -533,6 +550,7 @@ def test_the_command_is_completed_by_what_the_net_says_of_its_data(trained, tmp_
         with_data_of_net([f"net=[M1,{path}]"])
 
 
+@pytest.mark.slow
 def test_a_sweep_over_the_steps_of_one_net(call, trained, table):
     command = f"evaluate -m net={trained.best} attack.num_steps=1,3 num_samples=2"
     assert call(f"{command} hydra.sweep.dir=sweep").status == 0
@@ -553,6 +571,7 @@ def test_a_net_of_the_paper_comes_with_its_data(call, paper_nets, table):
     assert float(row["clean_acc"]) > 90
 
 
+@pytest.mark.slow
 def test_the_papers_figures_stand_beside_ours(call, paper_nets, table):
     command = "evaluate net=M1 attack.num_steps=100 num_samples=8 hydra.run.dir=out"
     assert call(command).status == 0

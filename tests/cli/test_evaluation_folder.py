@@ -29,6 +29,7 @@ def contents(folder):
     return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_repeat_that_is_refused_loses_no_table(call, tmp_path, without_pictures):
     nets = [keep_net(tmp_path / f"{name}.safetensors") for name in "ab"]
     command = f"{SUITE} suite.models=[{nets[0]},{nets[1]}] suite.transfer=true"
@@ -51,6 +52,7 @@ def test_what_is_refused_before_it_begins_leaves_the_folder_as_it_is(call, witho
     assert contents("out") == before
 
 
+@pytest.mark.slow
 def test_records_of_another_evaluation_in_the_folder_are_told_of(call, without_pictures):
     assert call(f"{ALONE} hydra.run.dir=out").err == ""
     other = ALONE.replace("digits_standard", "digits_sparse_at")
@@ -71,6 +73,7 @@ def test_robust_accuracy_at_the_budgets_is_in_the_tables(call, table, without_pi
     assert "RA5" in Path("out/results.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [ALONE, SUITE])
 def test_one_process_at_a_time(call, command, tmp_path, monkeypatch, without_pictures):
     command = f"{command} hydra.run.dir=out"
@@ -112,6 +115,7 @@ def test_how_samples_are_read_makes_no_other_evaluation(call, monkeypatch, same)
     assert places[0] == places[1]
 
 
+@pytest.mark.slow
 def test_which_samples_there_are_makes_another(call, monkeypatch):
     places = []
     monkeypatch.setattr("sztrain.cli.evaluate.evaluate", lambda cfg: places.append(cfg.output_dir))
@@ -143,6 +147,7 @@ def test_a_suite_is_refused_before_it_begins(call, options, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_attack_and_its_variant_are_not_run_into_the_same_files(call, tmp_path):
     variants = "+suite.variants.digits={gse: gse_mnist}"
     outcome = call(f"{SUITE} suite.attacks=[gse,gse_mnist] '{variants}'")
@@ -163,6 +168,7 @@ def test_a_net_with_other_classes_is_refused_before_the_first_attack(call, tmp_p
     assert "(data.num_classes)" in outcome.err  # there is no model to choose here
 
 
+@pytest.mark.slow
 def test_nets_with_other_test_parts_are_not_laid_side_by_side(call, tmp_path, without_pictures):
     first, second = (
         keep_net(tmp_path / f"net{seed}.safetensors", split_seed=seed) for seed in (0, 3)
@@ -196,6 +202,7 @@ def test_one_at_a_time_refuses_in_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_no_process_of_several_works_in_a_folder_where_another_is_at_work(spawn, tmp_path):
     with one_at_a_time(tmp_path / "out"):
         outcome = spawn(f"{ALONE} device=cpu devices=2 batch_size=4 hydra.run.dir=out")
@@ -205,12 +212,14 @@ def test_no_process_of_several_works_in_a_folder_where_another_is_at_work(spawn,
     assert not list((tmp_path / "out").rglob("*.csv"))
 
 
+@pytest.mark.slow
 def test_a_variant_for_data_of_no_net_matters_to_none(call, without_pictures):
     variants = "+suite.variants.mnist={gse: gse_mnist}"
     options = "suite.models=[digits_standard] suite.attacks=[gse,gse_mnist] suite.num_steps=[4]"
     assert call(f"{SUITE} {options} '{variants}'").status == 0
 
 
+@pytest.mark.slow
 def test_a_repeat_that_reads_its_samples_otherwise_is_the_same(call, tmp_path, without_pictures):
     nets = [keep_net(tmp_path / f"{name}.safetensors") for name in "ab"]
     command = f"evaluate net=[{nets[0]},{nets[1]}] attack.num_steps=2 num_samples=20"

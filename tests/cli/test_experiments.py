@@ -22,8 +22,6 @@ EXTRA = {
     ),
 }
 
-# The others are the same recipe on another net.
-QUICK = {"cifar100_prn18_10px", "cifar10_narrow_20px"}
 EXPERIMENTS = [
     "digits",
     "cifar10_wrn28_20px",
@@ -48,10 +46,8 @@ def made_up_data(tmp_path):
                 Image.fromarray(pixels).save(folder / f"{i}.png")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in EXPERIMENTS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_takes_its_first_steps(name, made_up_data, call, tmp_path):
     outcome = call(f"train experiment={name} {SMOKE} {EXTRA.get(name, '')} hydra.run.dir=run")
     assert outcome.status == 0, outcome.err
@@ -70,8 +66,8 @@ def test_a_published_net_is_tuned_from_its_own_weights(made_up_data, call, tmp_p
     torch.save(published.state_dict(), path)
     monkeypatch.setenv("SZTRAIN_WEIGHTS_DIR", str(tmp_path / "weights"))
     few = (
-        "trainer=cpu logger=csv data.batch_size=4 data.limit_train=4 data.val_fraction=0.5 "
-        "trainer.max_epochs=1 method.attack.num_steps=2 callbacks.gauge.num_samples=2 "
+        "trainer=cpu logger=csv data.batch_size=4 data.limit_train=8 data.val_fraction=0.5 "
+        "trainer.max_epochs=1 method.attack.num_steps=2 callbacks.gauge.num_samples=4 "
         "callbacks.gauge.attack.num_steps=2 callbacks.gauge.probe.num_steps=2 "
         "callbacks.gauge.probe.num_queries=2 "
         "verdict.num_steps=10 verdict.num_queries=10 verdict.num_samples=2"

@@ -46,6 +46,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_to_the_very_same_weights(
     start, call, one_thread, tmp_path, table
 ):
@@ -85,6 +86,7 @@ def test_an_interrupted_training_goes_on_to_the_very_same_weights(
     assert best[0] == best[1]
 
 
+@pytest.mark.slow
 def test_pressing_ctrl_c_twice_before_the_first_epoch_is_over_leaves_cleanly(start, tmp_path):
     attack = "attack@method.attack=sigma_zero method.attack.tau_factor=0"
     endless = f"data.limit_train=null {attack} method.attack.num_steps=500"
@@ -101,6 +103,7 @@ def test_pressing_ctrl_c_twice_before_the_first_epoch_is_over_leaves_cleanly(sta
     assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_the_program_starts_leaves_cleanly(start):
     process = start("train")
     time.sleep(1.5)  # while torch is imported, or Hydra still composes
@@ -112,6 +115,7 @@ def test_an_interrupt_while_the_program_starts_leaves_cleanly(start):
     assert out == ""
 
 
+@pytest.mark.slow
 def test_an_interrupt_during_the_verdict_keeps_the_training(call, tiny, tmp_path, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
@@ -128,6 +132,7 @@ def test_an_interrupt_during_the_verdict_keeps_the_training(call, tiny, tmp_path
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_a_sweep_goes_on_alone_and_as_it_was_begun(call, tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
 
@@ -171,6 +176,7 @@ def test_an_interrupt_names_no_epoch_of_an_earlier_run(trained, call, small, tmp
     assert outcome.err.splitlines()[-1].endswith(f"goes on with ckpt_path={best}")
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_leaves_cleanly(call, trained, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt

@@ -28,6 +28,7 @@ def has_mallopt():
     return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_mallopt(), reason="no glibc: nothing to tell it")
 def test_a_block_that_was_freed_costs_no_page_faults_again():
     done = subprocess.run(

@@ -30,6 +30,7 @@ def predictions(net, inputs):
         return net(inputs).argmax(dim=1)
 
 
+@pytest.mark.slow
 def test_four_attacks_side_by_side(call, table, tmp_path, without_pictures):
     outcome = call(SEEDS)
     assert outcome.status == 0, outcome.err
@@ -107,6 +108,7 @@ def _check_resumed(call, out):
     assert [path for path in times if path.stat().st_mtime_ns != times[path]] == gone[:1]
 
 
+@pytest.mark.slow
 def test_a_net_with_a_folder_of_images_brings_its_folder(call, table, tmp_path):
     spec = {"_target_": "sztrain.models.digits_cnn", "num_classes": 2, "in_channels": 3, "width": 2}
     data = {"name": "folder", "root": "pictures", "num_classes": 2, "in_channels": 3}

@@ -11,8 +11,10 @@ import pytest
 import torch
 import wandb
 from omegaconf import OmegaConf
+from pace import slow_after
 from wandb_files import charts, logged_items, run_records
 
+from sztrain.cli.evaluate import evaluate
 from sztrain.cli.file_labels import file_labels
 from sztrain.cli.team import automatic_batch_size
 from sztrain.errors import InputError, UnavailableError
@@ -28,6 +30,7 @@ SUITE = "evaluate suite=quick suite.num_steps=[4,6] suite.num_samples=24 hydra.r
 PLAIN = f"{SUITE} suite.loss_terms=false"
 
 
+@pytest.mark.slow
 def test_a_suite_attacks_every_net_with_every_number_of_steps(call, table, tmp_path):
     outcome = call(SUITE)
     assert outcome.status == 0
@@ -51,6 +54,7 @@ def test_a_suite_attacks_every_net_with_every_number_of_steps(call, table, tmp_p
         assert "sigma-zero" in (tmp_path / "out" / name).read_text()
 
 
+@pytest.mark.slow
 def test_a_net_of_a_suite_that_cannot_be_had_becomes_a_row(call, table, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("SZTRAIN_WEIGHTS_DIR", str(tmp_path / "empty"))
@@ -66,6 +70,7 @@ def test_a_net_of_a_suite_that_cannot_be_had_becomes_a_row(call, table, tmp_path
     assert remark.startswith("M1: not available: ")  # whole, on one line
 
 
+@pytest.mark.slow
 def test_attacks_that_cannot_be_had_are_told_of_once_for_each_reason(call, table, monkeypatch):
     def missing(name):
         raise UnavailableError(f"{name} cannot be imported")
@@ -82,6 +87,7 @@ def test_attacks_that_cannot_be_had_are_told_of_once_for_each_reason(call, table
     assert all(r.startswith("digits_standard, digits_sparse_at: not available") for r in remarks)
 
 
+@pytest.mark.slow
 def test_an_attack_at_a_fixed_budget_that_cannot_be_had_is_told_of(
     call, table, monkeypatch, without_pictures
 ):
@@ -100,6 +106,7 @@ def test_an_attack_at_a_fixed_budget_that_cannot_be_had_is_told_of(
     assert outcome.out.count("its library cannot be imported") == 1
 
 
+@pytest.mark.slow
 def test_the_files_of_a_net_that_is_a_path_stay_in_the_folder(call, trained, table, tmp_path):
     folder = Path(trained.best).parent
     before = set(folder.rglob("*"))
@@ -116,6 +123,7 @@ def test_the_files_of_a_net_that_is_a_path_stay_in_the_folder(call, trained, tab
         assert (tmp_path / "out" / kind / "best-N=4-features.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_net_far_down_in_folders_has_pictures(call, trained, table, tmp_path):
     """Names of files have at most 255 bytes."""
     folder = tmp_path / "/".join(20 * ["a folder of some length"])
@@ -180,68 +188,78 @@ def test_a_suite_that_measures_nothing_says_why_and_fails(
     [
         ("attack.num_steps=3", "attack.num_steps has no meaning beside a suite"),
         ("net=M1", "net has no meaning beside a suite"),
-        ("suite.attacks=[fgsm]", "there is no attack=fgsm; expected one of "),
-        ("suite.attacks=[attack_mix]", "expected `attack=attack_mix` to be one that judges"),
-        ("suite.fixed_budget_attacks=[attack_mix]", "got AttackMix, made to train"),
-        ("+suite.variants.cifar10={sigma_zero:attack_mix}", "got AttackMix, made to train"),
-        ("suite.models=[M9]", "expected a net's name"),
-        ("suite.models=[]", "expected `suite.models` to have at least one entry"),
-        ("suite.num_steps=[5,5]", "expected `suite.num_steps` to have no entry twice, got [5, 5]"),
-        ("suite.num_steps=[0]", "expected `suite.num_steps` to be at least 1, got 0"),
-        ("suite.num_steps=7", "expected `suite.num_steps` to be a list or group, got 7"),
         ("budgets=[3]", "budgets has no meaning beside a suite"),
-        ("suite.models=[1]", "expected `suite.models` to hold names, got 1"),
-        ("suite.models=[null]", "expected `suite.models` to hold names, got None"),
-        ("suite.steps_per_n=null", "expected `suite.steps_per_n` to be a list or group, got None"),
-        ("suite.fixed_budget_attacks=null", "expected `suite.fixed_budget_attacks` to be a list"),
-        ("suite.fixed_budget_attacks=fmn", "expected `suite.fixed_budget_attacks` to be a list"),
-        ("suite.loss_terms=7", "expected `suite.loss_terms` to be true or false, got 7"),
         ("+suite.speed=1", "speed"),
         ("~suite.models", "models"),
-        ("+suite.grid.num_steps=[1,2]", "suite.num_steps, not part of its grid"),
-        ("+suite.grid.budget=[1,2]", "budgets are suite.fixed_budgets"),
-        ("suite.num_samples=0", "expected `suite.num_samples` to be at least 1, got 0"),
-        (
-            "suite.first_sample=359 suite.models=[digits_standard]",
-            "expected `suite.first_sample` to be below 359, the size of the test split of digits",
-        ),
-        ("suite.steps_per_n.sparse_rs=0", "steps of sparse_rs for each of N` to be positive"),
-        ("suite.steps_per_n={gse:3}", "no option suite.steps_per_n.gse; known here: "),
-        ("suite.batch_size=0", "expected `suite.batch_size` to be at least 1, got 0"),
-        ("+suite.grid.sigma=[]", "expected `suite.grid.sigma` to be a list of at least one value"),
-        ("suite.grid=sigma", "expected `suite.grid` to be a list or group, got 'sigma'"),
-        (
-            "+suite.grid.sigmas=[1]",
-            "attack=sigma_zero has no option sigmas; it has num_steps, eta, sigma,",
-        ),
-        ("+suite.grid.sigma=[-1]", "expected `sigma` to be positive, got -1"),
-        ("+suite.variants.mnist=gse", "expected `suite.variants.mnist` to name an attack for each"),
-        ("+suite.variants.mnits={gse:gse}", "there is no data=mnits; expected one of "),
-        ("+suite.variants.cifar10={sigma_zero:fgsm}", "there is no attack=fgsm; expected one of "),
-        ("suite.explained_attacks=[1]", "expected `suite.explained_attacks` to hold names, got 1"),
-        (
-            "suite.explained_attacks=[nonsense]",
-            "suite.explained_attacks: there is no attack=nonsense; expected one of ",
-        ),
-        ("+suite.steps_per_n.sigma_zerro=4", "attack=sigma_zerro; expected one of "),
-        ("+suite.fixed_budget_steps_per_n.fnm=4", "fixed_budget_steps_per_n: there is no attack="),
-        ("+suite.variants.mnist={gsee:gse}", "suite.variants.mnist: there is no attack=gsee; "),
-        ("suite.transfer=7", "expected `suite.transfer` to be true or false, got 7"),
         ("data.download=true", "data.download has no meaning beside a suite: set suite.download"),
         ("data.root=x", "set the environment variable SZTRAIN_DATA_DIR instead"),
         ("suite.grid.sigma=[0.1]", "no option suite.grid.sigma; did you mean suite.grid?; +suite."),
-        # All of them, and before the hours that the first net would take.
-        ("suite.models=[M8,digits_standard,M9]", "got M8; expected a net's name"),
-        ("suite.models=[digits_standard,M9]", "expected a net's name"),
+        ("suite.steps_per_n={gse:3}", "no option suite.steps_per_n.gse; known here: "),
     ],
 )
-def test_what_a_suite_cannot_do_is_refused(call, options, message):
+def test_what_has_no_meaning_beside_a_suite_is_refused(call, options, message):
     outcome = call(f"evaluate suite=quick {options}")
     assert outcome.status == 2
     assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("suite.attacks=[fgsm]", "there is no attack=fgsm; expected one of "),
+        ("suite.attacks=[attack_mix]", "expected `attack=attack_mix` to be one that judges"),
+        ("suite.fixed_budget_attacks=[attack_mix]", "got AttackMix, made to train"),
+        ("suite.variants.cifar10.sigma_zero=attack_mix", "got AttackMix, made to train"),
+        ("suite.models=[M9]", "expected a net's name"),
+        ("suite.models=[]", "expected `suite.models` to have at least one entry"),
+        ("suite.num_steps=[5,5]", "expected `suite.num_steps` to have no entry twice, got [5, 5]"),
+        ("suite.num_steps=[0]", "expected `suite.num_steps` to be at least 1, got 0"),
+        ("suite.num_steps=7", "expected `suite.num_steps` to be a list or group, got 7"),
+        ("suite.models=[1]", "expected `suite.models` to hold names, got 1"),
+        ("suite.models=[null]", "expected `suite.models` to hold names, got None"),
+        ("suite.steps_per_n=null", "expected `suite.steps_per_n` to be a list or group, got None"),
+        ("suite.fixed_budget_attacks=null", "expected `suite.fixed_budget_attacks` to be a list"),
+        ("suite.fixed_budget_attacks=fmn", "expected `suite.fixed_budget_attacks` to be a list"),
+        ("suite.loss_terms=7", "expected `suite.loss_terms` to be true or false, got 7"),
+        ("suite.grid.num_steps=[1,2]", "suite.num_steps, not part of its grid"),
+        ("suite.grid.budget=[1,2]", "budgets are suite.fixed_budgets"),
+        ("suite.num_samples=0", "expected `suite.num_samples` to be at least 1, got 0"),
+        (
+            "suite.first_sample=359 suite.models=[digits_standard]",
+            "expected `suite.first_sample` to be below 359, the size of the test split of digits",
+        ),
+        ("suite.steps_per_n.sparse_rs=0", "steps of sparse_rs for each of N` to be positive"),
+        ("suite.batch_size=0", "expected `suite.batch_size` to be at least 1, got 0"),
+        ("suite.grid.sigma=[]", "expected `suite.grid.sigma` to be a list of at least one value"),
+        ("suite.grid=sigma", "expected `suite.grid` to be a list or group, got 'sigma'"),
+        (
+            "suite.grid.sigmas=[1]",
+            "attack=sigma_zero has no option sigmas; it has num_steps, eta, sigma,",
+        ),
+        ("suite.grid.sigma=[-1]", "expected `sigma` to be positive, got -1"),
+        ("suite.variants.mnist=gse", "expected `suite.variants.mnist` to name an attack for each"),
+        ("suite.variants.mnits.gse=gse", "there is no data=mnits; expected one of "),
+        ("suite.variants.cifar10.sigma_zero=fgsm", "there is no attack=fgsm; expected one of "),
+        ("suite.explained_attacks=[1]", "expected `suite.explained_attacks` to hold names, got 1"),
+        (
+            "suite.explained_attacks=[nonsense]",
+            "suite.explained_attacks: there is no attack=nonsense; expected one of ",
+        ),
+        ("suite.steps_per_n.sigma_zerro=4", "attack=sigma_zerro; expected one of "),
+        ("suite.fixed_budget_steps_per_n.fnm=4", "fixed_budget_steps_per_n: there is no attack="),
+        ("suite.variants.mnist.gsee=gse", "suite.variants.mnist: there is no attack=gsee; "),
+        ("suite.transfer=7", "expected `suite.transfer` to be true or false, got 7"),
+        ("suite.models=[M8,digits_standard,M9]", "got M8; expected a net's name"),
+        ("suite.models=[digits_standard,M9]", "expected a net's name"),
+    ],
+)
+def test_what_a_suite_cannot_do_is_refused(refused_config, options, message):
+    """All of it before the first net is attacked, which may take hours."""
+    refused_config(evaluate, "evaluate suite=quick", options, message)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["--config-dir conf", "hydra.searchpath=[file://conf]"])
 def test_a_suite_takes_options_from_a_folder_of_ones_own(call, table, tmp_path, where):
     for group, text in {
@@ -258,6 +276,7 @@ def test_a_suite_takes_options_from_a_folder_of_ones_own(call, table, tmp_path, 
     assert row["options"] == "tau=0.5"
 
 
+@pytest.mark.slow
 def test_suites_have_places_of_their_own(call, tmp_path, without_pictures):
     for steps in ("[1]", "[1]", "[2]"):
         short = f"suite.num_steps={steps} suite.num_samples=2 suite.loss_terms=false"
@@ -285,6 +304,7 @@ def test_a_suite_takes_one_thread_unless_the_command_says_otherwise(
     assert taken == [threads]
 
 
+@pytest.mark.slow
 def test_a_grid_runs_every_combination_of_its_options(call, table, tmp_path):
     command = f"{PLAIN} suite.models=[digits_standard] suite.num_steps=[4]"
     assert call(f"{command} +suite.grid.sigma=[0.001,1.0] +suite.grid.tau=[0.3,0.5]").status == 0
@@ -311,6 +331,7 @@ def test_a_grid_over_another_attack_with_the_options_of_fig_4_ends_well(call, ta
     assert len(table("out/results.csv")) == 1
 
 
+@pytest.mark.slow
 def test_pictures_that_were_deleted_are_drawn_again(call, tmp_path):
     command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[6]"
     command += " suite.num_samples=8"
@@ -325,6 +346,7 @@ def test_pictures_that_were_deleted_are_drawn_again(call, tmp_path):
         assert {path: path.read_bytes() for path in pictures} == pictures
 
 
+@pytest.mark.slow
 def test_attacks_at_a_fixed_budget_stand_beside_what_is_read_off(call, table, without_pictures):
     command = f"{PLAIN} suite.models=[digits_standard] suite.num_steps=[20]"
     assert call(f"{command} suite.fixed_budget_attacks=[sigma_zero]").status == 0
@@ -340,6 +362,7 @@ def test_attacks_at_a_fixed_budget_stand_beside_what_is_read_off(call, table, wi
     assert float(first["queries_k"]) > float(second["queries_k"])  # at the largest budget
 
 
+@pytest.mark.slow
 def test_an_attack_may_take_several_steps_for_each_of_n_at_a_fixed_budget(
     call, table, without_pictures
 ):
@@ -357,6 +380,7 @@ def test_an_attack_may_take_several_steps_for_each_of_n_at_a_fixed_budget(
     assert queries[1] > 1.5 * queries[0]
 
 
+@pytest.mark.slow
 def test_the_judge_is_named_with_its_members(call, table, tmp_path):
     command = f"{PLAIN} suite.models=[digits_standard] suite.num_steps=[12]"
     assert call(f"{command} suite.attacks=[sigma_zero,sparse_autoattack]").status == 0
@@ -371,6 +395,7 @@ def test_the_judge_is_named_with_its_members(call, table, tmp_path):
     assert "digits_standard-N=12-features.png" in names  # both attacks on one picture
 
 
+@pytest.mark.slow
 def test_an_attack_may_take_several_steps_for_each_of_n(call, table, without_pictures):
     command = f"{PLAIN} suite.models=[digits_standard] suite.num_steps=[3]"
     assert call(f"{command} +suite.steps_per_n.sigma_zero=4").status == 0
@@ -382,6 +407,7 @@ def test_an_attack_may_take_several_steps_for_each_of_n(call, table, without_pic
     assert "expected `suite: steps of sigma_zero for each of N` to be positive" in outcome.err
 
 
+@pytest.mark.slow
 def test_an_attack_may_take_a_share_of_n(call, table, tmp_path, without_pictures):
     command = f"{PLAIN} suite.models=[digits_standard] suite.num_steps=[10]"
     assert call(f"{command} +suite.steps_per_n.sigma_zero=0.3").status == 0
@@ -406,7 +432,7 @@ def test_nets_of_one_name_are_told_apart_by_what_differs_in_their_places():
     assert list(file_labels(["best.ckpt", "a/best.ckpt"]).values()) == ["best", "a_best"]
 
 
-@pytest.mark.parametrize("attacks", ["[]", "[sigma_zero]"])
+@pytest.mark.parametrize("attacks", slow_after(1, ["[sigma_zero]", "[]"]))
 def test_a_budget_beyond_the_sample_is_refused_first(call, attacks, tmp_path):
     options = f"suite.fixed_budget_attacks={attacks} suite.fixed_budgets=[2,65]"
     outcome = call(f"{SUITE} suite.models=[digits_standard] {options}")
@@ -415,6 +441,7 @@ def test_a_budget_beyond_the_sample_is_refused_first(call, attacks, tmp_path):
     assert not list(tmp_path.rglob("batches"))  # before anything was attacked
 
 
+@pytest.mark.slow
 def test_a_batch_size_that_is_left_open_suits_device_and_images(call, table, without_pictures):
     assert call(f"{PLAIN} suite.batch_size=null suite.num_steps=[2]").status == 0
     assert {row["batch_size"] for row in table("out/results.csv")} == {"128"}
@@ -444,6 +471,7 @@ class Page(HTMLParser):
         self.words.append(" ".join(data.split()))
 
 
+@pytest.mark.slow
 def test_the_report_is_one_page_that_needs_nothing_beside_it(call, paper_nets, table, tmp_path):
     options = "suite.models=[M1,C9] suite.num_steps=[100] suite.num_samples=3"
     assert call(f"{SUITE} {options}").status == 0
@@ -468,6 +496,7 @@ def test_the_report_is_one_page_that_needs_nothing_beside_it(call, paper_nets, t
         assert attrs.get("src", "data:").startswith("data:")
 
 
+@pytest.mark.slow
 def test_an_evaluation_in_wandb(call, table, tmp_path, monkeypatch):
     for name in ("DATA", "CACHE", "CONFIG"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name))

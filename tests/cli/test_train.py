@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from pace import slow_after
 from PIL import Image
 from wandb_files import summary_of
 
@@ -132,6 +133,7 @@ def test_the_best_checkpoint_has_the_accuracy_that_the_summary_says(trained):
     assert trained.summary["clean_accuracy"] == pytest.approx(accuracy, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_judged_and_not_those_of_the_moment(call, tiny, tmp_path):
     averaged = "callbacks.ema._target_=pytorch_lightning.callbacks.EMAWeightAveraging"
     command = f"train {tiny} +{averaged} +callbacks.ema.decay=0.98 method=standard"
@@ -166,6 +168,7 @@ def test_wandb_writes_an_offline_run_that_the_checkpoint_names(trained):
 # --- judged again, resumed, swept ---
 
 
+@pytest.mark.slow
 def test_evaluating_the_best_checkpoint_gives_the_summary_again(trained, call, table):
     summary = trained.summary
     judge = "attack=sparse_autoattack attack.num_steps=15 attack.num_queries=20"
@@ -182,6 +185,7 @@ def test_evaluating_the_best_checkpoint_gives_the_summary_again(trained, call, t
         assert (l0 > int(k)).mean() == pytest.approx(robust, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_in_the_same_wandb_run(trained, call, table, small, tmp_path):
     command = f"train {small} trainer.max_epochs=7 ckpt_path={trained.last} hydra.run.dir=on"
     assert call(command).status == 0
@@ -195,6 +199,7 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(trained, call, table, small
     assert summary["train_seconds"] > trained.summary["train_seconds"]
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_in_its_folder_keeps_its_tables(call, tiny, table, tmp_path):
     command = f"train {tiny} logger=csv hydra.run.dir=run"
     assert call(command).status == 0
@@ -208,6 +213,7 @@ def test_a_run_that_goes_on_in_its_folder_keeps_its_tables(call, tiny, table, tm
         assert (tmp_path / "run" / f"{name}.1.csv").is_file()
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_the_weights_of_another_net(trained, call, tiny):
     """A learning rate of 0 leaves them as they were; all else begins anew."""
     start = f"start_from={trained.best} optimizer.lr=0 model.width=8"
@@ -223,6 +229,7 @@ def test_a_training_starts_from_the_weights_of_another_net(trained, call, tiny):
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_done_says_that_nothing_is_left(trained, call, small):
     epochs = read_checkpoint(trained.last)["epoch"] + 1
     told = f"nothing was trained: {epochs} epochs lie behind .* by trainer.max_epochs={epochs} "
@@ -230,6 +237,7 @@ def test_a_training_that_is_done_says_that_nothing_is_left(trained, call, small)
         assert call(f"train {small} ckpt_path={trained.last} hydra.run.dir=on").status == 0
 
 
+@pytest.mark.slow
 def test_a_training_without_a_gauge_tells_its_accuracy_and_where_it_is(call, tiny):
     bare = "callbacks.gauge=null callbacks.pictures=null logger=none"
     outcome = call(f"train {tiny} {bare} hydra.run.dir=bare")
@@ -239,6 +247,7 @@ def test_a_training_without_a_gauge_tells_its_accuracy_and_where_it_is(call, tin
     assert re.search(r"Figures and checkpoints: \S+/bare$", outcome.out, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:nothing was trained")
 def test_a_training_that_goes_on_does_not_start_again(trained, call, small):
     """The command that stopped, with ckpt_path: its weights, wherever the first epoch began."""
@@ -254,6 +263,7 @@ def test_another_method_does_not_go_on(trained, call, small):
     assert "go on with the command that began it" in outcome.err
 
 
+@pytest.mark.slow
 def test_what_a_run_does_otherwise_than_before_is_said(trained, call, small):
     began = read_checkpoint(trained.last)["hyper_parameters"]
     budget, samples = began["method"]["budget"], began["data"]["limit_train"]
@@ -266,6 +276,7 @@ def test_what_a_run_does_otherwise_than_before_is_said(trained, call, small):
     assert said.endswith(f"does not share: {', '.join(changed)}")
 
 
+@pytest.mark.slow
 def test_the_best_of_the_first_part_stays_the_best_of_a_resumed_run(
     trained, call, small, table, tmp_path, monkeypatch
 ):
@@ -307,11 +318,13 @@ def check_last_epoch(folder, found):
     }
 
 
+@pytest.mark.slow
 def test_where_the_last_epoch_is_the_best_it_is_judged_once(call, tiny, tmp_path):
     assert call(f"train {tiny} logger=csv hydra.run.dir=run").status == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["last"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:nothing was trained")
 def test_a_finished_run_can_be_judged_again(trained, call, small, tmp_path):
     command = f"train {small} logger=csv ckpt_path={trained.last} hydra.run.dir=again"
@@ -321,6 +334,7 @@ def test_a_finished_run_can_be_judged_again(trained, call, small, tmp_path):
     assert (summary["num_steps"], summary["epochs"]) == (12, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:nothing was trained")
 def test_a_run_is_not_written_over_another(call, tiny, tmp_path):
     folder = tmp_path / "run"
@@ -346,6 +360,7 @@ def test_a_run_is_not_written_over_another(call, tiny, tmp_path):
     assert not [name for name in names if (folder / name).exists()]
 
 
+@pytest.mark.slow
 def test_a_run_of_a_sweep_that_cannot_be_does_not_end_the_others(call, tiny, table):
     command = f"train -m method.budget=900,3,901 {tiny} hydra.sweep.dir=sweep"
     outcome = call(command)
@@ -363,6 +378,7 @@ def test_a_run_of_a_sweep_that_cannot_be_does_not_end_the_others(call, tiny, tab
     assert "Traceback" not in outcome.err
 
 
+@pytest.mark.slow
 def test_a_sweep_makes_one_run_each(call, tiny, table, tmp_path):
     outcome = call(f"train -m method=standard,sparse_at {tiny} hydra.sweep.dir=sweep")
     assert outcome.status == 0
@@ -399,6 +415,7 @@ def test_optuna_searches_for_what_the_gauge_likes_best(spawn, tiny, table, tmp_p
     assert best["method"]["noise"] == found["best_params"]["method.noise"]
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_net(call, tiny, tmp_path):
     weights = []
     for seed in (5, 6):
@@ -411,7 +428,9 @@ def test_another_seed_gives_another_net(call, tiny, tmp_path):
 # --- variants that a person tries ---
 
 
-@pytest.mark.parametrize("attack", ["gse", "lin_sparse", "aslo", "budgeted_sigma_zero"])
+@pytest.mark.parametrize(
+    "attack", slow_after(1, ["budgeted_sigma_zero", "aslo", "gse", "lin_sparse"])
+)
 def test_the_adversary_is_exchanged_by_one_word(call, monkeypatch, attack):
     seen, trained_net = [], load_net("digits_standard")
 
@@ -433,6 +452,7 @@ def test_the_adversary_is_exchanged_by_one_word(call, monkeypatch, attack):
     assert (l0 > 0).sum() > 16
 
 
+@pytest.mark.slow
 def test_a_fast_dev_run_ends_well_and_claims_no_more_steps_than_it_took(call, tmp_path):
     outcome = call("train trainer.fast_dev_run=true trainer=cpu hydra.run.dir=run")
     assert outcome.status == 0
@@ -441,6 +461,7 @@ def test_a_fast_dev_run_ends_well_and_claims_no_more_steps_than_it_took(call, tm
     assert not (tmp_path / "run" / "wandb").exists()
 
 
+@pytest.mark.slow
 def test_the_verdict_is_printed_with_its_judge_and_its_place(call, tiny, tmp_path):
     outcome = call(f"train {tiny} verdict.num_steps=13 hydra.run.dir=run")
     assert outcome.status == 0
@@ -457,14 +478,17 @@ def test_the_verdict_is_printed_with_its_judge_and_its_place(call, tiny, tmp_pat
 
 @pytest.mark.parametrize(
     "without",
-    [
-        "logger=none",
-        "~logger ~callbacks.lr_monitor",
-        "~scheduler",
-        "~callbacks.gauge ~callbacks.pictures",
-        "~callbacks.timer ~callbacks.epoch_seed ~callbacks.pictures ~callbacks.progress_bar",
-        "~callbacks.best ~callbacks.last logger=none",
-    ],
+    slow_after(
+        1,
+        [
+            "~callbacks.gauge ~callbacks.pictures",
+            "~callbacks.best ~callbacks.last logger=none",
+            "logger=none",
+            "~logger ~callbacks.lr_monitor",
+            "~scheduler",
+            "~callbacks.timer ~callbacks.epoch_seed ~callbacks.pictures ~callbacks.progress_bar",
+        ],
+    ),
 )
 def test_parts_can_be_left_out(call, tiny, tmp_path, without):
     command = f"train {tiny} logger=csv {without} hydra.run.dir=run"
@@ -477,6 +501,7 @@ def test_parts_can_be_left_out(call, tiny, tmp_path, without):
     assert (tmp_path / "run" / "summary.json").exists() == ("gauge" not in without)
 
 
+@pytest.mark.slow
 def test_pixels_are_counted_and_named(call, tiny, tmp_path):
     unit = "callbacks.gauge.attack.unit=pixels callbacks.gauge.verdict.unit=pixels"
     outcome = call(f"train {tiny} method.attack.unit=pixels {unit} logger=csv hydra.run.dir=run")
@@ -487,6 +512,7 @@ def test_pixels_are_counted_and_named(call, tiny, tmp_path):
     assert "val/median_l0_px" in (tmp_path / "run" / "metrics.csv").read_text().split("\n")[0]
 
 
+@pytest.mark.slow
 def test_train_returns_nothing_where_nothing_is_monitored(composed, tiny, undisturbed):
     assert train(composed("train", *tiny.split(), "logger=none", "~callbacks.best")) is None
     other = ("logger=none", "monitor=val/clean_acc", "output_dir=other")
@@ -495,7 +521,8 @@ def test_train_returns_nothing_where_nothing_is_monitored(composed, tiny, undist
     assert not math.isnan(value)
 
 
-@pytest.mark.parametrize("width", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1, 10])
 def test_a_wide_resnet_takes_its_first_steps(call, tmp_path, width):
     cifar_files.write_cifar10(tmp_path / "data", num_images=2, num_test=2)
     small = f"model.width={width} data.limit_train=2"

@@ -97,7 +97,7 @@ def test_every_group_of_the_roots_has_a_folder_with_options():
 @pytest.mark.parametrize("option", OPTIONS, ids=ids(OPTIONS))
 def test_each_option_composes_and_resolves(option):
     root, overrides = overrides_for(option)
-    cfg = composed(root, *overrides)
+    cfg = composed_once(root, *overrides)
     resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     for group in ("data", "attack") if root == "evaluate" else ("data", "model", "method"):
         assert resolved[group]["_target_"].count(".") >= 2
@@ -119,8 +119,8 @@ def test_each_data_set_serves_both_commands(option):
 
 @options_of("attack")
 def test_each_attack_is_built(option):
-    cfg = composed("evaluate", f"attack={option.stem}", "attack.num_steps=7", "attack.budget=3")
-    attack = make(cfg.attack, "attack")
+    cfg = composed_once("evaluate", f"attack={option.stem}")
+    attack = make(plain(cfg.attack) | {"num_steps": 7, "budget": 3}, "attack")
     assert (attack.num_steps, attack.budget, attack.unit) == (7, 3, "features")
 
 
@@ -220,7 +220,7 @@ def parameters_of(target):
 def test_each_option_names_every_argument(option):
     root, overrides = overrides_for(option)
     group = option.parent.name
-    node = plain(composed(root, *overrides)[group])
+    node = plain(composed_once(root, *overrides)[group])
     expected = parameters_of(node["_target_"]) - GIVEN_BY_THE_PROGRAM.get(group, set())
     if group == "optimizer":
         expected -= TECHNICAL
@@ -303,6 +303,7 @@ def test_a_cifar_net_brings_its_data_and_its_recipe(model):
     assert chosen(f"model={model}") == CIFAR_RECIPE
 
 
+@pytest.mark.slow
 def test_what_the_command_names_wins_over_what_is_brought_along():
     assert chosen() == ("digits", "AdamW", "cosine")
     assert chosen("model=small_cnn") == ("mnist", "AdamW", "cosine")

@@ -52,6 +52,7 @@ def test_plain_lightning(run, tmp_path):
     assert (tmp_path / "logs" / "plain" / "robustness_curves.csv").is_file()
 
 
+@pytest.mark.slow
 def test_timm_with_its_own_normalisation(run, tmp_path):
     shown = run("timm_normalised.py")
     assert shown["val_acc"] > 0.5

@@ -8,7 +8,6 @@ import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from sztrain.cli.resolvers import register_resolvers
 
@@ -32,6 +31,9 @@ def ends(parameter):
 
 def command(values):
     """As W&B's agent puts it together."""
+    # Takes as long to import as all of torch.
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
     args = {name: {"value": value} for name, value in values.items()}
     macros = create_sweep_command_args({"args": args})
     macros |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [SWEEP["program"]]}
@@ -42,6 +44,7 @@ def command(values):
     return words
 
 
+@pytest.mark.slow
 def test_every_command_composes_and_its_values_arrive():
     names = list(SWEEP["parameters"])
     choices = list(product(*map(ends, SWEEP["parameters"].values())))

@@ -32,6 +32,7 @@ def report(rank: int, folder: str) -> dict[str, float]:
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_report_the_figures_of_all_samples(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     other = subprocess.Popen(

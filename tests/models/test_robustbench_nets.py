@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pace import slow_after
 from torch import nn
 from torchvision.models import resnet50
 
@@ -56,6 +57,7 @@ def put(net, folder, name=NAME, dataset="cifar10", threat_model="Linf"):
     return path
 
 
+@pytest.mark.slow
 def test_no_file_imports_another_zoo_before_it_is_needed():
     files = sorted(Path(robustbench_nets.__file__).parent.glob("*.py"))
     assert "robustbench_nets.py" in [file.name for file in files]
@@ -98,7 +100,7 @@ def test_robustbench_that_cannot_be_imported(monkeypatch):
 
 
 @pytest.mark.parametrize("wrap", [lambda weights: weights, lambda weights: {"state_dict": weights}])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", slow_after(1, ["", "module."]))
 def test_robustbench_net_reads_the_file_at_its_place(
     robustbench, no_network, tmp_path, monkeypatch, wrap, prefix
 ):
@@ -120,6 +122,7 @@ def test_robustbench_net_takes_a_folder(robustbench, no_network, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_robustbench_net_that_timm_registers(robustbench, tmp_path):
     from timm.models.xcit import Xcit
 

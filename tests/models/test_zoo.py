@@ -74,6 +74,7 @@ def test_a_net_has_its_clean_accuracy(name, clean_accuracy):
     assert correct.double().mean().item() == pytest.approx(clean_accuracy, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_shipped_mnist_nets_withstand_what_breaks_m1():
     """With all five attacks more is broken, of M1 nearly all: see the README."""
     inputs, labels = mnist_test_images(32)

@@ -30,7 +30,7 @@ from sztrain.models import (
 
 PAPER = {row.model: row for row in net_rows()}
 ROBUSTBENCH = [name for name, row in PAPER.items() if row.rb_arch and name != "I1"]
-LARGE = ("C6",)  # 267 million parameters
+LARGE = ("C1", "C2", "C6", "C7", "C8", "I6")  # seconds each; C6 has 267 million parameters
 
 
 @pytest.fixture(autouse=True)

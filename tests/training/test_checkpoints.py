@@ -126,6 +126,7 @@ NOISE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backend",
     [
@@ -134,7 +135,6 @@ NOISE = [
             "inductor",
             marks=[
                 *NOISE,
-                pytest.mark.slow,
                 pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs g++"),
             ],
         ),

@@ -438,6 +438,7 @@ def test_under_autocast_every_weight_gets_a_gradient(method_class, options, atta
     assert torch.isfinite(trainer.callback_metrics["train/loss"])
 
 
+@pytest.mark.slow
 def test_half_precision_does_not_round_the_means_that_are_logged():
     """In bfloat16 a sum of 256 samples does not grow any more."""
     losses = []

@@ -7,6 +7,7 @@ import pytest
 import torch
 from drawn_examples import examples
 from figure_looks import overlapping_words, words_outside
+from pace import slow_after
 
 from sztrain.errors import InputError
 from sztrain.evaluation.figures import adversarial_examples_figure
@@ -102,7 +103,8 @@ def test_unit_and_number_of_columns_are_checked():
 
 
 @pytest.mark.parametrize(
-    ("channels", "side", "names"), [(1, 6, None), (1, 6, LONG), (3, 224, None), (3, 224, LONG)]
+    ("channels", "side", "names"),
+    slow_after(2, [(1, 6, None), (1, 6, LONG), (3, 224, None), (3, 224, LONG)]),
 )
 def test_no_words_run_into_each_other(channels, side, names):
     batch = replace(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from drawn_examples import examples
 from figure_looks import overlapping_words, words_outside
+from pace import slow_after
 
 from sztrain.errors import InputError
 from sztrain.evaluation.figures import attack_grid_figure
@@ -88,7 +89,16 @@ def test_the_colour_bar_says_what_a_colour_means():
 
 @pytest.mark.parametrize(
     ("channels", "side", "attacks", "names"),
-    [(1, 28, 1, None), (1, 28, 3, LONG), (3, 32, 1, LONG), (3, 224, 1, None), (3, 224, 3, LONG)],
+    slow_after(
+        2,
+        [
+            (1, 28, 1, None),
+            (3, 32, 1, LONG),
+            (1, 28, 3, LONG),
+            (3, 224, 1, None),
+            (3, 224, 3, LONG),
+        ],
+    ),
 )
 def test_no_words_run_into_each_other(channels, side, attacks, names):
     batch = examples(channels=channels, side=side)
