@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from sztrain.cli.hydra_job import is_sweep
 from sztrain.cli.interrupts import interrupts_held_back
 from sztrain.cli.messages import CONFIG_MODULE, one_line
 from sztrain.cli.net_data import with_data_of_net
@@ -87,7 +87,7 @@ def _main(task: Callable[[DictConfig], Any], config_name: str) -> None:
     def reported(cfg: DictConfig) -> Any:
         with (
             _environment(_FULL_ERROR, asked),
-            _one_line_errors(config_name, asked == "1", in_sweep=_is_sweep()),
+            _one_line_errors(config_name, asked == "1", in_sweep=is_sweep()),
             _leaving_no_empty_folder(),
         ):
             _require_complete(cfg)
@@ -115,10 +115,6 @@ class _SweptRunError(Exception):
         super().__init__(reason, folder)  # some launchers send it from another process
         self.reason = reason
         self.folder = folder
-
-
-def _is_sweep() -> bool:
-    return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 @contextmanager

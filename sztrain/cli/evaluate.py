@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import Subset
 
@@ -21,6 +19,7 @@ from sztrain.cli.checks import (
     set_num_threads,
 )
 from sztrain.cli.file_labels import file_labels
+from sztrain.cli.hydra_job import choice_of, is_sweep, own_overrides
 from sztrain.cli.jobs import Job, Selection, attack_share
 from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.net_checks import check_known_net, check_parts
@@ -60,9 +59,9 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
     keep_freed_memory()
     check_options(cfg, EvaluateOptions)
     device = find_device(cfg.device)
-    suite = None if cfg.get("suite") is None else read_suite(cfg, _overrides())
+    suite = None if cfg.get("suite") is None else read_suite(cfg, own_overrides())
     # One thread a process for a suite: its records shall not depend on how many cores there are.
-    named = any(override.lstrip("+").startswith("num_threads=") for override in _overrides())
+    named = any(override.lstrip("+").startswith("num_threads=") for override in own_overrides())
     set_num_threads(1 if suite is not None and not named else cfg.num_threads)
     output_dir = Path(cfg.output_dir)
     loggers = plain(cfg.get("logger")) or {}
@@ -106,22 +105,13 @@ def evaluate(cfg: DictConfig) -> list[dict[str, Any]]:
                 report.finish(_title(cfg))
         except KeyboardInterrupt as error:
             # The folder of a sweep is named by its time: the same command begins another.
-            hints = [] if _is_sweep() else ["the same command goes on"]
+            hints = [] if is_sweep() else ["the same command goes on"]
             raise KeyboardInterrupt(*hints) from error
     return report.rows
 
 
-def _overrides() -> list[str]:
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-
-
-def _is_sweep() -> bool:
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-
-
 def _title(cfg: DictConfig) -> str:
-    chosen = HydraConfig.get().runtime.choices.get("suite") if HydraConfig.initialized() else None
-    return str(chosen) if chosen is not None else ", ".join(_names(cfg.net))
+    return choice_of("suite") or ", ".join(_names(cfg.net))
 
 
 def _net_jobs(cfg: DictConfig, device: torch.device) -> list[Job]:

@@ -4,11 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# What Hydra reads the command line with: it alone knows which words are values of its flags.
-from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
+from sztrain.cli.command_line import given_overrides, hydra_flags
 from sztrain.cli.interrupts import interrupts_held_back
 from sztrain.errors import InputError
 
@@ -56,11 +52,7 @@ def with_data_of_net(args: list[str]) -> list[str]:
         >>> with_data_of_net(["net=M1", "attack.num_steps=10", "--config-dir", "conf"])
         ['net=M1', 'attack.num_steps=10', 'data=mnist', '--config-dir', 'conf']
     """
-    overrides = get_args_parser().parse_known_args(args)[0].overrides
-    try:
-        given = OverridesParser.create().parse_overrides(overrides)
-    except HydraException:
-        return args  # Hydra itself says what is wrong with it
+    given = given_overrides(args) or []
     chosen = [override for override in given if override.key_or_group == "net"]
     if not chosen or any(override.key_or_group == "data" for override in given):
         return args
@@ -81,7 +73,7 @@ def with_data_of_net(args: list[str]) -> list[str]:
         for key, value in _common({name: options for name, (_, options) in found.items()}, taken)
     ]
     # Hydra takes overrides in one block: behind a flag it would not know the new ones.
-    end = len(args) - args[::-1].index(overrides[-1])
+    end = len(args) - args[::-1].index(hydra_flags(args).overrides[-1])
     return [*args[:end], f"data={datasets.pop()}", *extra, *args[end:]]
 
 

@@ -4,11 +4,9 @@ import re
 import shlex
 from pathlib import Path
 
-from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 
+from sztrain.cli.command_line import given_overrides, hydra_flags
 from sztrain.errors import InputError
 
 
@@ -30,13 +28,9 @@ without -m, with the options of the run that it is of, or begin with its weights
         >>> refuse_shared_checkpoint(["-m", "seed=0", "ckpt_path=a.ckpt"])
         >>> refuse_shared_checkpoint(["-m", "seed=0,1", "ckpt_path=runs/${seed}/last.ckpt"])
     """
-    known = get_args_parser().parse_known_args(args)[0]
-    try:
-        overrides = OverridesParser.create().parse_overrides(known.overrides)
-    except HydraException:
-        return  # Hydra itself says what is wrong with it
-    given = {override.key_or_group: override for override in overrides}
-    is_sweep = known.multirun or str(_value(given.get("hydra.mode"))).endswith("MULTIRUN")
+    given = {override.key_or_group: override for override in given_overrides(args) or []}
+    multirun = hydra_flags(args).multirun
+    is_sweep = multirun or str(_value(given.get("hydra.mode"))).endswith("MULTIRUN")
     path = given.pop("ckpt_path", None)
     told = "" if path is None or path.is_delete() else path.get_value_string()
     if not is_sweep or told in ("", "null") or "${" in told:
@@ -76,7 +70,7 @@ def how_to_go_on(path: str, *, args: list[str], own: list[str], folder: str) -> 
         >>> how_to_go_on("o/0/last.ckpt", args=["-m", "seed=0,1"], own=["seed=0"], folder="o/0")
         'this run goes on, without -m, with seed=0 hydra.run.dir=o/0 ckpt_path=o/0/last.ckpt'
     """
-    known = get_args_parser().parse_known_args(args)[0]
+    known = hydra_flags(args)
     flags = {"--config-dir": known.config_dir, "--config-name": known.config_name}
     words = [word for flag, value in flags.items() if value for word in (flag, value)]
     words += [*own, *(each for each in known.overrides if each.startswith("hydra.searchpath="))]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
@@ -37,6 +36,7 @@ from sztrain.cli.checks import (
     set_num_threads,
 )
 from sztrain.cli.continuation import check_checkpoint, check_continuation, check_optimizer
+from sztrain.cli.hydra_job import is_sweep, own_overrides
 from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.net_checks import check_net, check_parts
 from sztrain.cli.one_checkpoint import how_to_go_on
@@ -225,12 +225,11 @@ def _as_command_line_errors(trainer: pl.Trainer, resumable: Callable[[], str]) -
 
 
 def _how_to_go_on(path: str) -> str:
-    if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):
+    if not is_sweep():
         return f"the same command goes on with ckpt_path={path}"
     # The command of a sweep would begin all of its runs anew, and each with these weights.
-    hydra = HydraConfig.get()
-    own = list(hydra.overrides.task)
-    return how_to_go_on(path, args=sys.argv[1:], own=own, folder=hydra.runtime.output_dir)
+    folder = HydraConfig.get().runtime.output_dir
+    return how_to_go_on(path, args=sys.argv[1:], own=own_overrides(), folder=folder)
 
 
 def _check_unused(callbacks: dict[str, Callback], ckpt_path: str | None) -> None:

@@ -115,11 +115,12 @@ def test_an_interrupt_while_the_program_starts_leaves_cleanly(start):
     assert out == ""
 
 
+def interrupted(*args):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.slow
 def test_an_interrupt_during_the_verdict_keeps_the_training(call, tiny, tmp_path, monkeypatch):
-    def interrupted(*args):
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(SparseRobustness, "on_test_epoch_end", interrupted)
     outcome = call(f"train {tiny} logger=csv hydra.run.dir=run")
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
@@ -135,10 +136,6 @@ def test_an_interrupt_during_the_verdict_keeps_the_training(call, tiny, tmp_path
 @pytest.mark.slow
 def test_a_run_of_a_sweep_goes_on_alone_and_as_it_was_begun(call, tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-
-        def interrupted(*args):
-            raise KeyboardInterrupt
-
         patch.setattr(SparseRobustness, "on_test_epoch_end", interrupted)
         command = f"train -m {tiny} logger=csv seed=3,4 method=standard hydra.sweep.dir=many"
         outcome = call(command)
@@ -166,9 +163,6 @@ def test_an_interrupt_names_no_epoch_of_an_earlier_run(trained, call, small, tmp
     shutil.copytree(trained.dir, folder)
     best = folder / "checkpoints" / "best.ckpt"
 
-    def interrupted(*args):
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(SparseRobustness, "on_train_epoch_start", interrupted)
     command = f"train {small} logger=none trainer.max_epochs=9 ckpt_path={best} hydra.run.dir=run"
     outcome = call(command)
@@ -178,9 +172,6 @@ def test_an_interrupt_names_no_epoch_of_an_earlier_run(trained, call, small, tmp
 
 @pytest.mark.slow
 def test_an_interrupted_evaluation_leaves_cleanly(call, trained, monkeypatch):
-    def interrupted(*args):
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(recording, "attack_batches", interrupted)
     outcome = call(f"evaluate net={trained.best} num_samples=4 attack.num_steps=1")
     said = "sztrain: interrupted; the same command goes on"
