@@ -8,7 +8,8 @@ from torch import Tensor
 
 from sztrain.cli.jobs import Job
 from sztrain.evaluation.changes import mean_changes
-from sztrain.evaluation.measurement import Examples, Measurement
+from sztrain.evaluation.examples import Examples
+from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.record import Cost, common_cells, total_cost
 from sztrain.evaluation.setting import Setting
 from sztrain.evaluation.tables import write_csv

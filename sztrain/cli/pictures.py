@@ -13,6 +13,7 @@ from sztrain.cli.findings import Finding
 from sztrain.cli.jobs import Job
 from sztrain.cli.suites import Suite
 from sztrain.evaluation.attack_names import attack_label, paper_name
+from sztrain.evaluation.examples import NUM_SHOWN, Examples, side_by_side
 from sztrain.evaluation.explanation import label_noise
 from sztrain.evaluation.figures import (
     AblationCell,
@@ -27,7 +28,6 @@ from sztrain.evaluation.figures import (
     trajectory_figure,
 )
 from sztrain.evaluation.html import Picture
-from sztrain.evaluation.measurement import Examples
 from sztrain.evaluation.toy import toy_problem
 from sztrain.evaluation.trace import trace_attack
 from sztrain.metrics import measure_key
@@ -44,7 +44,8 @@ def draw_examples(finding: Finding, output_dir: Path) -> list[Picture]:
     if finding.examples is None:
         return []
     attack = finding.attack
-    figure = adversarial_examples_figure(finding.examples, attack.unit)
+    shown = finding.examples.broken_first(NUM_SHOWN)
+    figure = adversarial_examples_figure(shown, attack.unit, max_examples=NUM_SHOWN)
     caption = f"{finding.model} under {attack_label(attack)}, N={finding.steps}"
     return [_saved(figure, output_dir / "examples", finding.label, "Examples", caption)]
 
@@ -52,8 +53,8 @@ def draw_examples(finding: Finding, output_dir: Path) -> list[Picture]:
 def draw_run(job: Job, finding: Finding, output_dir: Path) -> list[Picture]:
     """One run of σ-zero, step by step; nothing for other attacks.
 
-    It is that on the first of the examples, which the net classifies correctly if it does so with
-    any. What was drawn of these very records is not run again.
+    It is that on an image that was broken, if there is one. What was drawn of these very records
+    is not run again.
     """
     if not isinstance(job.attack, SigmaZero) or job.attack.autocast or job.attack.cuda_graph:
         return []
@@ -74,8 +75,8 @@ def _draw_run(
     for path in (terms, moments):
         path.unlink(missing_ok=True)  # of other records; not every run has something to draw
     device = next(net.parameters()).device
-    inputs, labels = examples.inputs[:1], examples.labels[:1]
-    trace = trace_attack(net, attack, inputs.to(device), labels.to(device))
+    one = examples.broken_first(1)
+    trace = trace_attack(net, attack, one.inputs.to(device), one.labels.to(device))
     if trace.l0.any():  # else the net is wrong from the start
         save_figure(loss_terms_figure(trace), terms)
     if trace.l0.any() and trace.improvements:
@@ -92,10 +93,9 @@ def draw_explanation(job: Job, finding: Finding, output_dir: Path) -> list[Pictu
     examples = finding.examples
     if examples is not None and not job.records.precede(path):
         path.unlink(missing_ok=True)
-        changed = examples.l0.isfinite() & (examples.l0 > 0)
-        if changed.any():
-            shown = Examples(**{name: values[changed] for name, values in vars(examples).items()})
-            save_figure(_explanation(job.net, shown), path)
+        broken = examples.at(examples.broken)
+        if len(broken.labels) > 0:
+            save_figure(_explanation(job.net, broken.broken_first(NUM_SHOWN)), path)
     return [Picture(_EXPLAINED, caption, path)] if path.is_file() else []
 
 
@@ -167,10 +167,11 @@ def _attack_grids(findings: Iterable[Finding], output_dir: Path) -> Iterator[Pic
     for group in _by_net(findings):
         attack, net = group[0].attack, group[0].net_label
         examples = {name: one.examples for name, one in _named(group) if one.examples is not None}
-        if not examples:
+        shared = side_by_side(examples, NUM_SHOWN) if examples else {}
+        if not shared:
             continue
         title = f"{net} on {group[0].dataset}, N={group[0].steps}"
-        figure = attack_grid_figure(examples, attack.unit, title=title)
+        figure = attack_grid_figure(shared, attack.unit, title=title)
         name = f"{net}-N={group[0].steps}-{attack.unit}"
         yield _saved(figure, output_dir / "examples", name, _SIDE_BY_SIDE, title)
 

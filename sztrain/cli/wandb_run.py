@@ -13,6 +13,7 @@ from torch import Tensor
 from sztrain.cli.build import make
 from sztrain.cli.findings import Finding
 from sztrain.evaluation.attack_names import attack_label
+from sztrain.evaluation.examples import NUM_SHOWN
 from sztrain.evaluation.html import Picture
 from sztrain.evaluation.wandb_media import curve_media, example_table, result_table
 from sztrain.types import Unit
@@ -40,7 +41,8 @@ class WandbRun:
         drawable = {k: v for k, v in figures.items() if v is not None and math.isfinite(v)}
         self._run.summary.update(drawable)
         if finding.examples is not None:
-            self._run.log({f"examples/{finding.label}": example_table(finding.examples)})
+            shown = finding.examples.broken_first(NUM_SHOWN)
+            self._run.log({f"examples/{finding.label}": example_table(shown)})
 
     def finish(
         self,

@@ -1,6 +1,6 @@
 """What attacking a set of samples says about a net."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -8,33 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from sztrain.evaluation.breakdown import Breakdown, BreakdownMetric
-from sztrain.evaluation.runner import AttackedBatch, predict
+from sztrain.evaluation.examples import Examples, examples_of
+from sztrain.evaluation.runner import AttackedBatch
 from sztrain.metrics import L0Histogram, l0_metrics
 from sztrain.metrics.functional import median_l0, robustness_curve
 from sztrain.metrics.intervals import median_interval
 from sztrain.norms import num_units
 from sztrain.types import Unit
-
-
-@dataclass(frozen=True, kw_only=True)
-class Examples:
-    """A few attacked samples to look at, on the CPU.
-
-    Attributes:
-        inputs: shape ``(M, C, H, W)``.
-        adv_inputs: of the same shape; the clean input where the attack failed.
-        labels: int64 ``(M,)``.
-        clean_predictions: int64 ``(M,)``.
-        adv_predictions: int64 ``(M,)``.
-        l0: float ``(M,)``.
-    """
-
-    inputs: Tensor
-    adv_inputs: Tensor
-    labels: Tensor
-    clean_predictions: Tensor
-    adv_predictions: Tensor
-    l0: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +122,7 @@ class Tally:
             unit=self.unit,
             num_samples=int(histogram.sum()),
             attack_seconds=self.seconds,
-            examples=_joined(self._kept),
+            examples=Examples.joined(self._kept),
             median_interval=median_interval(histogram),
             breakdown=self._breakdown.breakdown() if self._known_one_by_one else None,
         )
@@ -150,29 +130,3 @@ class Tally:
 
 def _never() -> bool:
     return False
-
-
-def examples_of(net: nn.Module, batch: AttackedBatch, wanted: int) -> Examples:
-    """A few samples of a batch: first those that show an attack at work.
-
-    That is, correctly classified ones that were broken; then such as withstood; then the others.
-    """
-    correct, broken = batch.clean_predictions == batch.labels, batch.result.success
-    order = (~correct).int().mul(2).add(correct & ~broken).argsort(stable=True)[:wanted]
-    adv_inputs = batch.result.adv_inputs[order]
-    return Examples(
-        inputs=batch.inputs[order].cpu(),
-        adv_inputs=adv_inputs.cpu(),
-        labels=batch.labels[order].cpu(),
-        clean_predictions=batch.clean_predictions[order].cpu(),
-        adv_predictions=predict(net, adv_inputs).cpu(),
-        l0=batch.result.l0[order].cpu(),
-    )
-
-
-def _joined(parts: Iterable[Examples]) -> Examples | None:
-    parts = list(parts)
-    if not parts:
-        return None
-    names = Examples.__dataclass_fields__
-    return Examples(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})

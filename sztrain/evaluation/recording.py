@@ -10,13 +10,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from sztrain.evaluation.changes import count_changes
-from sztrain.evaluation.measurement import examples_of
+from sztrain.evaluation.examples import NUM_KEPT, examples_of
 from sztrain.evaluation.record import Cost, Record
 from sztrain.evaluation.records import Records
 from sztrain.evaluation.runner import AttackedBatch, attack_batches
 from sztrain.types import Attack, Ensemble, EnsembleResult
-
-NUM_EXAMPLES = 8
 
 
 class PassCounter:
@@ -103,7 +101,7 @@ def record_attack(
             torch=torch.__version__,
         )
         if span.start == 0:
-            records.write_examples(examples_of(net, batch, NUM_EXAMPLES))
+            records.write_examples(examples_of(net, batch, NUM_KEPT, broken_first=False))
         if records.keeps_adv_inputs:
             records.write_adv_inputs(span, batch.result.adv_inputs)
         records.write(span, list(_rows(attack, batch, span)), cost)

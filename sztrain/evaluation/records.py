@@ -15,8 +15,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from sztrain.errors import InputError
+from sztrain.evaluation.examples import Examples
 from sztrain.evaluation.identity import claim_folder, damaged, read_json
-from sztrain.evaluation.measurement import Examples
 from sztrain.evaluation.record import Cost, Record
 from sztrain.files import write_whole
 

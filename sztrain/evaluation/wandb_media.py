@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sztrain.evaluation.measurement import Examples
+from sztrain.evaluation.examples import Examples
 from sztrain.types import Unit
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from sztrain.attacks import SigmaZero
 from sztrain.cli import pictures
 from sztrain.cli.pictures import draw_explanation, draw_pictures, draw_run
-from sztrain.evaluation.measurement import Examples
+from sztrain.evaluation.examples import Examples
 from sztrain.evaluation.records import Records
 
 SUITE = SimpleNamespace(grid={})

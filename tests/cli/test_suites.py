@@ -332,6 +332,18 @@ def test_a_grid_over_another_attack_with_the_options_of_fig_4_ends_well(call, ta
 
 
 @pytest.mark.slow
+def test_attacks_that_break_different_samples_are_drawn_side_by_side(call, table, tmp_path):
+    outcome = call(f"{PLAIN} suite.num_steps=[3] suite.attacks=[sigma_zero,sigma_zero_sgd]")
+    assert outcome.status == 0, outcome.err
+    assert "Examples side by side" in (tmp_path / "out" / "report.html").read_text()
+    records = [
+        f"out/records/digits_sparse_at-{name}-3.csv" for name in ("sigma_zero", "sigma_zero_sgd")
+    ]
+    broken = [[row["success"] for row in table(path)] for path in records]
+    assert broken[0] != broken[1]
+
+
+@pytest.mark.slow
 def test_pictures_that_were_deleted_are_drawn_again(call, tmp_path):
     command = f"{SUITE} suite.models=[digits_standard] suite.num_steps=[6]"
     command += " suite.num_samples=8"

@@ -7,7 +7,8 @@ from toy_training import INF, SHAPE, ScriptedAttack, toy_data, toy_net
 
 from sztrain.attacks import SigmaZero
 from sztrain.errors import InputError
-from sztrain.evaluation.measurement import Tally, examples_of
+from sztrain.evaluation.examples import examples_of
+from sztrain.evaluation.measurement import Tally
 from sztrain.evaluation.runner import AttackedBatch, attack_batches
 from sztrain.types import AttackResult
 
@@ -107,9 +108,12 @@ def test_examples_that_were_broken_come_before_those_that_withstood():
         result=result,
         seconds=0.0,
     )
-    shown = examples_of(toy_net(), batch, 4)
-    assert torch.equal(shown.inputs, IMAGES[[3, 0, 2, 1]])
-    assert torch.equal(shown.labels, labels[[3, 0, 2, 1]])
+    kept = examples_of(toy_net(), batch, 4, broken_first=False)
+    assert torch.equal(kept.inputs, IMAGES[[0, 2, 3, 1]])  # whatever the attack did
+    for shown in (examples_of(toy_net(), batch, 4), kept.broken_first(4)):
+        assert torch.equal(shown.inputs, IMAGES[[3, 0, 2, 1]])
+        assert torch.equal(shown.labels, labels[[3, 0, 2, 1]])
+    assert torch.equal(kept.broken_first(1).inputs, IMAGES[[3]])
 
 
 def test_more_examples_than_samples_are_all_samples():

@@ -9,6 +9,7 @@ from toy_training import toy_data, toy_net
 
 from sztrain.attacks import SigmaZero, SparseAutoAttack
 from sztrain.evaluation import recording
+from sztrain.evaluation.examples import side_by_side
 from sztrain.evaluation.recording import counted_passes, record_attack
 from sztrain.evaluation.records import Records, batch_spans
 
@@ -39,6 +40,37 @@ def test_every_batch_is_recorded_with_what_the_attack_found(records):
         assert cost.seconds > 0
     examples = records.read_examples()
     assert torch.isin(examples.labels, labels[:4]).all()
+
+
+def test_attacks_that_break_different_samples_keep_examples_of_the_same(tmp_path):
+    """One finds next to nothing, the other breaks most: they are laid side by side all the same."""
+    data, examples = toy_data(40), {}
+    for num_steps in (1, 40):
+        attack, records = SigmaZero(num_steps=num_steps), Records(tmp_path / str(num_steps), {})
+        list(record_attack(toy_net(), attack, data, records, [range(40)]))
+        examples[f"N={num_steps}"] = records.read_examples()
+    weak, strong = examples.values()
+    assert len(weak.labels) == 24
+    assert torch.equal(weak.inputs, strong.inputs)
+    assert strong.broken.sum() > weak.broken.sum()
+    assert not strong.broken.all()
+    shared = side_by_side(examples, 5)
+    assert torch.equal(*(one.inputs for one in shared.values()))
+    assert shared["N=40"].broken.all()
+    found = {image.numpy().tobytes() for image in weak.inputs}
+    assert {image.numpy().tobytes() for image in shared["N=1"].inputs} < found
+
+
+def test_only_samples_that_all_attacks_have_are_laid_side_by_side(tmp_path):
+    data, records = toy_data(10), Records(tmp_path, {})
+    list(record_attack(toy_net(), SigmaZero(num_steps=9), data, records, [range(10)]))
+    every = records.read_examples()
+    some = every.at(torch.tensor([7, 2, 4]))
+    shared = side_by_side({"every": every, "some": some}, 8)
+    assert torch.equal(shared["every"].inputs, shared["some"].inputs)
+    assert torch.equal(shared["every"].l0, shared["some"].l0)
+    assert sorted(shared["some"].l0.tolist()) == sorted(some.l0.tolist())
+    assert side_by_side({"a": every.at(torch.tensor([0])), "b": some}, 8) == {}
 
 
 def test_records_of_an_ensemble_say_who_broke_a_sample(records):

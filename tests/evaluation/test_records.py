@@ -12,8 +12,8 @@ from torch import nn
 
 from sztrain.errors import InputError
 from sztrain.evaluation import identity
+from sztrain.evaluation.examples import Examples
 from sztrain.evaluation.identity import data_digest, net_digest
-from sztrain.evaluation.measurement import Examples
 from sztrain.evaluation.record import Cost, Record, total_cost
 from sztrain.evaluation.records import Records, batch_spans
 from sztrain.files import write_whole

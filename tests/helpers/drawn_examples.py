@@ -2,7 +2,7 @@
 
 import torch
 
-from sztrain.evaluation.measurement import Examples
+from sztrain.evaluation.examples import Examples
 
 
 def examples(count=4, *, channels=1, side=6):

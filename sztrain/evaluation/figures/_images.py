@@ -15,7 +15,7 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 
 from sztrain.errors import InputError
-from sztrain.evaluation.measurement import Examples
+from sztrain.evaluation.examples import Examples
 from sztrain.types import Unit
 
 CHANGE_CELLS = 32  # changes are drawn on at most this many cells a side: one pixel stays visible

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sztrain.errors import require_at_least, require_in
+from sztrain.evaluation.examples import Examples
 from sztrain.evaluation.figures._images import (
     becomes,
     change_bar,
@@ -17,7 +18,6 @@ from sztrain.evaluation.figures._images import (
     show_change,
     show_image,
 )
-from sztrain.evaluation.measurement import Examples
 from sztrain.types import UNITS, Unit
 
 

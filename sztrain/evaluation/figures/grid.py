@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sztrain.errors import InputError, require_at_least, require_in
+from sztrain.evaluation.examples import Examples
 from sztrain.evaluation.figures._images import (
     change_bar,
     class_name,
@@ -21,7 +22,6 @@ from sztrain.evaluation.figures._images import (
     show_image,
 )
 from sztrain.evaluation.figures.style import RED
-from sztrain.evaluation.measurement import Examples
 from sztrain.types import UNITS, Unit
 
 GAP = 0.06  # between an image and its change, of their width
