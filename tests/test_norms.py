@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from sztrain.errors import InputError
 from sztrain.norms import (
+    check_budgets,
     clamp_to_box_,
     l0_norm,
     magnitudes,
@@ -196,10 +197,24 @@ def test_clamp_leaves_what_fits_and_never_leaves_the_box(pairs):
     assert torch.allclose(left, delta.sign() * torch.minimum(delta.abs(), room), atol=1e-7)
 
 
+@pytest.mark.parametrize(("unit", "size"), [("features", 48), ("pixels", 16)])
+def test_budgets_are_those_that_a_sample_has_room_for(unit, size):
+    check_budgets("budgets", [None, 1, size], (3, 4, 4), unit)
+    too_large = f"`budgets` to be at most {size}, the {unit} of a sample, got {size + 1}$"
+    for wrong, message in {
+        size + 1: too_large,
+        0: "at least 1, got 0",
+        1.5: "whole number",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            check_budgets("budgets", [None, wrong], (3, 4, 4), unit)
+
+
 def test_per_sample_values_stand_before_the_other_dimensions():
     for shape in ((3, 2), (3, 2, 2), (3, 1, 2, 2), (3, 1, 1, 2, 2)):
         like = torch.ones(shape)
         scaled = per_sample(torch.tensor([1.0, 2.0, 3.0]), like) * like
+        assert scaled.shape == shape
         assert scaled.flatten(1).amin(dim=1).tolist() == [1.0, 2.0, 3.0]
         assert scaled.flatten(1).amax(dim=1).tolist() == [1.0, 2.0, 3.0]
 
