@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -12,7 +13,7 @@ from sztrain.attacks import SigmaZero
 from sztrain.cli.findings import Finding
 from sztrain.cli.jobs import Job
 from sztrain.cli.suites import Suite
-from sztrain.evaluation.attack_names import attack_label, paper_name
+from sztrain.evaluation.attack_names import attack_label, describe_options, paper_name
 from sztrain.evaluation.examples import NUM_SHOWN, Examples, side_by_side
 from sztrain.evaluation.explanation import label_noise
 from sztrain.evaluation.figures import (
@@ -177,18 +178,25 @@ def _attack_grids(findings: Iterable[Finding], output_dir: Path) -> Iterator[Pic
 
 
 def _ablations(findings: Iterable[Finding], suite: Suite, output_dir: Path) -> Iterator[Picture]:
-    """One picture for each number of steps and step rule, if the grid is that of Fig. 4."""
+    """One picture for each number of steps and other options, if the grid is that of Fig. 4."""
     if set(suite.grid) != {"sigma", "tau"}:
         return
     findings = [finding for finding in findings if isinstance(finding.attack, SigmaZero)]
-    for group in _grouped(findings, lambda f: (f.steps, f.attack.unit, _sigma_zero(f).step_rule)):
-        attack = _sigma_zero(group[0])
+    for group in _grouped(findings, lambda f: (f.steps, _without_grid(_sigma_zero(f)))):
+        attack = _without_grid(_sigma_zero(group[0]))
         plain = attack.step_rule == "sgd"
-        which = "σ-zero with the plain step" if plain else "σ-zero"
+        others = describe_options(replace(attack, step_rule=SigmaZero.step_rule))
+        which = f"σ-zero{' with the plain step' if plain else ''} {others}".rstrip()
         title = f"{which}, N={group[0].steps}, {group[0].num_samples} images a data set"
         figure = ablation_figure([*map(_cell, group)], attack.unit, title=title)
-        name = f"N={group[0].steps}-{attack.unit}{'-sgd' if plain else ''}"
+        parts = [f"N={group[0].steps}", attack.unit, "sgd" if plain else "", others]
+        name = "-".join(filter(None, parts))
         yield _saved(figure, output_dir / "ablation", name, "Ablation", title)
+
+
+def _without_grid(attack: SigmaZero) -> SigmaZero:
+    """What all cells of one ablation have in common."""
+    return replace(attack, sigma=SigmaZero.sigma, tau=SigmaZero.tau)
 
 
 def _sigma_zero(finding: Finding) -> SigmaZero:

@@ -91,13 +91,15 @@ def _last_epoch(last: Mapping[str, Any], unit: str) -> str:
 
 
 _FIGURE = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|[-+]?∞")
+_KEYS = ("N", "k")  # figures that say which row it is
 _WIDEST = 0.2  # share of the screen that a word may take, such as a path, before it is broken
 
 
 def whole_tables(title: str, printed: Printed, width: int) -> list[Table]:
     """A table with everything in it whole: words over several lines, figures on one.
 
-    Where not all figures have room beside the words, the words stand again beside the others.
+    Where not all figures have room beside the words, the words stand again beside the others, and
+    so do figures that tell rows apart.
 
     Args:
         title: what stands above it.
@@ -108,7 +110,11 @@ def whole_tables(title: str, printed: Printed, width: int) -> list[Table]:
     columns = [
         [heading, *(row[place].ours for row in body)] for place, heading in enumerate(headings)
     ]
-    words = [place for place, column in enumerate(columns) if not _in_figures(column)]
+    words = [
+        place
+        for place, column in enumerate(columns)
+        if not _in_figures(column) or (column[0] in _KEYS and len(set(column[1:])) > 1)
+    ]
     room = left = width - sum(_needed(columns[place], width) + 1 for place in words) - 1
     parts: list[set[int]] = [set(words)]
     for place in (place for place in range(len(columns)) if place not in words):

@@ -4,7 +4,7 @@ import csv
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,9 @@ class Report:
         measured = (finding.measurement, finding.cost, finding)
         if self.suite is not None:
             self._worst_case.add(finding)
-            self._budget_rows += budget_rows(*measured, self.suite.fixed_budgets)
+            self._budget_rows += budget_rows(
+                *measured, self.suite.fixed_budgets, named=self.suite.grid
+            )
             if finding.attack.budget is not None:
                 return
         self._findings.append(finding)
@@ -162,7 +164,7 @@ class Report:
         """
         self._remove_tables()  # an earlier run may have had some that this one has not
         self._write_tables()
-        transfer = transfer_rows(self._kept)
+        transfer = transfer_rows(self._kept, named=() if self.suite is None else self.suite.grid)
         if transfer:
             write_csv(transfer, self.output_dir / "transfer.csv")
         worst_case = self._worst_case.rows()
@@ -238,14 +240,15 @@ class Report:
         return headings
 
     def _rows_to_read(self) -> list[dict[str, Any]]:
-        """The rows, but what cannot be had once for each reason, not for every attack."""
-        named = ("model", "dataset", "notes")
-        missing = {
-            (row["model"], row["notes"]): {key: row[key] for key in named}
-            for row in self.rows
-            if row["notes"]
-        }
-        return [row for row in self.rows if not row["notes"]] + [*missing.values()]
+        """The rows, but of what cannot be had one for each reason: a net, or an attack on it."""
+        found = [row for row in self.rows if not row["notes"]]
+        at_hand = {row["model"] for row in found}
+        missing: dict[tuple[str, ...], dict[str, Any]] = {}
+        for row in (row for row in self.rows if row["notes"]):
+            named = ["model", "dataset", "notes", *(["attack"] if row["model"] in at_hand else [])]
+            told = {key: row[key] for key in named}
+            missing.setdefault(tuple(told.values()), told)
+        return [*found, *missing.values()]
 
     def _title(self) -> str:
         found = self._findings
@@ -257,16 +260,16 @@ class Report:
         return ", ".join(filter(None, [images, counted]))
 
     def _remarks(self) -> list[str]:
-        missing: dict[str, list[str]] = defaultdict(list)
+        missing: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in self._rows_to_read():
             if row["notes"]:
-                missing[row["notes"]].append(row["model"])
+                missing[row["notes"]].append(row)
         verdicts = [
             f"{row['model']}, {row['attack']}, N={row['steps']}: {row['verdict']}"
             for row in self.rows
             if row["verdict"] and not row["notes"]
         ]
-        return verdicts + [f"{', '.join(nets)}: {reason}" for reason, nets in missing.items()]
+        return verdicts + [f"{_what_is_missing(rows)}: {why}" for why, rows in missing.items()]
 
     def _facts(self, labels: Mapping[str, str]) -> dict[str, str]:
         """What the figures rest on, for the head of the report."""
@@ -314,16 +317,24 @@ def _is_same(path: Path, config_now: str) -> bool:
 
 
 def _num_rows(path: Path) -> int:
-    """Rows of a table; 0 where there is none."""
-    if not path.is_file():
+    """Rows of a table; 0 where there is none that can be read."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return sum(1 for _ in csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):  # it is written anew
         return 0
-    with path.open(newline="", encoding="utf-8") as file:
-        return sum(1 for _ in csv.DictReader(file))
 
 
 def _by_labels(rows: Iterable[dict[str, Any]], labels: Mapping[str, str]) -> list[dict[str, Any]]:
     """Rows to read, in which there is no room for paths."""
     return [row | {key: labels[row[key]] for key in _OF_NETS if key in row} for row in rows]
+
+
+def _what_is_missing(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The nets of some rows, and the attacks where it is these that cannot be had."""
+    nets = _listed(row["model"] for row in rows)
+    attacks = _listed(row["attack"] for row in rows if "attack" in row)
+    return f"{attacks} on {nets}" if attacks else nets
 
 
 def _listed(names: Iterable[str], separator: str = ", ") -> str:

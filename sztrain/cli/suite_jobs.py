@@ -1,7 +1,8 @@
 """The jobs of a suite, and rows for what cannot be had."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from sztrain.cli.net_data import CUT, data_of_net
 from sztrain.cli.suites import Run, Suite
 from sztrain.cli.team import automatic_batch_size
 from sztrain.data import ImageDataModule
-from sztrain.errors import InputError, UnavailableError
+from sztrain.errors import InputError, SztrainWarning, UnavailableError
 from sztrain.evaluation.rows import missing_row
 from sztrain.evaluation.setting import Setting
 from sztrain.models import load_net
@@ -97,7 +98,7 @@ def _jobs(
                 to_channels_last(net)
         except UnavailableError as error:
             for run in runs:
-                yield _missing_row(model, dataset, run, error)
+                yield _missing_row(model, dataset, run, error, suite.grid)
             continue
         check_known_net(net, selection.data, model)
         shape = selection.data.image_shape
@@ -105,7 +106,7 @@ def _jobs(
             try:
                 check_library(run.attack)
             except UnavailableError as error:
-                yield _missing_row(model, dataset, run, error)
+                yield _missing_row(model, dataset, run, error, suite.grid)
                 continue
             yield Job(
                 label=f"{labels[model]}-{run.label}",
@@ -193,10 +194,12 @@ def _check_test_part(
         )
 
 
-def _missing_row(model: str, dataset: str, run: Run, error: UnavailableError) -> dict[str, Any]:
+def _missing_row(
+    model: str, dataset: str, run: Run, error: UnavailableError, named: Collection[str]
+) -> dict[str, Any]:
     """The row of a run that cannot be had."""
     setting = Setting(model=model, dataset=dataset, attack=run.attack, steps=run.steps)
-    return missing_row(setting, str(error))
+    return missing_row(setting, str(error), named)
 
 
 def _selection(name: str, options: Mapping[str, Any], suite: Suite, seed: int) -> Selection:
@@ -221,4 +224,12 @@ def _chosen(name: str, options: Mapping[str, Any], suite: Suite, seed: int) -> S
             f"of {name}, got {suite.first_sample}"
         )
     samples = range(len(part))[suite.first_sample :][: suite.num_samples]
+    wanted = suite.num_samples
+    if suite.first_sample and wanted is not None and len(samples) < wanted:
+        warnings.warn(
+            f"the test split of {name} has {len(samples)} samples from {suite.first_sample} on, "
+            f"fewer than suite.num_samples={wanted}; all of them are attacked",
+            SztrainWarning,
+            stacklevel=2,
+        )
     return Selection(data, Subset(part, samples))

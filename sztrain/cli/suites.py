@@ -118,6 +118,10 @@ class Suite:
                     f"expected `suite.grid.{name}` to be a list of at least one value, "
                     f"got {options!r}"
                 )
+            if any(value in options[:i] for i, value in enumerate(options)):
+                raise InputError(
+                    f"expected `suite.grid.{name}` to have no value twice, got {options}"
+                )
         if "num_steps" in self.grid:
             raise InputError("a suite's numbers of steps are suite.num_steps, not part of its grid")
         if "budget" in self.grid:

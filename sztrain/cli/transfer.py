@@ -1,6 +1,6 @@
 """The examples that a suite found on each net, tried on its other nets."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,9 @@ class KeptExamples:
         return {row.index: row.clean_prediction for row in rows}
 
 
-def transfer_rows(kept: Sequence[KeptExamples]) -> list[dict[str, Any]]:
+def transfer_rows(
+    kept: Sequence[KeptExamples], named: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """The rows of ``transfer.csv``: every attack's examples from one net, tried on another.
 
     Only nets that were attacked on the very same samples are compared. They are loaded once more,
@@ -77,6 +79,7 @@ def transfer_rows(kept: Sequence[KeptExamples]) -> list[dict[str, Any]]:
 
     Args:
         kept: what all jobs have left.
+        named: options to name at their defaults, too, as those of a grid.
 
     Raises:
         InputError: examples or records that are damaged.
@@ -105,7 +108,7 @@ def transfer_rows(kept: Sequence[KeptExamples]) -> list[dict[str, Any]]:
                     "dataset": source.dataset,
                     "steps": source.steps,
                     "attack": paper_name(source.attack),
-                    "options": describe_options(source.attack),
+                    "options": describe_options(source.attack, named),
                     "unit": source.attack.unit,
                     "source": source.model,
                     "target": target,

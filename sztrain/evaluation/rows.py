@@ -182,7 +182,7 @@ def _costs(cost: Cost) -> dict[str, Any]:
     }
 
 
-def missing_row(setting: Setting, reason: str) -> dict[str, Any]:
+def missing_row(setting: Setting, reason: str, named: Collection[str] = ()) -> dict[str, Any]:
     """The row of what cannot be had: all columns, the paper's figures, and why ours are missing.
 
     Example:
@@ -195,13 +195,21 @@ def missing_row(setting: Setting, reason: str) -> dict[str, Any]:
     """
     published = setting.published_row()
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
-    row |= setting.cells() | {"split": None, "first_sample": None, "budget": setting.attack.budget}
+    row |= setting.cells(named) | {
+        "split": None,
+        "first_sample": None,
+        "budget": setting.attack.budget,
+    }
     row |= {"table": published.table if published else "", "notes": f"not available: {reason}"}
     return row | {f"paper_{c}": getattr(published, c) if published else None for c in COMPARED}
 
 
 def budget_rows(
-    measurement: Measurement, cost: Cost, setting: Setting, budgets: Sequence[int]
+    measurement: Measurement,
+    cost: Cost,
+    setting: Setting,
+    budgets: Sequence[int],
+    named: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Rows of ``results_fixed_budget.csv``: success within each budget.
 
@@ -215,6 +223,7 @@ def budget_rows(
         cost: what the attack cost in all.
         setting: the net, the attack and the samples.
         budgets: budgets k.
+        named: options to name at their defaults, too, as those of a grid.
     """
     own = setting.attack.budget
     rows = []
@@ -222,7 +231,7 @@ def budget_rows(
         published = setting.published_budget_row(budget)
         asr = percent(1 - _robust_at(measurement, budget), measurement.num_samples)
         row = {
-            **setting.cells(),
+            **setting.cells(named),
             **_costs(cost),
             "table": published.table if published else "",
             "budget": budget,

@@ -70,6 +70,20 @@ def test_each_step_rule_has_an_ablation_of_its_own(drawn, tmp_path):
     assert len({picture.caption for picture in found}) == 2
 
 
+def test_ablations_of_other_options_are_kept_apart(drawn, tmp_path):
+    suite = SimpleNamespace(grid={"sigma": [0.001, 1.0], "tau": [0.3]})
+    findings = [
+        finding(attack=SigmaZero(num_steps=10, sigma=sigma, patience=patience))
+        for patience in (None, 2)
+        for sigma in suite.grid["sigma"]
+    ]
+    found = draw_pictures(findings, suite, [], tmp_path)
+    assert [[cell.sigma for cell in cells] for cells in drawn] == [[0.001, 1.0]] * 2
+    names = ["N=10-features.png", "N=10-features-patience=2.png"]
+    assert [picture.path.name for picture in found] == names
+    assert found[1].caption.startswith("σ-zero patience=2, N=10")
+
+
 @pytest.fixture
 def job(tmp_path, monkeypatch):
     """A job that is done, and what is found when its run is followed: something to draw."""

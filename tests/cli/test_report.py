@@ -110,3 +110,14 @@ def test_figures_without_room_stand_below_beside_the_words_again(printed, width,
     figures = [cell for row in ROWS for cell in row[2:] if cell]
     assert set(figures + HEADINGS[2:]) <= set(words)
     assert words.count("net") == num_tables
+
+
+@pytest.mark.parametrize(("steps", "times"), [(["100", "1000"], 2), (["100", "100"], 1)])
+def test_steps_that_tell_rows_apart_stand_again_as_well(capsys, monkeypatch, steps, times):
+    monkeypatch.setenv("COLUMNS", "40")
+    headings = ["net", "N", *(f"ASR{k}" for k in range(8))]
+    body = [[Cell("M1"), Cell(n), *[Cell("99")] * 8] for n in steps]
+    print_results({"Results": (headings, body)}, [], Path("report.html"))
+    told = capsys.readouterr().out.split()
+    assert told.count("net") == 2
+    assert told.count("N") == times

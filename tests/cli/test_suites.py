@@ -17,7 +17,7 @@ from wandb_files import charts, logged_items, run_records
 from sztrain.cli.evaluate import evaluate
 from sztrain.cli.file_labels import file_labels
 from sztrain.cli.team import automatic_batch_size
-from sztrain.errors import InputError, UnavailableError
+from sztrain.errors import InputError, SztrainWarning, UnavailableError
 
 
 def floats(rows, name):
@@ -84,7 +84,9 @@ def test_attacks_that_cannot_be_had_are_told_of_once_for_each_reason(call, table
     assert len(table("out/results.csv")) == 8
     remarks = [line for line in outcome.out.splitlines() if "not available" in line]
     assert len(remarks) == 2
-    assert all(r.startswith("digits_standard, digits_sparse_at: not available") for r in remarks)
+    both = "on digits_standard, digits_sparse_at: not available"
+    assert remarks[0].startswith(f"FMN, VFGA {both}")
+    assert remarks[1].startswith(f"EAD {both}")
 
 
 @pytest.mark.slow
@@ -232,6 +234,7 @@ def test_what_has_no_meaning_beside_a_suite_is_refused(call, options, message):
         ("suite.steps_per_n.sparse_rs=0", "steps of sparse_rs for each of N` to be positive"),
         ("suite.batch_size=0", "expected `suite.batch_size` to be at least 1, got 0"),
         ("suite.grid.sigma=[]", "expected `suite.grid.sigma` to be a list of at least one value"),
+        ("suite.grid.sigma=[1,0.1,1.0]", "expected `suite.grid.sigma` to have no value twice, got"),
         ("suite.grid=sigma", "expected `suite.grid` to be a list or group, got 'sigma'"),
         (
             "suite.grid.sigmas=[1]",
@@ -329,6 +332,15 @@ def test_a_grid_over_another_attack_with_the_options_of_fig_4_ends_well(call, ta
     outcome = call(f"{PLAIN} {options} {grid} {attacks}")
     assert outcome.status == 0, outcome.err
     assert len(table("out/results.csv")) == 1
+
+
+def test_a_suite_that_finds_fewer_samples_than_asked_for_says_so(call, without_pictures):
+    command = (
+        "evaluate suite=quick suite.models=[digits_standard] suite.num_steps=[2] "
+        "suite.attacks=[sigma_zero] suite.first_sample=355 suite.num_samples=8"
+    )
+    with pytest.warns(SztrainWarning, match="the test split of digits has 4 samples from 355 on"):
+        assert call(command).status == 0
 
 
 @pytest.mark.slow

@@ -340,6 +340,10 @@ def test_fixed_budgets_are_read_off_the_curve_beside_the_papers():
         rows[1] | {"options": "budget=24"}
     ]
 
+    # A grid's values stand in all of its rows, at the defaults, too.
+    (of_grid,) = budget_rows(measurement, cost(), setting(), [24], named=["sigma"])
+    assert of_grid == rows[1] | {"options": "sigma=0.001"}
+
 
 @pytest.mark.parametrize(
     ("attack", "about", "beside"),

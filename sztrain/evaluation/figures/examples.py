@@ -61,11 +61,14 @@ def adversarial_examples_figure(
     require_at_least("max_examples", max_examples, 1)
     require_drawable(examples)
     count = min(max_examples, len(examples.labels))
+    captions = [_caption(examples, i, unit, class_names) for i in range(count)]
+    longest = max(len(line) for caption in captions for line in caption.splitlines())
     side = 1.45 if class_names is None else 1.75  # inches: names take more room than numbers
-    figure = Figure(figsize=(side * count + 1.5, 3 * side + 0.85), layout="constrained")
+    width = max(side, 0.085 * (longest + 1))
+    figure = Figure(figsize=(width * count + 1.5, 3 * side + 0.85), layout="constrained")
     grid: NDArray[Any] = figure.subplots(3, count, squeeze=False)
     for i, (clean, adv) in enumerate(_images(examples, count)):
-        grid[0, i].set_title(_caption(examples, i, unit, class_names), fontsize=10)
+        grid[0, i].set_title(captions[i], fontsize=10)
         show_image(grid[0, i], clean)
         show_image(grid[1, i], adv)
         show_change(grid[2, i], adv - clean)

@@ -95,6 +95,12 @@ def test_what_cannot_be_drawn_is_refused(change, message):
         adversarial_examples_figure(replace(examples(), **change), "features")
 
 
+def test_captions_of_thousands_of_changes_stay_apart():
+    many = replace(examples(), l0=torch.full_like(examples().l0, 2711.0))
+    figure = adversarial_examples_figure(many, "features")
+    assert not overlapping_words(figure)
+
+
 def test_unit_and_number_of_columns_are_checked():
     with pytest.raises(InputError, match="unit"):
         adversarial_examples_figure(examples(), "voxels")
