@@ -65,7 +65,7 @@ def adversarial_examples_figure(
     longest = max(len(line) for caption in captions for line in caption.splitlines())
     side = 1.45 if class_names is None else 1.75  # inches: names take more room than numbers
     width = max(side, 0.085 * (longest + 1))
-    figure = Figure(figsize=(width * count + 1.5, 3 * side + 0.85), layout="constrained")
+    figure = Figure(figsize=(width * count + 1.8, 3 * side + 0.85), layout="constrained")
     grid: NDArray[Any] = figure.subplots(3, count, squeeze=False)
     for i, (clean, adv) in enumerate(_images(examples, count)):
         grid[0, i].set_title(captions[i], fontsize=10)
