@@ -131,7 +131,7 @@ def test_which_samples_there_are_makes_another(call, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("+suite.grid.sigma=[0.001,1e-3]", "expected the runs of a suite to differ"),
+        ("+suite.grid.sigma=[0.001,1e-3]", "to have no value twice, got [0.001, 0.001]"),
         (
             "suite.fixed_budget_attacks=[sparse_rs] suite.fixed_budgets=[]",
             "sparse_rs would run at suite.fixed_budgets, of which there are none",
