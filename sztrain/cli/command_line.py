@@ -19,15 +19,16 @@ def hydra_flags(args: list[str]) -> Namespace:
     return get_args_parser().parse_known_args(args)[0]
 
 
-def given_overrides(args: list[str]) -> list[Override] | None:
-    """The overrides among the words of a command; ``None`` where Hydra will refuse one of them.
+def given_overrides(args: list[str]) -> list[Override]:
+    """The overrides among the words of a command; none where Hydra will refuse one of them.
 
     Example:
         >>> [override.key_or_group for override in given_overrides(["-m", "seed=0,1", "net=M1"])]
         ['seed', 'net']
         >>> given_overrides(["a=b=c"])
+        []
     """
     try:
         return OverridesParser.create().parse_overrides(hydra_flags(args).overrides)
     except HydraException:
-        return None
+        return []

@@ -52,7 +52,7 @@ def with_data_of_net(args: list[str]) -> list[str]:
         >>> with_data_of_net(["net=M1", "attack.num_steps=10", "--config-dir", "conf"])
         ['net=M1', 'attack.num_steps=10', 'data=mnist', '--config-dir', 'conf']
     """
-    given = given_overrides(args) or []
+    given = given_overrides(args)
     chosen = [override for override in given if override.key_or_group == "net"]
     if not chosen or any(override.key_or_group == "data" for override in given):
         return args

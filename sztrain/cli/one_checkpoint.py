@@ -28,7 +28,7 @@ without -m, with the options of the run that it is of, or begin with its weights
         >>> refuse_shared_checkpoint(["-m", "seed=0", "ckpt_path=a.ckpt"])
         >>> refuse_shared_checkpoint(["-m", "seed=0,1", "ckpt_path=runs/${seed}/last.ckpt"])
     """
-    given = {override.key_or_group: override for override in given_overrides(args) or []}
+    given = {override.key_or_group: override for override in given_overrides(args)}
     multirun = hydra_flags(args).multirun
     is_sweep = multirun or str(_value(given.get("hydra.mode"))).endswith("MULTIRUN")
     path = given.pop("ckpt_path", None)

@@ -85,6 +85,7 @@ class Report:
         self.budgets = budgets if suite is None else suite.fixed_budgets
         self.suite = suite
         self.run = run
+        self._grid: Mapping[str, Any] = {} if suite is None else suite.grid
         self.rows: list[dict[str, Any]] = []
         self._budget_rows: list[dict[str, Any]] = []
         self._findings: list[Finding] = []
@@ -129,9 +130,7 @@ class Report:
         measured = (finding.measurement, finding.cost, finding)
         if self.suite is not None:
             self._worst_case.add(finding)
-            self._budget_rows += budget_rows(
-                *measured, self.suite.fixed_budgets, named=self.suite.grid
-            )
+            self._budget_rows += budget_rows(*measured, self.suite.fixed_budgets, named=self._grid)
             if finding.attack.budget is not None:
                 return
         self._findings.append(finding)
@@ -140,12 +139,12 @@ class Report:
             batch_size=finding.batch_size,
             broken_by=finding.broken_by,
             changes=finding.changes,
-            named=() if self.suite is None else self.suite.grid,
+            named=self._grid,
             # A suite has tables of its own for them.
             budgets=self.budgets if self.suite is None else (),
         )
         self.rows.append(row)
-        if self.suite is None or not self.suite.grid:  # a grid would fill the page with them
+        if not self._grid:  # a grid would fill the page with them
             self._pictures += draw_examples(finding, self.output_dir)
         if self.suite is not None and self.suite.loss_terms:
             self._pictures += draw_run(job, finding, self.output_dir)
@@ -164,7 +163,7 @@ class Report:
         """
         self._remove_tables()  # an earlier run may have had some that this one has not
         self._write_tables()
-        transfer = transfer_rows(self._kept, named=() if self.suite is None else self.suite.grid)
+        transfer = transfer_rows(self._kept, named=self._grid)
         if transfer:
             write_csv(transfer, self.output_dir / "transfer.csv")
         worst_case = self._worst_case.rows()
@@ -287,8 +286,8 @@ class Report:
             "Judged by": _listed(
                 (judged_by(finding.attack, finding.steps) for finding in found), "; "
             )
-            if self.suite is None or not self.suite.grid
-            else f"a grid of {' and '.join(self.suite.grid)}",
+            if not self._grid
+            else f"a grid of {' and '.join(self._grid)}",
             "Images": _listed(f"{finding.num_samples} of {finding.source}" for finding in found),
             "Device": _listed(row["device"] for row in self.rows if not row["notes"]),
             "Versions": f"sztrain {version('sztrain')}, torch {version('torch')}",

@@ -90,10 +90,10 @@ def test_each_member_attacks_those_that_stand_and_gets_the_credit_for_its_own(
 def test_at_a_budget_it_breaks_what_any_member_breaks(make_batch, unit):
     """At the cost of the members that saw the sample; one sample at a time, so that a member meets
     the same chances alone and in the ensemble."""
-    batch = make_batch(num_samples=30, num_wrong=2)
+    batch = make_batch(num_samples=40, num_wrong=2)
     attack = SparseAutoAttack(**SHORT, unit=unit)
     winners = set()
-    for i in range(30):
+    for i in range(40):
         sample = batch.inputs[i : i + 1], batch.labels[i : i + 1]
         results = [member(batch.net, *sample) for member in attack.members.values()]
         alone = [result.success.item() for result in results]

@@ -21,6 +21,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+from one_line import assert_one_line
 from sklearn.datasets import load_digits
 
 from sztrain.cli import evaluate_main, train_main
@@ -105,7 +106,7 @@ def _offline(url):
 
 
 @pytest.fixture
-def undisturbed(tmp_path, monkeypatch):
+def undisturbed(tmp_path, tmp_path_factory, monkeypatch):
     """A program's start in this process: an empty folder, and nothing of it stays behind."""
     monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: copy.copy(digits_read_once()))
     monkeypatch.setattr(zoo, "download", _offline)
@@ -115,6 +116,8 @@ def undisturbed(tmp_path, monkeypatch):
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "120")
+    # W&B makes it once a process, in whichever test is the first to ask it for anything.
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.chdir(tmp_path)
     loggers = [logging.getLogger(), logging.getLogger("pytorch_lightning")]
     before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
@@ -217,6 +220,22 @@ def composed():
 @pytest.fixture(scope="session")
 def composed_once():
     return cache(composed_config)
+
+
+@pytest.fixture
+def refused(call, tmp_path):
+    """One line that says what is wrong, and nothing begun."""
+
+    def check(command, *fragments):
+        outcome = call(command)
+        assert outcome.status == 2, outcome
+        assert_one_line(outcome, fragments)
+        assert not list(tmp_path.rglob(".hydra"))
+        assert not list(tmp_path.rglob("wandb"))
+        assert not list(tmp_path.rglob("*.ckpt"))
+        return outcome.err.strip()
+
+    return check
 
 
 @pytest.fixture

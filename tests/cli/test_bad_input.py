@@ -1,12 +1,12 @@
 import json
 import math
-import re
 from urllib.parse import urlparse
 
 import pytest
 import sklearn.datasets
 import torch
 import wandb
+from one_line import assert_one_line
 from pace import slow_after
 from PIL import Image
 
@@ -17,34 +17,6 @@ from sztrain.evaluation.wandb_account import has_wandb_key
 
 # A run that would start at once if nothing were wrong with it.
 TRAIN = "train trainer=cpu data.limit_train=8 trainer.max_epochs=1"
-
-BAR = re.compile("[━╸]|it/s|Epoch")
-
-
-@pytest.fixture
-def refused(call, tmp_path):
-    """One line that says what is wrong, and nothing begun."""
-
-    def check(command, *fragments):
-        outcome = call(command)
-        assert outcome.status == 2, outcome
-        assert_one_line(outcome, fragments)
-        assert not list(tmp_path.rglob(".hydra"))
-        assert not list(tmp_path.rglob("wandb"))
-        assert not list(tmp_path.rglob("*.ckpt"))
-        return outcome.err.strip()
-
-    return check
-
-
-def assert_one_line(outcome, fragments):
-    assert "Traceback" not in outcome.out + outcome.err
-    assert not BAR.search(outcome.out + outcome.err)
-    assert outcome.lines == [outcome.err.strip()], outcome
-    assert outcome.err.startswith("sztrain: error: ")
-    for fragment in fragments:
-        assert fragment in outcome.err
-
 
 # What Hydra or the program's start refuses, tried with the whole command line ...
 COMMANDS = {

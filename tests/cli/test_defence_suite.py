@@ -381,11 +381,8 @@ def test_only_a_suite_that_asks_for_it_has_the_table(call, tmp_path):
         ("suite.unit=pixels +suite.grid.unit=[features]", "either suite.unit or part of its grid"),
     ],
 )
-def test_what_makes_no_sense_is_refused(call, options, message):
-    outcome = call(f"evaluate suite=defence {options}")
-    assert outcome.status == 2
-    assert message in outcome.err
-    assert len(outcome.err.splitlines()) == 1
+def test_what_makes_no_sense_is_refused(refused, options, message):
+    refused(f"evaluate suite=defence {options}", message)
 
 
 @pytest.mark.slow

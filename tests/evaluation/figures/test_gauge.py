@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from figure_looks import overlapping_words, rendered, words_outside
+from pace import slow_after
 
 from sztrain.errors import InputError
 from sztrain.evaluation.breakdown import ClassFigures
@@ -57,10 +58,7 @@ def test_bars_are_medians_and_a_class_that_resists_is_told_apart():
     assert not overlapping_words(figure)
 
 
-@pytest.mark.parametrize(
-    "medians",
-    [[0.0], [float("inf")] * 3, pytest.param([5.0] * 1000, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("medians", slow_after(2, [[0.0], [float("inf")] * 3, [5.0] * 1000]))
 def test_any_number_of_classes_can_be_read(medians):
     figure = class_l0_figure(classes(*medians), "pixels")
     assert not overlapping_words(figure)
