@@ -1,6 +1,7 @@
 """What a descent over δ remembers of the samples that it attacks, and steps it can take."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -23,6 +24,8 @@ class Seen(NamedTuple):
     delta: Tensor
     """Where it was taken, a leaf that the logits can be differentiated in."""
     adversarial: Tensor
+    improved: Tensor
+    """Where δ became the best."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +48,18 @@ class Search(Rows):
         )
 
     def look(
-        self, logits_of: Logits, unit: Unit, *, targeted: bool = False, with_gradient: bool = True
+        self,
+        logits_of: Logits,
+        unit: Unit,
+        *,
+        targeted: bool = False,
+        with_gradient: bool = True,
+        confirm: Callable[[Tensor], Tensor] | None = None,
     ) -> Seen:
-        """Pass x + δ through the net; take δ for the best where it is adversarial and sparser."""
+        """Pass x + δ through the net; take δ for the best where it is adversarial and sparser.
+
+        With ``confirm`` only where that says so as well, of a mask of the rows in question.
+        """
         # Rounding is monotone, so x + (clip(x + δ) - x) stays in [0, 1] without another clip.
         delta = self.delta.detach().requires_grad_(with_gradient)
         with torch.set_grad_enabled(with_gradient):
@@ -57,8 +69,11 @@ class Search(Rows):
             self.num_backwards.add_(self.open)
         adversarial = is_adversarial(logits, self.labels, targeted)
         l0 = l0_norm(self.delta, unit)
-        self.keep_best(adversarial & self.open & (l0 < self.best_l0), l0)
-        return Seen(logits, delta, adversarial)
+        improved = adversarial & self.open & (l0 < self.best_l0)
+        if confirm is not None:
+            improved = confirm(improved)
+        self.keep_best(improved, l0)
+        return Seen(logits, delta, adversarial, improved)
 
     def keep_best(self, better: Tensor, l0: Tensor) -> None:
         """Take δ for the best where it is ``better``."""

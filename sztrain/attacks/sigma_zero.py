@@ -5,7 +5,6 @@ Adversarial Examples", `arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_, A
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -13,14 +12,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sztrain.attacks._search import AdamSearch, corrected, margin_gradient
+from sztrain.attacks._search import AdamSearch, Seen, corrected, margin_gradient
 from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack
 from sztrain.attacks.checks import validate_attack
 from sztrain.attacks.cuda_graph import Recorded, require_cuda
 from sztrain.attacks.rows import Outcome, steps_between_syncs
 from sztrain.errors import InputError, require_at_least, require_count, require_in, require_positive
 from sztrain.losses import smooth_l0_gradient
-from sztrain.norms import clamp_to_box_, l0_norm, magnitudes, num_units
+from sztrain.norms import clamp_to_box_, magnitudes, num_units
 from sztrain.precision import warn_of_slow_bfloat16
 from sztrain.types import AttackResult, Unit
 
@@ -243,26 +242,23 @@ def _look(
     with_gradient: bool = True,
 ) -> None:
     """Lines 8 to 10 at the present δ, and line 3 of the next iteration by the same forward pass."""
-    # Rounding is monotone, so x + (clip(x + δ) - x) stays in [0, 1] without another clip.
-    delta = search.delta.detach().requires_grad_(with_gradient)
-    with torch.set_grad_enabled(with_gradient), _half(attack, delta.device):
-        logits = logits_of(search.inputs + delta)
-    search.num_forwards.add_(search.open)
-    adversarial = is_adversarial(logits, search.labels, attack.targeted)
-    l0 = l0_norm(search.delta, attack.unit)
-    better = adversarial & (l0 < search.best_l0)
-    if attack.stops_early:
-        better &= search.open
-    if attack.autocast and attack.recheck:
-        better = _confirmed(logits_of, attack, search, better)
-    tau_steps = torch.where(adversarial, tau_step, -tau_step)
+    seen = search.look(  # lines 9, 10
+        partial(_half, logits_of) if attack.autocast else logits_of,
+        attack.unit,
+        targeted=attack.targeted,
+        with_gradient=with_gradient,
+        confirm=(
+            partial(_confirmed, logits_of, attack, search)
+            if attack.autocast and attack.recheck
+            else None
+        ),
+    )
+    tau_steps = torch.where(seen.adversarial, tau_step, -tau_step)
     search.tau.add_(tau_steps).clamp_(0, 1)  # line 8
-    search.keep_best(better, l0)  # lines 9, 10
     if attack.patience is not None:
-        search.num_stale.add_(1).masked_fill_(better, 0)
+        search.num_stale.add_(1).masked_fill_(seen.improved, 0)
     if with_gradient:
-        search.num_backwards.add_(search.open)
-        _differentiate(attack, search, logits, delta)
+        _differentiate(attack, search, seen)
 
 
 def _close(attack: SigmaZero, search: _Search) -> None:
@@ -273,23 +269,23 @@ def _close(attack: SigmaZero, search: _Search) -> None:
     search.open.logical_and_(~over)
 
 
-def _differentiate(attack: SigmaZero, search: _Search, logits: Tensor, delta: Tensor) -> None:
+def _differentiate(attack: SigmaZero, search: _Search, seen: Seen) -> None:
     r"""Gradient of the objective in δ.
 
     .. math:: \nabla_\delta [\mathcal{L}(x+\delta, y) + \hat\ell_0(\delta, \sigma) / d]
 
     (Eqs. 4 and 6; the indicator in :math:`\mathcal{L}` has no gradient.)
     """
-    gradient = margin_gradient(logits, search.labels, delta, attack.targeted)
+    gradient = margin_gradient(seen.logits, search.labels, seen.delta, attack.targeted)
     penalty = smooth_l0_gradient(search.delta, attack.sigma, attack.unit)
     share = 1 / num_units(search.delta.shape[1:], attack.unit)
     torch.add(gradient, penalty, alpha=share, out=search.gradient)
 
 
-def _half(attack: SigmaZero, device: torch.device) -> AbstractContextManager[None]:
-    if not attack.autocast:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+def _half(logits_of: Logits, inputs: Tensor) -> Tensor:
+    """The logits by a pass in bfloat16."""
+    with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
+        return logits_of(inputs)
 
 
 @torch.no_grad()
