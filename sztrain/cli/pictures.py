@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,8 +120,10 @@ def draw_pictures(
         budgets: budgets to mark in the curves.
         output_dir: folder of the evaluation.
     """
-    if suite is not None and suite.grid:
-        return [*_ablations(findings, suite, output_dir)]
+    if suite is not None and set(suite.grid) == {"sigma", "tau"}:
+        return [*_ablations(findings, output_dir)]
+    if suite is not None and suite.grid:  # a picture for each of its attacks would fill the page
+        return [*_curves_of_attacks(findings, budgets, output_dir, named=suite.grid)]
     return [
         *_curves_of_nets(findings, suite, budgets, output_dir),
         *_curves_of_attacks(findings, budgets, output_dir),
@@ -148,12 +150,15 @@ def _curves_of_nets(
 
 
 def _curves_of_attacks(
-    findings: Iterable[Finding], budgets: list[int], output_dir: Path
+    findings: Iterable[Finding],
+    budgets: list[int],
+    output_dir: Path,
+    named: Collection[str] = (),
 ) -> Iterator[Picture]:
     """One picture for each net that several attacks tried, with a curve for each attack."""
     for group in _by_net(findings):
         attack, net = group[0].attack, group[0].net_label
-        curves = {name: one.curve for name, one in _named(group)}
+        curves = {name: one.curve for name, one in _named(group, named)}
         title = f"{net} on {group[0].dataset}, N={group[0].steps}"
         figure = robustness_curve_figure(
             curves, attack.unit, _fitting(budgets, curves), title, measure="asr", scale="log"
@@ -177,10 +182,8 @@ def _attack_grids(findings: Iterable[Finding], output_dir: Path) -> Iterator[Pic
         yield _saved(figure, output_dir / "examples", name, _SIDE_BY_SIDE, title)
 
 
-def _ablations(findings: Iterable[Finding], suite: Suite, output_dir: Path) -> Iterator[Picture]:
-    """One picture for each number of steps and other options, if the grid is that of Fig. 4."""
-    if set(suite.grid) != {"sigma", "tau"}:
-        return
+def _ablations(findings: Iterable[Finding], output_dir: Path) -> Iterator[Picture]:
+    """One picture for each number of steps and other options, over a grid as that of Fig. 4."""
     findings = [finding for finding in findings if isinstance(finding.attack, SigmaZero)]
     for group in _grouped(findings, lambda f: (f.steps, _without_grid(_sigma_zero(f)))):
         attack = _without_grid(_sigma_zero(group[0]))
@@ -230,12 +233,12 @@ def _by_net(findings: Iterable[Finding]) -> list[list[Finding]]:
     return [group for group in groups if len(group) > 1]
 
 
-def _named(group: Sequence[Finding]) -> list[tuple[str, Finding]]:
+def _named(group: Sequence[Finding], named: Collection[str] = ()) -> list[tuple[str, Finding]]:
     """What was found, by the attack's name, and its options where only these tell attacks apart."""
     names = [paper_name(finding.attack) for finding in group]
     if len(set(names)) == len(names):
         return list(zip(names, group, strict=True))
-    return [(attack_label(finding.attack), finding) for finding in group]
+    return [(attack_label(finding.attack, named), finding) for finding in group]
 
 
 def _grouped(

@@ -203,7 +203,7 @@ class Report:
         found = _by_labels((row for row in self.rows if not row["notes"]), labels)
         shown = {self._title(): printed_table(found, self._headings())} if found else {}
         shown |= self._worst_case.printed(_by_labels(worst_case, labels), whole=False)
-        print_results(shown, [*self._worst_case.remarks(), *self._remarks()], report)
+        print_results(shown, [*self._worst_case.remarks(), *self._remarks(transfer)], report)
         self._warn_of_others()
         if not self._findings and not self._budget_rows:
             # Not with status 0, by which a script goes on.
@@ -258,7 +258,7 @@ class Report:
         counted = f"counted in {units.pop()}" if len(units) == 1 else ""
         return ", ".join(filter(None, [images, counted]))
 
-    def _remarks(self) -> list[str]:
+    def _remarks(self, transfer: Sequence[Mapping[str, Any]]) -> list[str]:
         missing: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in self._rows_to_read():
             if row["notes"]:
@@ -268,7 +268,10 @@ class Report:
             for row in self.rows
             if row["verdict"] and not row["notes"]
         ]
-        return verdicts + [f"{_what_is_missing(rows)}: {why}" for why, rows in missing.items()]
+        remarks = [f"{_what_is_missing(rows)}: {why}" for why, rows in missing.items()]
+        if self.suite is not None and self.suite.transfer and not transfer:
+            remarks.append("no transfer: no two nets were attacked on the same samples")
+        return verdicts + remarks
 
     def _facts(self, labels: Mapping[str, str]) -> dict[str, str]:
         """What the figures rest on, for the head of the report."""

@@ -54,15 +54,19 @@ def _shortened(value: Any) -> Any:
     return "+".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def attack_label(attack: Attack) -> str:
+def attack_label(attack: Attack, named: Collection[str] = ()) -> str:
     """An attack in legends and file names: as in tables, and the options it is called with.
+
+    Args:
+        attack: the attack.
+        named: options to name in any case.
 
     Example:
         >>> from sztrain.attacks import SigmaZero
         >>> attack_label(SigmaZero(num_steps=10, patience=5))
         'sigma-zero patience=5'
     """
-    return f"{paper_name(attack)} {describe_options(attack)}".rstrip()
+    return f"{paper_name(attack)} {describe_options(attack, named)}".rstrip()
 
 
 def short_judge(attack: Attack) -> str:

@@ -84,6 +84,21 @@ def test_ablations_of_other_options_are_kept_apart(drawn, tmp_path):
     assert found[1].caption.startswith("σ-zero patience=2, N=10")
 
 
+def test_a_grid_of_other_options_has_its_curves_in_one_picture_for_each_net(drawn, tmp_path):
+    suite = SimpleNamespace(grid={"eta": [0.5, 1.0]})
+    findings = [
+        finding(net, attack=SigmaZero(num_steps=10, eta=eta))
+        for net in ("M1", "M2")
+        for eta in suite.grid["eta"]
+    ]
+    found = draw_pictures(findings, suite, [2], tmp_path)
+    assert [list(curves) for curves in drawn] == [["sigma-zero eta=0.5", "sigma-zero eta=1.0"]] * 2
+    assert [picture.path.name for picture in found] == [
+        "M1-N=10-features.png",
+        "M2-N=10-features.png",
+    ]
+
+
 @pytest.fixture
 def job(tmp_path, monkeypatch):
     """A job that is done, and what is found when its run is followed: something to draw."""

@@ -126,4 +126,5 @@ def test_a_net_with_a_folder_of_images_brings_its_folder(call, table, tmp_path):
     assert outcome.status == 0, outcome.err
     (row,) = table("out/results.csv")
     assert (row["dataset"], row["num_samples"]) == ("folder", "6")
-    assert not (tmp_path / "out" / "transfer.csv").exists()  # there is no other net
+    assert not (tmp_path / "out" / "transfer.csv").exists()
+    assert "no transfer: no two nets were attacked on the same samples" in outcome.out
