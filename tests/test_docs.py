@@ -1,11 +1,13 @@
-"""Whole programs of the documentation do what stands beside them."""
+"""What the documentation says is so: its programs run, and its links lead somewhere."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", ["attacks.md"])
@@ -15,3 +17,28 @@ def test_programs_run(page, capsys):
     for program in programs:
         exec(compile(program, page, "exec"), {})
     assert "ACP" in capsys.readouterr().out
+
+
+def anchors(page):
+    """The headings of a page as links name them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\((?!http)([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    for path, _, anchor in (link.partition("#") for link in links):
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    reached, ahead = set(), [ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        reached.add(page)
+        links = re.findall(r"\]\((?!http)([^)#\s]+\.md)", page.read_text(encoding="utf-8"))
+        ahead += {(page.parent / link).resolve() for link in links} - reached
+    assert set(PAGES) <= reached
