@@ -52,6 +52,11 @@ def words_outside(figure):
     ]
 
 
+def left_edges(axes):
+    """Where axes of a drawn figure begin, in dots."""
+    return {round(ax.get_window_extent().x0) for ax in axes}
+
+
 def _words(figure):
     """Every text that is drawn, with its box."""
     figure.draw_without_rendering()

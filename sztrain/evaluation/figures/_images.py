@@ -119,6 +119,8 @@ def show_values(ax: Axes, values: Any, like: Tensor, left: float = -0.5, **look:
 def change_bar(figure: Figure, axes: Iterable[Axes], inputs: Tensor, **place: Any) -> None:
     """The colour bar that says what a colour of :func:`show_change` means."""
     mappable = ScalarMappable(CHANGE, CHANGE_MAP)
+    # Axes that stay on the left of their places keep the room that was made for the rows' names.
+    place["panchor"] = (0, 0.5)
     bar = figure.colorbar(mappable, ax=list(axes), ticks=[-1, 0, 1], **place)
     bar.ax.set_yticklabels(["darkened by 1", "0", "brightened by 1"], fontsize=9)
     block = cell_side(inputs.shape)

@@ -74,7 +74,8 @@ def adversarial_examples_figure(
         show_change(grid[2, i], adv - clean)
     for ax, name in zip(grid[:, 0], ("clean", "adversarial", "changed"), strict=True):
         ax.set_ylabel(name, fontsize=11)
-    change_bar(figure, grid[2, :], examples.inputs, fraction=0.05, pad=0.02)
+    beside_changes: dict[str, Any] = {"shrink": 0.3, "anchor": (0, 0)}
+    change_bar(figure, grid.flat, examples.inputs, fraction=0.05, pad=0.02, **beside_changes)
     return figure
 
 

@@ -84,8 +84,8 @@ def attack_grid_figure(
             _draw_attacked(ax, one, i, unit, class_names)
     for ax, name in zip(grid[:, 0], ("clean", *examples), strict=True):
         ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=11)
-    bar = {"shrink": min(1, 2 / len(examples)), "fraction": 0.02, "pad": 0.02, "aspect": 14}
-    change_bar(figure, grid[1:, :].flat, first.inputs, **bar)
+    bar = {"shrink": min(1, 2 / len(grid)), "fraction": 0.02, "pad": 0.02, "aspect": 14}
+    change_bar(figure, grid.flat, first.inputs, **bar)
     if title is not None:
         figure.suptitle(title)
     return figure

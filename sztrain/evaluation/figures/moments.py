@@ -68,7 +68,8 @@ def moments_figure(
         show_change(below, image - trace.inputs[0])
     grid[0, 0].set_ylabel("image", fontsize=11)
     grid[1, 0].set_ylabel("changed", fontsize=11)
-    change_bar(figure, grid[1, :], trace.inputs, fraction=0.05, pad=0.02)
+    beside_changes: dict[str, Any] = {"shrink": 0.44, "anchor": (0, 0)}
+    change_bar(figure, grid.flat, trace.inputs, fraction=0.05, pad=0.02, **beside_changes)
     if title is not None:
         figure.suptitle(title)
     return figure

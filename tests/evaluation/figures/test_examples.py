@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from drawn_examples import examples
-from figure_looks import overlapping_words, words_outside
+from figure_looks import left_edges, overlapping_words, words_outside
 from pace import slow_after
 
 from sztrain.errors import InputError
@@ -72,6 +72,13 @@ def test_one_pixel_of_a_large_image_stays_visible_at_its_place():
     assert [tuple(place) for place in np.argwhere(~image.get_array().mask)] == [(28, 2)]
     assert image.get_array()[28, 2] == pytest.approx(-0.5)
     assert tuple(image.get_extent()) == (-0.5, 223.5, 223.5, -0.5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_samples_stand_below_each_other_and_all_names_beside_them(count):
+    figure = adversarial_examples_figure(examples(count, side=28), "features")
+    assert words_outside(figure) == []
+    assert len(left_edges(figure.axes[:-1:count])) == 1
 
 
 @pytest.mark.parametrize(("max_examples", "columns"), [(1, 1), (3, 3), (8, 4)])

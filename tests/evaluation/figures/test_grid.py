@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from drawn_examples import examples
-from figure_looks import overlapping_words, words_outside
+from figure_looks import left_edges, overlapping_words, words_outside
 from pace import slow_after
 
 from sztrain.errors import InputError
@@ -108,6 +108,15 @@ def test_no_words_run_into_each_other(channels, side, attacks, names):
     )
     assert overlapping_words(figure) == []
     assert words_outside(figure) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_samples_stand_below_each_other_and_all_names_beside_them(count):
+    batch = examples(count, side=28)
+    attacks = {"sigma-zero": batch, "SparsePGD": batch}
+    figure = attack_grid_figure(attacks, "features", title="M1 on mnist, N=100")
+    assert words_outside(figure) == []
+    assert len(left_edges(figure.axes[:-1:count])) == 1
 
 
 @pytest.mark.parametrize("side", [28, 224])
