@@ -67,7 +67,9 @@ def robustness_curve_figure(
     if not arrays:
         raise InputError("expected at least 1 robustness curve, got none")
     beside = len(arrays) > LEGEND_INSIDE
-    figure = Figure(figsize=(9.6, 4.8) if beside else (7.0, 4.3), layout="constrained")
+    # A line of the legend takes a little more than a fifth of an inch.
+    size = (9.6, max(4.8, 0.23 * len(arrays) + 0.8)) if beside else (7.0, 4.3)
+    figure = Figure(figsize=size, layout="constrained")
     ax = figure.subplots()
     for (name, curve), look in zip(arrays.items(), line_looks(), strict=False):
         _draw(ax, name, curve, look, unit, budgets, measure)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from figure_looks import words_outside
 
 from sztrain.errors import InputError
 from sztrain.evaluation.figures import COLOURS, robustness_curve_figure
@@ -56,6 +57,13 @@ def test_many_curves_are_told_apart():
     lines = step_lines(robustness_curve_figure(curves, "features").axes[0])
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 20
     assert {line.get_color() for line in lines} == set(COLOURS)
+
+
+@pytest.mark.parametrize("count", [5, 18, 40])
+def test_the_picture_is_as_high_as_its_legend(count):
+    curves = {f"sigma-zero eta={i} step_rule=adam": SLOW for i in range(count)}
+    figure = robustness_curve_figure(curves, "features", [1, 2, 5], "a net on MNIST, N=100")
+    assert words_outside(figure) == []
 
 
 @pytest.mark.parametrize(
