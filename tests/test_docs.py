@@ -19,6 +19,13 @@ def test_programs_run(page, capsys):
     assert "ACP" in capsys.readouterr().out
 
 
+def links(page):
+    """The files that a page leads to, and the headings in them."""
+    found = re.findall(r"\]\((?!http)([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    for path, _, anchor in (link.partition("#") for link in found):
+        yield (page.parent / path).resolve() if path else page, anchor
+
+
 def anchors(page):
     """The headings of a page as links name them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
@@ -27,18 +34,15 @@ def anchors(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\((?!http)([^)\s]+)\)", page.read_text(encoding="utf-8"))
-    for path, _, anchor in (link.partition("#") for link in links):
-        target = page.parent / path if path else page
-        assert target.exists(), path
-        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+    for target, anchor in links(page):
+        assert target.exists(), target
+        assert not anchor or anchor in anchors(target), f"{target}#{anchor}"
 
 
 def test_every_page_can_be_reached_from_the_readme():
-    reached, ahead = set(), [ROOT / "README.md"]
+    reached, ahead = set(), {ROOT / "README.md"}
     while ahead:
         page = ahead.pop()
         reached.add(page)
-        links = re.findall(r"\]\((?!http)([^)#\s]+\.md)", page.read_text(encoding="utf-8"))
-        ahead += {(page.parent / link).resolve() for link in links} - reached
+        ahead |= {target for target, _ in links(page) if target.suffix == ".md"} - reached
     assert set(PAGES) <= reached
