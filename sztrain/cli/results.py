@@ -1,11 +1,8 @@
 """What an evaluation leaves behind: tables, pictures, a report, and a few words on the screen."""
 
 import csv
-import re
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +21,24 @@ from sztrain.cli.pictures import (
 )
 from sztrain.cli.report import print_results
 from sztrain.cli.resolvers import decisive
+from sztrain.cli.result_text import (
+    facts,
+    reasons_of_gaps,
+    rows_to_read,
+    screen_headings,
+    screen_title,
+    verdicts_on_paper,
+)
 from sztrain.cli.suites import Suite
 from sztrain.cli.transfer import KeptExamples, transfer_rows
 from sztrain.cli.wandb_run import WandbRun
 from sztrain.cli.worst_case import WorstCases
 from sztrain.errors import SztrainWarning, UnavailableError
-from sztrain.evaluation.attack_names import judged_by
-from sztrain.evaluation.changes import MEASURES
 from sztrain.evaluation.html import Picture, write_report
-from sztrain.evaluation.rows import budget_rows, headings_of, paper_row
+from sztrain.evaluation.rows import budget_rows, paper_row
 from sztrain.evaluation.tables import printed_table, write_csv, write_latex, write_markdown
 from sztrain.evaluation.transfer import transfer_table
 from sztrain.files import write_whole
-
-_NOT_ON_SCREEN = ("split", "first_sample", "vram_gb", "broken_by", "verdict", *MEASURES)
 
 _BUDGET_HEADINGS = {
     "model": "net",
@@ -169,45 +170,61 @@ class Report:
         worst_case = self._worst_case.rows()
         if worst_case:
             write_csv(worst_case, self.output_dir / "worst_case.csv")
+        tables = {
+            "results": self.rows,
+            "results_fixed_budget": self._budget_rows,
+            "transfer": transfer,
+            "worst_case": worst_case,
+        }
         # Tables first: what hours were spent on is on disk, whatever becomes of the pictures.
-        drawn = draw_pictures(self._findings, self.suite, self.budgets, self.output_dir)
-        pictures = [*drawn, *self._pictures]
-        if self.suite is not None and self.suite.loss_terms and self._findings:
-            pictures.append(draw_trajectory(self.output_dir))
+        pictures = self._draw()
         labels = file_labels(self._models())
-        report = self.output_dir / "report.html"
+        to_read = {name: _by_labels(rows, labels) for name, rows in tables.items()}
+        page = self.output_dir / "report.html"
         write_report(
-            report,
+            page,
             title=title,
-            facts=self._facts(labels),
+            facts=facts(self.rows, self._findings, labels, self._grid),
             tables={
-                "Results": printed_table(_by_labels(self._rows_to_read(), labels)),
-                **self._worst_case.printed(_by_labels(worst_case, labels), whole=True),
-                "Fixed budgets": printed_table(
-                    _by_labels(self._budget_rows, labels), _BUDGET_HEADINGS
-                ),
-                "Transfer": transfer_table(_by_labels(transfer, labels)),
+                "Results": printed_table(rows_to_read(to_read["results"])),
+                **self._worst_case.printed(to_read["worst_case"], whole=True),
+                "Fixed budgets": printed_table(to_read["results_fixed_budget"], _BUDGET_HEADINGS),
+                "Transfer": transfer_table(to_read["transfer"]),
             },
             pictures=pictures,
             config=self.config,
         )
         if self.run is not None:
-            tables = {
-                "results": self.rows,
-                "results_fixed_budget": self._budget_rows,
-                "transfer": transfer,
-                "worst_case": worst_case,
-            }
-            self.run.finish(tables, self._findings, pictures, report)
-        # What cannot be had is told below, in a line for each reason.
-        found = _by_labels((row for row in self.rows if not row["notes"]), labels)
-        shown = {self._title(): printed_table(found, self._headings())} if found else {}
-        shown |= self._worst_case.printed(_by_labels(worst_case, labels), whole=False)
-        print_results(shown, [*self._worst_case.remarks(), *self._remarks(transfer)], report)
+            self.run.finish(tables, self._findings, pictures, page)
+        self._print(to_read, page)
         self._warn_of_others()
         if not self._findings and not self._budget_rows:
             # Not with status 0, by which a script goes on.
             raise UnavailableError("nothing was measured; the lines above say what is missing")
+
+    def _draw(self) -> list[Picture]:
+        """The pictures of all nets together, and then those drawn on the way."""
+        drawn = draw_pictures(self._findings, self.suite, self.budgets, self.output_dir)
+        pictures = [*drawn, *self._pictures]
+        if self.suite is not None and self.suite.loss_terms and self._findings:
+            pictures.append(draw_trajectory(self.output_dir))
+        return pictures
+
+    def _print(self, to_read: Mapping[str, list[dict[str, Any]]], page: Path) -> None:
+        # What cannot be had is told below, in a line for each reason.
+        found = [row for row in to_read["results"] if not row["notes"]]
+        title = screen_title(self._findings, self.suite)
+        headings = screen_headings(self.rows, self.suite)
+        shown = {title: printed_table(found, headings)} if found else {}
+        shown |= self._worst_case.printed(to_read["worst_case"], whole=False)
+        remarks = [
+            *self._worst_case.remarks(),
+            *verdicts_on_paper(self.rows),
+            *reasons_of_gaps(self.rows),
+        ]
+        if self.suite is not None and self.suite.transfer and not to_read["transfer"]:
+            remarks.append("no transfer: no two nets were attacked on the same samples")
+        print_results(shown, remarks, page)
 
     def _warn_of_others(self) -> None:
         """Say that the folder holds records of which these tables do not tell."""
@@ -224,83 +241,6 @@ class Report:
     def _models(self) -> list[str]:
         """Every net by its name or path, once."""
         return [*dict.fromkeys(row["model"] for row in (*self.rows, *self._budget_rows))]
-
-    def _headings(self) -> dict[str, str]:
-        """Columns for the screen, without what is the same in all rows and told elsewhere."""
-        left_out = set() if self.suite is not None else {"attack", "steps", "options", "unit"}
-        if self.suite is not None and self.suite.unit is not None:
-            left_out.add("unit")
-        headings: dict[str, str] = {}
-        for key, heading in headings_of(self.rows).items():
-            if key not in left_out and key not in _NOT_ON_SCREEN:
-                headings[key] = heading
-            if key == "median_l0":
-                headings["paper_median_l0"] = "paper"
-        return headings
-
-    def _rows_to_read(self) -> list[dict[str, Any]]:
-        """The rows, but of what cannot be had one for each reason: a net, or an attack on it."""
-        found = [row for row in self.rows if not row["notes"]]
-        at_hand = {row["model"] for row in found}
-        missing: dict[tuple[str, ...], dict[str, Any]] = {}
-        for row in (row for row in self.rows if row["notes"]):
-            named = ["model", "dataset", "notes", *(["attack"] if row["model"] in at_hand else [])]
-            told = {key: row[key] for key in named}
-            missing.setdefault(tuple(told.values()), told)
-        return [*found, *missing.values()]
-
-    def _title(self) -> str:
-        found = self._findings
-        images = _listed(f"{finding.num_samples} images of {finding.source}" for finding in found)
-        if self.suite is None:
-            return f"{judged_by(found[-1].attack)} on {images}" if found else ""
-        units = {finding.attack.unit for finding in found}
-        counted = f"counted in {units.pop()}" if len(units) == 1 else ""
-        return ", ".join(filter(None, [images, counted]))
-
-    def _remarks(self, transfer: Sequence[Mapping[str, Any]]) -> list[str]:
-        missing: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in self._rows_to_read():
-            if row["notes"]:
-                missing[row["notes"]].append(row)
-        verdicts = [
-            f"{row['model']}, {row['attack']}, N={row['steps']}: {row['verdict']}"
-            for row in self.rows
-            if row["verdict"] and not row["notes"]
-        ]
-        remarks = [f"{_what_is_missing(rows)}: {why}" for why, rows in missing.items()]
-        if self.suite is not None and self.suite.transfer and not transfer:
-            remarks.append("no transfer: no two nets were attacked on the same samples")
-        return verdicts + remarks
-
-    def _facts(self, labels: Mapping[str, str]) -> dict[str, str]:
-        """What the figures rest on, for the head of the report."""
-        found = self._findings
-        verdicts = Counter(
-            "not available" if row["notes"] else re.split(r"[:(]", row["verdict"])[0].strip()
-            for row in self.rows
-        )
-        facts = {
-            "Nets": _listed(
-                label if label == name else f"{label} ({name})"
-                for name, label in labels.items()
-                if name in {finding.model for finding in found}
-            ),
-            "Judged by": _listed(
-                (judged_by(finding.attack, finding.steps) for finding in found), "; "
-            )
-            if not self._grid
-            else f"a grid of {' and '.join(self._grid)}",
-            "Images": _listed(f"{finding.num_samples} of {finding.source}" for finding in found),
-            "Device": _listed(row["device"] for row in self.rows if not row["notes"]),
-            "Versions": f"sztrain {version('sztrain')}, torch {version('torch')}",
-            "Beside the paper": ", ".join(
-                f"{count} of {len(self.rows)} {verdict}"
-                for verdict, count in verdicts.items()
-                if verdict
-            ),
-        }
-        return {name: text for name, text in facts.items() if text}
 
 
 def _is_same(path: Path, config_now: str) -> bool:
@@ -330,14 +270,3 @@ def _num_rows(path: Path) -> int:
 def _by_labels(rows: Iterable[dict[str, Any]], labels: Mapping[str, str]) -> list[dict[str, Any]]:
     """Rows to read, in which there is no room for paths."""
     return [row | {key: labels[row[key]] for key in _OF_NETS if key in row} for row in rows]
-
-
-def _what_is_missing(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The nets of some rows, and the attacks where it is these that cannot be had."""
-    nets = _listed(row["model"] for row in rows)
-    attacks = _listed(row["attack"] for row in rows if "attack" in row)
-    return f"{attacks} on {nets}" if attacks else nets
-
-
-def _listed(names: Iterable[str], separator: str = ", ") -> str:
-    return separator.join(dict.fromkeys(names))
