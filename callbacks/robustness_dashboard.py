@@ -50,7 +50,7 @@ class RobustnessDashboard(Callback):
         alarm_share: in (0, 1]; alarm when the probe breaks more than this share of the samples that
             the gauge's attack leaves robust within the probe's budget, if these are at least ten,
             and a tenth of all. In our trials nets that only seemed robust lost all of them, and
-            those of a sound training on the digits up to 0.83.
+            those of a sound training on the digits up to 0.75.
 
     Raises:
         InputError: ``alarm_share`` is out of its range, or there is no gauge.

@@ -11,7 +11,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from sztrain.attacks import SigmaZero
-from sztrain.attacks.checks import check_search, require_attack, validate_batch
+from sztrain.attacks.checks import (
+    check_search,
+    require_attack,
+    require_untargeted,
+    validate_batch,
+)
 from sztrain.callbacks._adapters import (
     AttackedNet,
     BatchHook,
@@ -102,11 +107,11 @@ class SparseRobustness(Callback):
             or ``test``.
 
     Raises:
-        InputError: a value out of its range, an attack with a budget; when the Trainer starts, a
-            module without ``forward`` or an attack with too few steps to search for a budget; in
-            the sanity check or the first validation, batches without inputs and labels, images
-            outside [0, 1], a budget beyond the size of a sample, or a ``forward`` that returns no
-            logits.
+        InputError: a value out of its range, an attack with a budget or targets; when the Trainer
+            starts, a module without ``forward`` or an attack with too few steps to search for a
+            budget; in the sanity check or the first validation, batches without inputs and labels,
+            images outside [0, 1], a budget beyond the size of a sample, or a ``forward`` that
+            returns no logits.
 
     Example:
         >>> gauge = SparseRobustness(num_samples=512, budgets=(10, 50))
@@ -151,6 +156,7 @@ class SparseRobustness(Callback):
         self.verdict = verdict
         for name, attacker in self._attacks().items():
             require_attack(name, attacker)
+            require_untargeted(name, attacker)
             if name != "probe" and attacker.budget is not None:
                 raise InputError(
                     f"expected `{name}` to have no budget, got budget={attacker.budget}, where its "

@@ -1,7 +1,7 @@
 """The one kind of error that a person can mend."""
 
 import math
-from numbers import Integral
+from numbers import Integral, Real
 
 MAX_SEED = 2**63 - 1
 """Largest seed of torch's generators."""
@@ -46,8 +46,9 @@ def require_at_least(name: str, value: float, minimum: float) -> None:
         >>> require_at_least("num_steps", 3, 1)
 
     Raises:
-        InputError: ``value`` is smaller than ``minimum``, or not finite.
+        InputError: ``value`` is no number, smaller than ``minimum``, or not finite.
     """
+    _require_number(name, value)
     if not value >= minimum:  # written so that NaN is refused as well
         raise InputError(f"expected `{name}` to be at least {minimum}, got {value}")
     _require_finite(name, value)
@@ -60,11 +61,17 @@ def require_positive(name: str, value: float) -> None:
         >>> require_positive("eta", 0.5)
 
     Raises:
-        InputError: ``value`` is not above 0, or not finite.
+        InputError: ``value`` is no number, not above 0, or not finite.
     """
+    _require_number(name, value)
     if not value > 0:  # written so that NaN is refused as well
         raise InputError(f"expected `{name}` to be positive, got {value}")
     _require_finite(name, value)
+
+
+def _require_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputError(f"expected `{name}` to be a number, got {value!r}")
 
 
 def _require_finite(name: str, value: float) -> None:

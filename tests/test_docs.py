@@ -4,9 +4,17 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+
+from sztrain.models import load_net
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+QUIET = (
+    "limit_train_batches=2, limit_val_batches=1, logger=False, enable_checkpointing=False, "
+    "enable_progress_bar=False, enable_model_summary=False"
+)
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 
 
@@ -17,6 +25,43 @@ def test_programs_run(page, capsys):
     for program in programs:
         exec(compile(program, page, "exec"), {})
     assert "ACP" in capsys.readouterr().out
+
+
+def program_below(page, heading):
+    """The first Python program below a heading."""
+    text = page.read_text(encoding="utf-8").partition(f"{heading}\n")[2]
+    return re.search(r"```python\n(.*?)```", text, re.S).group(1)
+
+
+def test_a_net_of_ones_own_is_judged_as_the_readme_says():
+    program = program_below(ROOT / "README.md", "### A net of your own")
+    known = {
+        "net": nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
+        "loader": [(torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 2]))],
+    }
+    exec(program.replace("1000", "10").replace("2000", "10"), known)
+    robustness = known["robustness"]
+    assert {"median_l0", "mean_l0", "robust_acc@24", "asr@24"} <= robustness.values.keys()
+    assert robustness.curve.shape == (65,)
+
+
+def test_a_training_from_python_leaves_a_checkpoint_that_can_be_judged(tmp_path, monkeypatch):
+    """As docs/training.md has it, on smaller data and shorter."""
+    monkeypatch.chdir(tmp_path)
+    program = program_below(DOCS / "training.md", "## From Python")
+    for old, new in {
+        "MNIST": "Digits",
+        "mnist": "digits",
+        "small_cnn": "digits_cnn",
+        "num_steps=20": "num_steps=2",
+        "num_queries=300": "num_steps=2, num_queries=10",
+        "max_epochs=100": f"max_epochs=1, {QUIET}",
+    }.items():
+        assert old in program
+        program = program.replace(old, new)
+    exec(program, {})
+    (path,) = tmp_path.glob("checkpoints/*.ckpt")
+    assert type(load_net(str(path))).__name__ == "DigitsCNN"
 
 
 def links(page):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sztrain.attacks.base import Found, Logits, is_adversarial
+from sztrain.attacks.gradients import finite_gradient
 from sztrain.attacks.rows import Rows, first_rows, precise
 from sztrain.norms import l0_norm, per_sample
 
@@ -62,9 +63,7 @@ class Climb(Rows):
         gradient = None
         if with_gradient:
             self.num_backwards.add_(self.open)
-            (gradient,) = torch.autograd.grad(loss.sum(), moved)
-            # A gradient that overflowed says nothing: it moves nothing.
-            gradient = torch.nan_to_num(gradient, 0, 0, 0)
+            gradient = finite_gradient(loss.sum(), moved)
         adversarial = is_adversarial(logits, self.labels, targeted=False)
         self.keep(moved.detach(), loss.detach(), adversarial)
         return gradient

@@ -29,7 +29,7 @@ class GradientRows(Rows):
         if with_gradient:
             self.num_backwards.add_(self.open)
             gradient = margin_gradient(logits, self.labels, delta, targeted)
-            # A gradient that overflowed says nothing: it moves nothing.
+            # What overflowed says nothing: it moves nothing.
             torch.nan_to_num(gradient, 0, 0, 0, out=self.gradient)
         return is_adversarial(logits, self.labels, targeted)
 

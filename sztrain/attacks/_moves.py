@@ -103,7 +103,8 @@ def move_sizes(budgets: Tensor, num_positions: int, shares: list[float]) -> Tens
         [[19, 4], [1, 1]]
     """
     counts = budgets.cpu().unsqueeze(1)
-    exact = counts * torch.tensor(shares, dtype=torch.float64)  # which not every device has
+    # On the CPU, since not every device has float64.
+    exact = counts * torch.tensor(shares, dtype=torch.float64, device="cpu")
     room = torch.where(counts < num_positions, num_positions - counts, counts).minimum(counts)
     sizes = exact.floor().long().clamp(min=1).minimum(room)
     return sizes.to(budgets.device)

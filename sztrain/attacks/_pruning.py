@@ -43,7 +43,7 @@ def prune(
     best, l0 = found.best_inputs[rows], found.best_l0[rows]
     sizes = magnitudes(best - inputs, unit).flatten(1)
     order = sizes.masked_fill(sizes == 0, torch.inf).argsort(dim=1, stable=True)
-    num_changed = sizes.sign().sum(dim=1)
+    num_changed = (sizes > 0).sum(dim=1)
     for step in range(min(num_steps, int(num_changed.max()))):
         tried = ((step < num_changed) & (l0 > enough)).nonzero().squeeze(1)
         if len(tried) == 0:

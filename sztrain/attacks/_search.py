@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sztrain.attacks.base import Found, Logits, is_adversarial
+from sztrain.attacks.gradients import input_gradient
 from sztrain.attacks.rows import Rows, first_rows, precise
 from sztrain.losses import difference_of_logits
 from sztrain.norms import l0_norm, per_sample
@@ -105,14 +106,17 @@ class AdamSearch(Search):
     tau: Tensor
 
     @classmethod
-    def start(cls, inputs: Tensor, labels: Tensor, tau: float, **own: Tensor) -> Self:
-        """Everyone at δ = 0, with the threshold τ."""
+    def start(
+        cls, inputs: Tensor, labels: Tensor, tau: float, *, moments: bool = True, **own: Tensor
+    ) -> Self:
+        """Everyone at δ = 0, with the threshold τ; without ``moments`` for the plain step."""
+        none = inputs.new_empty(len(inputs), 0)
         return cls.at_zero(
             inputs,
             labels,
             gradient=torch.zeros_like(inputs),
-            mean=torch.zeros_like(inputs),
-            mean_square=torch.zeros_like(inputs),
+            mean=torch.zeros_like(inputs) if moments else none,
+            mean_square=torch.zeros_like(inputs) if moments else none,
             tau=inputs.new_full((len(inputs),), tau, dtype=precise(inputs)),
             **own,
         )
@@ -150,8 +154,7 @@ def margin_gradient(logits: Tensor, labels: Tensor, delta: Tensor, targeted: boo
     """
     margin = difference_of_logits(logits, labels)
     loss = (-margin if targeted else margin).clamp(min=0)
-    (gradient,) = torch.autograd.grad(loss.sum(), delta)
-    return gradient
+    return input_gradient(loss.sum(), delta)
 
 
 def corrected(eta: float, step: int, dtype: torch.dtype) -> tuple[float, float]:

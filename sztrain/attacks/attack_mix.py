@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from sztrain.attacks.budgeted_sigma_zero import BudgetedSigmaZero
-from sztrain.attacks.checks import check_search, require_attack, validate_attack
+from sztrain.attacks.checks import (
+    check_search,
+    require_attack,
+    require_untargeted,
+    validate_attack,
+)
 from sztrain.attacks.sigma_zero import SigmaZero
 from sztrain.attacks.sparse_pgd import SparsePGD
 from sztrain.errors import InputError, require_at_least, require_seed
@@ -39,7 +44,7 @@ class AttackMix:
 
     Made for the loop of a training: what is trained against one attack learns to fool that attack.
     Which member a batch meets depends on ``seed`` alone, which a training draws anew for each. It
-    is no judge: that is :class:`~sztrain.attacks.SparseAutoAttack`, the worst case of all members.
+    is no judge: that is :class:`~sztrain.attacks.SparseAutoAttack`, the worst case of several.
 
     Args:
         members: the attacks by name. Unit, budget, seed and recheck of the mix take the place of
@@ -75,6 +80,7 @@ class AttackMix:
         require_seed("seed", self.seed)
         for name, member in self.members.items():
             require_attack(f"members.{name}", member)
+            require_untargeted(f"members.{name}", member)
         if self.members.keys() != self.weights.keys():
             raise InputError(
                 "expected `weights` to name each of `members` once, "
@@ -89,9 +95,10 @@ class AttackMix:
 
     def drawn(self, seed: int) -> tuple[str, Attack]:
         """The name of the member that a seed chooses, and what it attacks as."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         names = list(self.members)
-        weights = torch.tensor([self.weights[name] for name in names], dtype=torch.float64)
+        shares = [self.weights[name] for name in names]
+        weights = torch.tensor(shares, dtype=torch.float64, device="cpu")
         name = names[int(torch.multinomial(weights, 1, generator=generator))]
         return name, self._as_mixed(name, seed)
 
@@ -109,8 +116,9 @@ class AttackMix:
         """Attack ``inputs``, shape ``(N, ...)`` in [0, 1], with int64 ``labels``, shape ``(N,)``.
 
         Raises:
-            InputError: what the member that is drawn refuses.
+            InputError: what the member that is drawn refuses; too few steps for one that might be.
         """
+        self.check_search()
         return self.drawn(self.seed)[1](net, inputs, labels)
 
     def _as_mixed(self, name: str, seed: int) -> Attack:

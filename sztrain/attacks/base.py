@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sztrain.attacks.checks import validate_batch, validate_labels, validate_logits
+from sztrain.attacks.gradients import NO_GRADIENT
 from sztrain.attacks.modes import attack_mode
 from sztrain.attacks.slices import in_slices
 from sztrain.errors import InputError, SztrainWarning
@@ -99,19 +100,25 @@ def run_attack(
         inputs, labels = (t.clone() if t.is_inference() else t for t in (inputs, labels))
         inputs, labels = inputs.detach(), labels.detach()
 
-        everyone = labels
-
-        def attack(inputs: Tensor, labels: Tensor) -> AttackResult:
-            attacked = _WatchedNet(net, labels, everyone)
-            found = search(attacked, inputs, labels)
+        def attack_slice(some_inputs: Tensor, their_labels: Tensor) -> AttackResult:
+            attacked = _WatchedNet(net, their_labels, everyone=labels)
+            found = search(attacked, some_inputs, their_labels)
             if confirmed:
                 attacked.warn_of_nan()
             with torch.no_grad():
                 return _verified(
-                    found, net, inputs, labels, unit, budget, targeted, recheck, confirmed
+                    found,
+                    net,
+                    some_inputs,
+                    their_labels,
+                    unit=unit,
+                    budget=budget,
+                    targeted=targeted,
+                    recheck=recheck,
+                    confirmed=confirmed,
                 )
 
-        return in_slices(attack, inputs, labels, batch_size)
+        return in_slices(attack_slice, inputs, labels, batch_size)
 
 
 class _WatchedNet:
@@ -137,10 +144,7 @@ class _WatchedNet:
             validate_labels(self._everyone, logits.shape[1])
             self._looked = True
         if torch.is_grad_enabled() and inputs.requires_grad and not logits.requires_grad:
-            raise InputError(
-                "the net passes no gradient back to its inputs (it runs under no_grad, or detaches "
-                "what it returns); attack one that does, or use SparseRS, which needs no gradient"
-            )
+            raise InputError(NO_GRADIENT)
         self._answered_nan.logical_or_(logits.detach().isnan().any())
         # Under autocast the logits are half precision; margins are not to be compared in it.
         return at_least_float32(logits)
@@ -186,6 +190,7 @@ def _verified(
     net: nn.Module,
     inputs: Tensor,
     labels: Tensor,
+    *,
     unit: Unit,
     budget: int | None,
     targeted: bool,

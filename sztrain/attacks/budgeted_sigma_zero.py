@@ -15,7 +15,7 @@ from torch import Tensor
 from sztrain.attacks._climb import Climb
 from sztrain.attacks.base import Found, Logits
 from sztrain.attacks.fixed_budget import FixedBudgetAttack, largest
-from sztrain.attacks.rows import Outcome, steps_between_syncs
+from sztrain.attacks.rows import Outcome, precise, steps_between_syncs
 from sztrain.attacks.sigma_zero import cosine_annealing
 from sztrain.errors import require_at_least, require_positive
 from sztrain.losses import difference_of_logits
@@ -98,7 +98,8 @@ class Descent(Climb):
         generator: torch.Generator,
     ) -> Self:
         """Everyone at random corners of the colour cube, in as many random positions as allowed."""
-        keys = torch.empty_like(inputs[:, 0]).uniform_(generator=generator)
+        # Not in half precision, where many would tie, and the first of them be taken.
+        keys = torch.empty_like(inputs[:, 0], dtype=precise(inputs)).uniform_(generator=generator)
         corners = torch.empty_like(inputs).bernoulli_(generator=generator)
         return cls(
             **cls.first(inputs, labels, budgets),

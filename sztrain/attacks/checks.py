@@ -44,6 +44,23 @@ def require_attack(name: str, value: object) -> None:
         )
 
 
+def require_untargeted(name: str, attack: Attack) -> None:
+    """Refuse an attack that takes the true labels, which are all it is given, for its targets.
+
+    Raises:
+        InputError: it is targeted.
+
+    Example:
+        >>> from sztrain.attacks import SigmaZero
+        >>> require_untargeted("attack", SigmaZero())
+    """
+    if getattr(attack, "targeted", False):
+        raise InputError(
+            f"expected `{name}` to be untargeted, got targeted=True: what it is given are the true "
+            "labels, and it would take them for the classes to reach"
+        )
+
+
 def check_search(attack: Attack, name: str | None = None) -> None:
     """Refuse an attack with too few steps to search for a budget, if it searches for one.
 

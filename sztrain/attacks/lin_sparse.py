@@ -16,6 +16,7 @@ from sztrain.attacks._pruning import prune
 from sztrain.attacks._search import Search, Seen
 from sztrain.attacks.base import Found, Logits, run_attack
 from sztrain.attacks.checks import validate_attack
+from sztrain.attacks.gradients import finite_gradient
 from sztrain.attacks.rows import Outcome, steps_between_syncs
 from sztrain.errors import (
     InputError,
@@ -192,8 +193,8 @@ def lin_sparse(logits_of: Logits, inputs: Tensor, labels: Tensor, attack: LinSpa
 
 
 def _start(inputs: Tensor, labels: Tensor, attack: LinSparse) -> _Search:
-    generator = torch.Generator().manual_seed(attack.seed)
-    noise = torch.randn(inputs.shape[1:], generator=generator, dtype=torch.float32)
+    generator = torch.Generator("cpu").manual_seed(attack.seed)
+    noise = torch.randn(inputs.shape[1:], generator=generator, dtype=torch.float32, device="cpu")
     return _Search.at_zero(
         inputs,
         labels,
@@ -259,6 +260,4 @@ def _apply_weights(search: _Search) -> None:
 def _cross_entropy_gradient(seen: Seen, classes: Tensor) -> Tensor:
     # A sum, so that no sample's step depends on how many others there are.
     loss = F.cross_entropy(seen.logits, classes, reduction="sum")
-    (gradient,) = torch.autograd.grad(loss, seen.delta)
-    # A gradient that overflowed says nothing: it moves nothing.
-    return torch.nan_to_num(gradient, 0, 0, 0)
+    return finite_gradient(loss, seen.delta)

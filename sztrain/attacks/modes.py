@@ -20,7 +20,8 @@ def eval_mode(net: nn.Module) -> Iterator[None]:
         True
     """
     # Flags are set one by one: a module's own train() may refuse (a frozen BatchNorm, say).
-    flags = {module: module.training for module in net.modules()}
+    # A frozen TorchScript module has none.
+    flags = {m: m.training for m in net.modules() if hasattr(m, "training")}
     try:
         for module in flags:
             module.training = False

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sztrain.attacks.base import Found, Logits, is_adversarial
 from sztrain.attacks.fixed_budget import FixedBudgetAttack, largest
+from sztrain.attacks.gradients import finite_gradient
 from sztrain.attacks.rows import Outcome, Rows, first_rows, steps_between_syncs
 from sztrain.errors import require_positive
 from sztrain.norms import l0_norm, per_sample
@@ -204,8 +205,6 @@ def _look(
     if with_gradient:
         descent.num_backwards.add_(descent.open)
         loss = F.cross_entropy(logits, descent.labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, moved)
-        # A gradient that overflowed says nothing: it moves nothing.
-        torch.nan_to_num(gradient, 0, 0, 0, out=descent.gradient)
+        finite_gradient(loss, moved, out=descent.gradient)
     if attack.early_stop:
         descent.open.logical_and_(~better)

@@ -33,7 +33,10 @@ class Rows(ABC):
 
     def where(self, mask: Tensor) -> Self:
         """The rows where ``mask`` holds."""
-        return type(self)(**{field.name: getattr(self, field.name)[mask] for field in fields(self)})
+        chosen = mask.nonzero().squeeze(1)  # once: by the mask each field would make a GPU wait
+        return type(self)(
+            **{field.name: getattr(self, field.name)[chosen] for field in fields(self)}
+        )
 
 
 AnyRows = TypeVar("AnyRows", bound=Rows)

@@ -161,10 +161,13 @@ def sigma_zero(logits_of: Logits, inputs: Tensor, labels: Tensor, attack: SigmaZ
     advance = Recorded(iterate) if attack.cuda_graph else iterate
     interval = steps_between_syncs(inputs.device)
     stale = torch.zeros_like(labels)
-    search = _Search.start(inputs, labels, attack.tau, num_stale=stale)  # line 1
+    moments = attack.step_rule == "adam"
+    search = _Search.start(inputs, labels, attack.tau, moments=moments, num_stale=stale)  # line 1
     outcome = Outcome(inputs)
     schedule = _schedule(attack, search)
-    _look(logits_of, attack, search, schedule.new_zeros(()))  # line 3
+    # Half precision may take a misclassified sample for a correct one, which then has no l0 of 0.
+    in_half = attack.autocast and not attack.recheck
+    _look(logits_of, attack, search, schedule.new_zeros(()), in_half=in_half)  # line 3
     _close(attack, search)  # whoever is misclassified from the start: the minimum is δ = 0
     for i, now in enumerate(schedule, start=1):  # line 2
         if i == 1 or (attack.stops_early and i % interval == 0):
@@ -218,7 +221,14 @@ def _iterate(
     """One iteration in place, on tensors that stay where they are: it can be recorded."""
     step_size, epsilon, tau_step = now.unbind()
     _move(attack, search, step_size, epsilon)
-    _look(logits_of, attack, search, tau_step, with_gradient=with_gradient)
+    _look(
+        logits_of,
+        attack,
+        search,
+        tau_step,
+        in_half=attack.autocast,
+        with_gradient=with_gradient,
+    )
     if attack.stops_early:
         _close(attack, search)
 
@@ -239,18 +249,17 @@ def _look(
     search: _Search,
     tau_step: Tensor,
     *,
+    in_half: bool,
     with_gradient: bool = True,
 ) -> None:
     """Lines 8 to 10 at the present δ, and line 3 of the next iteration by the same forward pass."""
     seen = search.look(  # lines 9, 10
-        partial(_half, logits_of) if attack.autocast else logits_of,
+        partial(_half, logits_of) if in_half else logits_of,
         attack.unit,
         targeted=attack.targeted,
         with_gradient=with_gradient,
         confirm=(
-            partial(_confirmed, logits_of, attack, search)
-            if attack.autocast and attack.recheck
-            else None
+            partial(_confirmed, logits_of, attack, search) if in_half and attack.recheck else None
         ),
     )
     tau_steps = torch.where(seen.adversarial, tau_step, -tau_step)

@@ -3,7 +3,7 @@
 The idea is that of Sparse-AutoAttack in Zhong, Huang, Liu: "Towards Efficient Training and
 Evaluation of Robust Models against l0 Bounded Adversarial Perturbations",
 `arXiv:2405.05075 <https://arxiv.org/abs/2405.05075>`_, with σ-zero before the others: with both
-of its step rules, since on standard nets the one is much the stronger, on robust ones the other.
+of its step rules, since which of the two is the stronger depends on the net.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,6 @@ from sztrain.attacks.sparse_pgd import SparsePGD
 from sztrain.attacks.sparse_rs import SparseRS
 from sztrain.errors import InputError, require_count, require_in, require_seed
 from sztrain.types import EnsembleResult, Unit
-
-NUM_ROUNDS = FixedBudgetAttack.num_rounds
 
 Member = Literal["sigma_zero", "sigma_zero_sgd", "sparse_pgd", "sparse_pgd_projected", "sparse_rs"]
 MEMBERS: tuple[Member, ...] = get_args(Member)
@@ -55,7 +53,8 @@ class SparseAutoAttack:
             of the default, whatever the order here.
         unit: what l0 counts: single values (``"features"``) or positions (``"pixels"``).
         budget: largest l0 that counts as success; ``None``: the smallest l0 is searched for.
-        seed: of each member's random generator.
+        seed: of each member's random generator; where they have as many samples before them, both
+            variants of sparse-PGD thus start alike.
         recheck: see :class:`~sztrain.attacks.SigmaZero`, as ``batch_size``.
         batch_size: how many samples are under attack at a time.
 
@@ -141,12 +140,14 @@ class SparseAutoAttack:
         if self.budget is not None:
             return
         for member, attack in self.members.items():
+            if isinstance(attack, SigmaZero):
+                continue
             name = "num_queries" if member == "sparse_rs" else "num_steps"
-            value = getattr(self, name)
-            if isinstance(attack, FixedBudgetAttack) and value < NUM_ROUNDS:
+            fewest = attack.num_rounds * attack.fewest_steps
+            if attack.num_steps < fewest:
                 raise InputError(
-                    f"expected `{name}` to be at least {NUM_ROUNDS} without a budget, which is "
-                    f"then searched for in as many rounds, got {value}"
+                    f"expected `{name}` to be at least {fewest} without a budget, which is then "
+                    f"searched for in {attack.num_rounds} rounds, got {attack.num_steps}"
                 )
 
     def __call__(self, net: nn.Module, inputs: Tensor, labels: Tensor) -> EnsembleResult:

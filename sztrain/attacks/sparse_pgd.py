@@ -16,7 +16,7 @@ from torch import Tensor
 from sztrain.attacks._climb import Climb
 from sztrain.attacks.base import Found, Logits
 from sztrain.attacks.fixed_budget import FixedBudgetAttack, largest
-from sztrain.attacks.rows import Outcome, steps_between_syncs
+from sztrain.attacks.rows import Outcome, precise, steps_between_syncs
 from sztrain.errors import require_count, require_positive
 
 
@@ -168,7 +168,8 @@ def sparse_pgd(
 def _move(attack: SparsePGD, ascent: Ascent, most: int) -> None:
     """Move mask and magnitudes, and count how long the kept positions have been the same."""
     gradient = ascent.mask_gradient
-    length = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+    # In half precision the length of a small gradient, and what is added to it, would be 0.
+    length = torch.linalg.vector_norm(gradient, dim=1, keepdim=True, dtype=precise(gradient))
     step = attack.beta * math.sqrt(gradient.shape[1]) / (length + 1e-10)
     ascent.mask.add_(gradient * step.masked_fill(length < 2e-10, 0))
     ascent.values.add_(ascent.values_gradient.sign(), alpha=attack.alpha).clamp_(0, 1)

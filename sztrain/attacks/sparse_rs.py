@@ -110,7 +110,13 @@ class Walk(Rows):
     ) -> Self:
         """Everyone at random members with random colours."""
         num_samples, _, num_positions = inputs.shape
-        keys = torch.rand(num_samples, num_positions, generator=generator, device=inputs.device)
+        keys = torch.rand(
+            num_samples,
+            num_positions,
+            generator=generator,
+            device=inputs.device,
+            dtype=torch.float32,
+        )
         members = largest(keys, budgets, int(budgets.max()))
         colours = torch.empty_like(inputs).bernoulli_(generator=generator)
         return cls(

@@ -1,16 +1,18 @@
 """Checks that save a person hours: what would fail in the middle of a run is refused before."""
 
+import json
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
 from sztrain.attacks import AttackMix
-from sztrain.attacks.checks import check_search
+from sztrain.attacks.checks import check_search, require_untargeted
 from sztrain.attacks.peers import PeerAttack
 from sztrain.cli.build import plain
 from sztrain.data import Part
 from sztrain.errors import InputError, require_count, require_in
+from sztrain.evaluation.identity import attack_identity
 from sztrain.evaluation.wandb_account import has_wandb_key
 from sztrain.norms import check_budgets
 from sztrain.types import Attack
@@ -19,6 +21,8 @@ _MAX_SEED = 2**32 - 1
 
 # Taken before any run of a sweep chooses another number, which the next would inherit.
 _NUM_THREADS = torch.get_num_threads()
+
+_MAX_THREADS = 1024  # with a hundred times as many torch crashes
 
 _WANDB_LOCAL = ("offline", "dryrun", "disabled")
 _WANDB_REMOTE = ("online", "run", "shared")
@@ -58,13 +62,17 @@ def set_num_threads(num_threads: Any) -> None:
     """Give torch that many threads on the CPU; ``None``: as many as it takes by itself.
 
     Raises:
-        InputError: no whole number from 1.
+        InputError: no whole number from 1 to 1024.
 
     Example:
         >>> set_num_threads(None)
     """
     if num_threads is not None:
         require_count("num_threads", num_threads, 1)
+        if num_threads > _MAX_THREADS:
+            raise InputError(
+                f"expected `num_threads` to be at most {_MAX_THREADS}, got {num_threads}"
+            )
     torch.set_num_threads(_NUM_THREADS if num_threads is None else num_threads)
 
 
@@ -102,10 +110,18 @@ def check_attack(name: str, attack: Attack, shape: tuple[int, ...]) -> None:
     """Refuse an attack that could not be run later.
 
     Raises:
-        InputError: its budget is larger than the number of units of a sample, or it has too few
-            steps to search for one.
+        InputError: its budget is larger than the number of units of a sample, it has too few steps
+            to search for one, it is targeted, or its options are such that no record can hold them.
         UnavailableError: it is another library's, which is not installed.
     """
+    require_untargeted(name, attack)
+    try:
+        json.dumps(attack_identity(attack))
+    except TypeError as error:
+        raise InputError(
+            f"expected the options of `{name}` to be numbers, text, lists, groups or attacks, by "
+            f"which its records can be told: {error}"
+        ) from error
     check_budgets(f"{name}.budget", [attack.budget], shape, attack.unit)
     check_search(attack, name)
     check_library(attack)

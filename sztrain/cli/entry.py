@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from sztrain.cli.command_line import given_overrides
 from sztrain.cli.hydra_job import is_sweep
 from sztrain.cli.interrupts import interrupts_held_back
 from sztrain.cli.messages import CONFIG_MODULE, one_line
@@ -79,6 +80,7 @@ def _evaluate(cfg: DictConfig) -> None:
 
 def _main(task: Callable[[DictConfig], Any], config_name: str) -> None:
     register_resolvers()
+    made_before = _folder_made_before()
     asked = os.environ.get(_FULL_ERROR)
 
     # Hydra reports errors by itself, in many lines and with status 1, unless this variable asks for
@@ -88,7 +90,7 @@ def _main(task: Callable[[DictConfig], Any], config_name: str) -> None:
         with (
             _environment(_FULL_ERROR, asked),
             _one_line_errors(config_name, asked == "1", in_sweep=is_sweep()),
-            _leaving_no_empty_folder(),
+            _leaving_no_empty_folder(made_before),
         ):
             _require_complete(cfg)
             return task(cfg)
@@ -131,16 +133,30 @@ def _environment(name: str, value: str | None) -> Iterator[None]:
             os.environ[name] = before
 
 
+def _folder_made_before() -> Path | None:
+    """The folder that the command names for its run, if a person has made it."""
+    given = {override.key_or_group: override for override in given_overrides(sys.argv[1:])}
+    named = given.get("hydra.run.dir")
+    if named is None or named.is_delete() or named.is_sweep_override():
+        return None
+    folder = Path(str(named.value()))
+    return folder.resolve() if folder.is_dir() else None
+
+
 @contextmanager
-def _leaving_no_empty_folder() -> Iterator[None]:
-    """Take the folder away again that holds nothing but the configuration of what did not begin."""
+def _leaving_no_empty_folder(made_before: Path | None) -> Iterator[None]:
+    """Take the folder away again that holds nothing but the configuration of what did not begin.
+
+    Args:
+        made_before: a folder that was there before, and stays.
+    """
     try:
         yield
     except (*_OF_INPUT, KeyboardInterrupt):
         folder = Path(HydraConfig.get().runtime.output_dir)
         with suppress(OSError):
             if {path.name for path in folder.iterdir()} <= {".hydra"}:
-                shutil.rmtree(folder)
+                shutil.rmtree(folder / ".hydra" if folder.resolve() == made_before else folder)
         raise
 
 

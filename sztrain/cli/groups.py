@@ -8,7 +8,6 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from sztrain.attacks.checks import require_attack
@@ -76,11 +75,11 @@ def build_attack(name: str, options: Mapping[str, Any]) -> Attack:
         InputError: there is no such option, or none of its own; or no net can be judged by it.
     """
     node = config_option("attack", name)
-    check_judge(f"attack={name}", get_class(node["_target_"]))
     for key in options:
         if key not in node:
             known = ", ".join(str(option) for option in node if option != "_target_")
             raise InputError(f"attack={name} has no option {key}; it has {known}")
     attack: Attack = make(OmegaConf.merge(node, dict(options)), f"attack={name}")
     require_attack(f"attack={name}", attack)
+    check_judge(f"attack={name}", type(attack))
     return attack

@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 
 from sztrain.data import ImageDataModule, Split, in_one_line
 from sztrain.errors import SztrainWarning
-from sztrain.evaluation.identity import data_digest, net_digest
+from sztrain.evaluation.identity import attack_identity, data_digest, net_digest
 from sztrain.evaluation.measurement import Tally
 from sztrain.evaluation.recording import device_name, record_attack
 from sztrain.evaluation.records import Records, batch_spans
@@ -91,10 +92,13 @@ class Job:
             InputError: there are records of something else.
         """
         identity = {
-            "attack": {"name": type(self.attack).__name__, **vars(self.attack)},
+            "attack": attack_identity(self.attack),
             "architecture": describe_net(self.model)["net"],
             "net": net_digest(self.net),
             "channels_last": self.channels_last,
+            "dataset": self.selection.data.name,
+            "split": self.selection.split,
+            "first_sample": self.selection.first_sample,
             "data": self.selection.digest,
             "num_samples": len(self.selection.samples),
             "batch_size": self.batch_size,
@@ -169,16 +173,17 @@ def attack_share(job: Job, team: Fabric, position: str) -> None:
 def _warn_of_others(job: Job, done: list[range], device: str) -> None:
     """Say that batches of several devices or versions come together, whose rounding differs."""
     costs = [job.records.cost(span) for span in done]
-    others = {
-        f"{cost.device} with torch {cost.torch}"
+    ours = f"{device} with torch {torch.__version__}, sztrain {version('sztrain')}"
+    theirs = {
+        f"{cost.device} with torch {cost.torch}, sztrain {cost.sztrain or version('sztrain')}"
         for cost in costs
-        if cost.torch and (cost.device, cost.torch) != (device, torch.__version__)
+        if cost.torch
     }
+    others = sorted(theirs - {ours})
     if others:
         warnings.warn(
-            f"{job.label}: batches in {job.records.folder} were attacked on "
-            f"{', '.join(sorted(others))}, the others will be on {device} with torch "
-            f"{torch.__version__}; remove that folder to attack all of them alike",
+            f"{job.label}: batches in {job.records.folder} were attacked on {'; '.join(others)}; "
+            f"the others will be on {ours}; remove that folder to attack all of them alike",
             SztrainWarning,
             stacklevel=2,
         )

@@ -36,8 +36,8 @@ def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = 
     Example:
         >>> one_line(HydraException("Could not find 'x'\n\nAvailable:\n\tsmall_cnn"))
         "Could not find 'x'; Available: small_cnn"
-        >>> one_line(OverrideParseException("a=b=c", "mismatched input '='"))
-        "cannot read a=b=c: mismatched input '='; expected key=value"
+        >>> one_line(OverrideParseException("net", "mismatched input"))
+        'cannot read net: mismatched input; expected key=value'
     """
     links = list(chain(error))
     given = next((link for link in links if isinstance(link, InputError)), None)
@@ -45,7 +45,10 @@ def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = 
         return _joined(str(given))
     if isinstance(error, OverrideParseException):
         reason = error.message.partition("\n")[0]
-        return f"cannot read {error.override}: {reason}; expected key=value"
+        key, _, value = str(error.override).partition("=")
+        quoted = f"; a value with signs of its own goes in quotes: '{key}=\"{value}\"'"
+        expected = quoted if re.search("[=, ]", value) else ""
+        return f"cannot read {error.override}: {reason}; expected key=value{expected}"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if group == "hydra/sweeper":

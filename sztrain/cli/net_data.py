@@ -46,7 +46,8 @@ def with_data_of_net(args: list[str]) -> list[str]:
         args: command-line arguments.
 
     Raises:
-        InputError: no such net, or nets of several data sets, or of such in several forms.
+        InputError: no such net, one by an interpolation, or nets of several data sets, or of such
+            in several forms.
 
     Example:
         >>> with_data_of_net(["net=M1", "attack.num_steps=10", "--config-dir", "conf"])
@@ -62,6 +63,12 @@ def with_data_of_net(args: list[str]) -> list[str]:
     names = nets if isinstance(nets, list) else [nets]
     if names in ([], [None]):
         return args  # evaluate says what is wrong with it
+    unknown = [str(name) for name in names if "${" in str(name)]
+    if unknown:
+        raise InputError(
+            f"which data net={unknown[0]} brings cannot be told before Hydra has resolved it: "
+            "add data=... to the command"
+        )
     found = {str(name): data_of_net(str(name)) for name in names}
     datasets = {dataset for dataset, _ in found.values()}
     if len(datasets) > 1:

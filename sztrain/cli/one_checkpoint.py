@@ -78,9 +78,19 @@ def how_to_go_on(path: str, *, args: list[str], own: list[str], folder: str) -> 
     return f"this run goes on, without -m, with {shlex.join(words)}"
 
 
+def hydra_word(key: str, path: str | Path) -> str:
+    r"""A path as the value of a key, as Hydra's grammar and a shell want it.
+
+    Example:
+        >>> hydra_word("ckpt_path", "runs/0/last.ckpt"), hydra_word("ckpt_path", "lr=0.1/last.ckpt")
+        ('ckpt_path=runs/0/last.ckpt', '\'ckpt_path="lr=0.1/last.ckpt"\'')
+    """
+    return shlex.quote(f"{key}={_quoted(path)}")
+
+
 def _quoted(path: str | Path) -> str:
     """A path as Hydra's grammar wants it."""
     text = str(path)
     if re.fullmatch(r"[\w./~:@%+-]+", text):
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,5 +1,6 @@
 """The pictures of an evaluation, drawn from what its jobs found."""
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from sztrain.evaluation.figures import (
     trajectory_figure,
 )
 from sztrain.evaluation.html import Picture
+from sztrain.evaluation.identity import attack_identity
 from sztrain.evaluation.toy import toy_problem
 from sztrain.evaluation.trace import trace_attack
 from sztrain.metrics import measure_key
@@ -135,7 +137,7 @@ def _curves_of_nets(
     findings: Iterable[Finding], suite: Suite | None, budgets: list[int], output_dir: Path
 ) -> Iterator[Picture]:
     """One picture for each attack, with a curve for each net."""
-    for group in _grouped(findings, lambda finding: (finding.dataset, finding.attack)):
+    for group in _grouped(findings, _run_of):
         attack, dataset = group[0].attack, group[0].dataset
         label = attack_label(attack)
         name = f"{dataset}-{label}-N={group[0].steps}-{attack.unit}"
@@ -239,6 +241,12 @@ def _named(group: Sequence[Finding], named: Collection[str] = ()) -> list[tuple[
     if len(set(names)) == len(names):
         return list(zip(names, group, strict=True))
     return [(attack_label(finding.attack, named), finding) for finding in group]
+
+
+def _run_of(finding: Finding) -> Hashable:
+    """What those have in common that one attack found on several nets."""
+    attack = json.dumps(attack_identity(finding.attack))  # one of a person's own may have no hash
+    return finding.dataset, attack, finding.steps
 
 
 def _grouped(

@@ -9,10 +9,10 @@ from typing import Any
 from sztrain.cli.findings import Finding
 from sztrain.cli.suites import Suite
 from sztrain.evaluation.attack_names import judged_by
-from sztrain.evaluation.changes import MEASURES
+from sztrain.evaluation.record import CHANGES
 from sztrain.evaluation.rows import headings_of
 
-_NOT_ON_SCREEN = ("split", "first_sample", "vram_gb", "broken_by", "verdict", *MEASURES)
+_NOT_ON_SCREEN = ("split", "first_sample", "vram_gb", "broken_by", "verdict", *CHANGES)
 
 
 def screen_title(findings: Sequence[Finding], suite: Suite | None) -> str:

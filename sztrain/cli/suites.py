@@ -154,9 +154,9 @@ class Suite:
                     f"expected `suite.variants.{dataset}` to name an attack for each of some "
                     f"attacks, such as {{gse: gse_mnist}}, got {variants!r}"
                 )
-        for mapping in (self.steps_per_n, self.fixed_budget_steps_per_n):
-            for attack, steps in mapping.items():
-                require_positive(f"suite: steps of {attack} for each of N", steps)
+        for name in ("steps_per_n", "fixed_budget_steps_per_n"):
+            for attack, steps in getattr(self, name).items():
+                require_positive(f"suite.{name}.{attack}", steps)
 
     @property
     def all_attacks(self) -> list[str]:

@@ -39,7 +39,7 @@ from sztrain.cli.continuation import check_checkpoint, check_continuation, check
 from sztrain.cli.hydra_job import is_sweep, own_overrides
 from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.net_checks import check_net, check_parts
-from sztrain.cli.one_checkpoint import how_to_go_on
+from sztrain.cli.one_checkpoint import how_to_go_on, hydra_word
 from sztrain.cli.options import TrainOptions, check_options
 from sztrain.cli.verdict import judge
 from sztrain.cli.wandb_run import ended_run
@@ -177,8 +177,8 @@ def _take_weights(net: nn.Module, name: str, made_by: str) -> None:
         if maker == made_by:
             raise
         model = maker.rpartition(".")[2].removesuffix("_net")
-        named = f" model.name={spec['name']}" if "name" in spec else ""
-        raise InputError(f"{error}; it needs model={model}{named}") from error
+        its_name = f" model.name={spec['name']}" if "name" in spec else ""
+        raise InputError(f"{error}; it needs model={model}{its_name}") from error
 
 
 def _check_gauge(gauge: Callback | None, data: ImageDataModule) -> None:
@@ -226,7 +226,7 @@ def _as_command_line_errors(trainer: pl.Trainer, resumable: Callable[[], str]) -
 
 def _how_to_go_on(path: str) -> str:
     if not is_sweep():
-        return f"the same command goes on with ckpt_path={path}"
+        return f"the same command goes on with {hydra_word('ckpt_path', path)}"
     # The command of a sweep would begin all of its runs anew, and each with these weights.
     folder = HydraConfig.get().runtime.output_dir
     return how_to_go_on(path, args=sys.argv[1:], own=own_overrides(), folder=folder)
@@ -242,7 +242,7 @@ def _check_unused(callbacks: dict[str, Callback], ckpt_path: str | None) -> None
             raise InputError(
                 f"{folder} holds the checkpoints of another run, which would be overwritten: "
                 "choose another folder (hydra.run.dir, or hydra.sweep.dir with -m), or go on from "
-                f"one of them, such as ckpt_path={folder / 'last.ckpt'}"
+                f"one of them, such as {hydra_word('ckpt_path', folder / 'last.ckpt')}"
             )
 
 

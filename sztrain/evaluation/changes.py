@@ -4,12 +4,9 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from sztrain.evaluation.record import Record
+from sztrain.evaluation.record import CHANGES, Record
 from sztrain.metrics.structure import num_clusters
 from sztrain.norms import l0_norm
-
-MEASURES = ("features", "pixels", "clusters")
-"""Columns of the records that count what was changed."""
 
 
 def count_changes(delta: Tensor) -> dict[str, list[int]]:
@@ -19,7 +16,7 @@ def count_changes(delta: Tensor) -> dict[str, list[int]]:
         delta: differences, shape ``(N, ...)``; of images ``(N, C, H, W)``.
 
     Returns:
-        N counts for each of :data:`MEASURES`.
+        N counts for each of :data:`~sztrain.evaluation.record.CHANGES`.
 
     Example:
         >>> import torch
@@ -33,7 +30,7 @@ def count_changes(delta: Tensor) -> dict[str, list[int]]:
     if delta.ndim != 4:
         return {}
     counts = (l0_norm(delta, "features"), l0_norm(delta, "pixels"), num_clusters(delta))
-    return dict(zip(MEASURES, (count.int().tolist() for count in counts), strict=True))
+    return dict(zip(CHANGES, (count.int().tolist() for count in counts), strict=True))
 
 
 def mean_changes(records: Iterable[Record]) -> dict[str, float | None]:
@@ -42,8 +39,8 @@ def mean_changes(records: Iterable[Record]) -> dict[str, float | None]:
     Samples misclassified from the start and samples never broken have nothing to be counted.
 
     Returns:
-        A mean for each of :data:`MEASURES`; ``None`` where there was nothing to average, or where
-        some of the records have no such columns.
+        A mean for each of :data:`~sztrain.evaluation.record.CHANGES`; ``None`` where there was
+        nothing to average, or where some of the records have no such columns.
 
     Reference:
         Over pixels and clusters these are ACP and ANC of `arXiv:2311.17434
@@ -51,10 +48,10 @@ def mean_changes(records: Iterable[Record]) -> dict[str, float | None]:
     """
     records = list(records)
     if any(record.features is None for record in records):
-        return dict.fromkeys(MEASURES)
+        return dict.fromkeys(CHANGES)
     changed = [record for record in records if record.features]
     means: dict[str, float | None] = {}
-    for name in MEASURES:
+    for name in CHANGES:
         counts = [getattr(record, name) for record in changed]
         means[name] = sum(counts) / len(counts) if counts else None
     return means

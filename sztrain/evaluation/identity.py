@@ -11,6 +11,10 @@ from torch import Tensor, nn
 
 from sztrain.errors import InputError
 from sztrain.files import write_whole
+from sztrain.types import Attack
+
+LATER_KEYS = ("dataset", "split", "first_sample")
+"""Which name the samples, whose checksum is older: records without them are as good."""
 
 
 def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
@@ -47,6 +51,28 @@ remove that one
         write_whole(path, json.dumps(wanted, indent=1) + "\n", replace=False)
     # Also of a folder that was new: another process may have been first.
     _require_same(_read_identity(path), wanted, folder)
+
+
+def attack_identity(attack: Attack) -> dict[str, Any]:
+    """An attack as plain containers: its name and its options, those of attacks inside it as well.
+
+    Example:
+        >>> from sztrain.attacks import SparseRS
+        >>> identity = attack_identity(SparseRS(num_steps=10))
+        >>> identity["name"], identity["num_steps"]
+        ('SparseRS', 10)
+    """
+    return {"name": type(attack).__name__, **{k: _plain(v) for k, v in vars(attack).items()}}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Attack) and not isinstance(value, type):
+        return attack_identity(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
 
 
 def net_digest(net: nn.Module) -> str:
@@ -117,7 +143,9 @@ def _read_identity(path: Path) -> dict[str, Any]:
 def _require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
     there, here = dict(_flat(found)), dict(_flat(wanted))
     # Checksums last: they differ for a reason that another key may name.
-    for key in sorted(there.keys() | here.keys(), key=lambda key: (key in ("net", "data"), key)):
+    later = {key for key in LATER_KEYS if key not in there}
+    keys = (there.keys() | here.keys()) - later
+    for key in sorted(keys, key=lambda key: (key in ("net", "data"), key)):
         if there.get(key) != here.get(key):
             raise InputError(
                 f"{folder} has records of another run: {key} is {there.get(key)} there and "

@@ -1,20 +1,22 @@
 """What attacking a set of samples says about a net."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
 import torch
 from torch import Tensor, nn
 
+from sztrain.attacks.checks import require_attack, require_untargeted
+from sztrain.errors import InputError
 from sztrain.evaluation.breakdown import Breakdown, BreakdownMetric
 from sztrain.evaluation.examples import Examples, examples_of
-from sztrain.evaluation.runner import AttackedBatch
+from sztrain.evaluation.runner import AttackedBatch, attack_batches
 from sztrain.metrics import L0Histogram, l0_metrics
 from sztrain.metrics.functional import median_l0, robustness_curve
 from sztrain.metrics.intervals import median_interval
-from sztrain.norms import num_units
-from sztrain.types import Unit
+from sztrain.norms import check_budgets, num_units
+from sztrain.types import Attack, Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +128,70 @@ class Tally:
             median_interval=median_interval(histogram),
             breakdown=self._breakdown.breakdown() if self._known_one_by_one else None,
         )
+
+
+def measure_robustness(
+    net: nn.Module,
+    attack: Attack,
+    batches: Iterable[Sequence[Tensor]],
+    *,
+    budgets: Sequence[int] = (10, 50),
+    device: torch.device | str | None = None,
+    num_examples: int = 0,
+) -> Measurement:
+    """Attack all samples of a loader, and say how robust the net is.
+
+    For a net of one's own; ``evaluate.py`` keeps records as well, and goes on after a stop.
+
+    Args:
+        net: any module that maps images in [0, 1] to logits, on ``device``.
+        attack: the attack; without a ``budget`` it looks for the smallest l0 of each sample.
+        batches: sequences that begin with inputs ``(N, ...)`` in [0, 1] and labels, int64 ``(N,)``;
+            a ``DataLoader``, say.
+        budgets: at which success rate and robust accuracy are wanted.
+        device: where the batches go; ``None``: where the net's weights are.
+        num_examples: how many attacked samples to keep to look at.
+
+    Raises:
+        InputError: what the attack refuses, no batch, a budget that no sample has room for or that
+            the attack did not try.
+
+    Example:
+        >>> from sztrain.attacks import SigmaZero
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+        >>> batches = [(torch.rand(2, 1, 2, 2), torch.tensor([0, 1]))]
+        >>> measured = measure_robustness(net, SigmaZero(num_steps=3), batches, budgets=[1])
+        >>> sorted(measured.values)
+        ['asr@1', 'asr_inf', 'mean_l0', 'median_l0', 'robust_acc@1']
+    """
+    require_attack("attack", attack)
+    require_untargeted("attack", attack)
+    if attack.budget is not None and max(budgets, default=0) > attack.budget:
+        raise InputError(
+            f"expected `budgets` to be at most {attack.budget}, beyond which the attack tries "
+            f"nothing (its budget), got {max(budgets)}"
+        )
+    if device is None:
+        weights = next(net.parameters(), None)
+        device = "cpu" if weights is None else weights.device
+    tally = None
+    for batch in attack_batches(net, attack, _pairs(batches, budgets, attack.unit), device):
+        if tally is None:
+            shape = batch.inputs.shape[1:]
+            tally = Tally(shape, attack.unit, budgets, device, num_examples)
+        tally.add(net, batch)
+    if tally is None:
+        raise InputError("expected `batches` to hold samples, got none")
+    return tally.measurement()
+
+
+def _pairs(
+    batches: Iterable[Sequence[Tensor]], budgets: Sequence[int], unit: Unit
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and labels, once the samples are known to have room for the budgets."""
+    for inputs, labels, *_ in batches:
+        check_budgets("budgets", budgets, inputs.shape[1:], unit)
+        yield inputs, labels
 
 
 def _never() -> bool:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_CHANGES = ("features", "pixels", "clusters")
+CHANGES = ("features", "pixels", "clusters")
+"""Columns that count what was changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ class Record:
             num_forwards=int(cells["num_forwards"]),
             num_backwards=int(cells["num_backwards"]),
             broken_by=cells.get("broken_by"),
-            **{name: int(cells[name]) for name in _CHANGES if name in cells},
+            **{name: int(cells[name]) for name in CHANGES if name in cells},
         )
 
     @property
@@ -97,6 +98,7 @@ class Cost:
             the process had needed more before.
         device: what it ran on: ``cpu``, or a GPU's name.
         torch: version of torch; empty: not known.
+        sztrain: version of sztrain, alike.
     """
 
     num_samples: int
@@ -106,12 +108,14 @@ class Cost:
     peak_memory: int
     device: str = "cpu"
     torch: str = ""
+    sztrain: str = ""
 
     @property
     def is_possible(self) -> bool:
         """Whether every value is one that its field can have: JSON holds what it is given."""
-        words, numbers = (self.device, self.torch), set(vars(self)) - {"device", "torch"}
-        return all(isinstance(word, str) for word in words) and all(
+        words = ("device", "torch", "sztrain")
+        numbers = set(vars(self)) - set(words)
+        return all(isinstance(getattr(self, name), str) for name in words) and all(
             type(getattr(self, name)) in (int, float) and 0 <= getattr(self, name) < math.inf
             for name in numbers
         )
@@ -165,4 +169,5 @@ def total_cost(costs: Iterable[Cost]) -> Cost:
         peak_memory=max((cost.peak_memory for cost in costs), default=0),
         device=", ".join(sorted({cost.device for cost in costs})),
         torch=", ".join(sorted({cost.torch for cost in costs if cost.torch})),
+        sztrain=", ".join(sorted({cost.sztrain for cost in costs if cost.sztrain})),
     )

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ def record_attack(
         net: maps images to logits, on ``device``.
         attack: the attack.
         samples: pairs of an image and its label.
-        records: where the records go, and from sample 0 on some examples.
+        records: where the records go, and of the first samples some examples.
         spans: the samples of each batch.
         device: where the batches go.
         num_workers: processes that load samples.
@@ -99,9 +100,11 @@ def record_attack(
             peak_memory=peak if peak > needed_before else 0,
             device=device_name(device),
             torch=torch.__version__,
+            sztrain=version("sztrain"),
         )
-        if span.start == 0:
-            records.write_examples(examples_of(net, batch, NUM_KEPT, broken_first=False))
+        if span.start < NUM_KEPT:
+            wanted = NUM_KEPT - span.start
+            records.write_examples(span, examples_of(net, batch, wanted, broken_first=False))
         if records.keeps_adv_inputs:
             records.write_adv_inputs(span, batch.result.adv_inputs)
         records.write(span, list(_rows(attack, batch, span)), cost)

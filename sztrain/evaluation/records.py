@@ -15,10 +15,12 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from sztrain.errors import InputError
-from sztrain.evaluation.examples import Examples
+from sztrain.evaluation.examples import NUM_KEPT, Examples
 from sztrain.evaluation.identity import claim_folder, damaged, read_json
 from sztrain.evaluation.record import Cost, Record
 from sztrain.files import write_whole
+
+_EXAMPLES = "examples"
 
 
 class Records:
@@ -60,8 +62,8 @@ and 100 here; choose another folder or remove that one
     def has(self, span: range) -> bool:
         """Whether the batch of the samples ``span`` is done and all of its files are there."""
         paths = [self._records_path(span), self._cost_path(span)]
-        if span.start == 0:
-            paths.append(self._examples_path)
+        if span.start < NUM_KEPT:
+            paths.append(self._examples_path(span))
         if self.keeps_adv_inputs:
             paths.append(self._adv_inputs_path(span))
         return all(path.is_file() for path in paths)
@@ -74,8 +76,8 @@ and 100 here; choose another folder or remove that one
         """
         self.read(span)
         self.cost(span)
-        if span.start == 0:
-            self.read_examples()
+        if span.start < NUM_KEPT:
+            self._read_examples(self._examples_path(span))
         if self.keeps_adv_inputs:
             self.read_adv_inputs(span)
 
@@ -150,34 +152,43 @@ and 100 here; choose another folder or remove that one
             raise InputError(damaged(path, f"it does not hold {len(span)} examples"))
         return adv_inputs
 
-    def write_examples(self, examples: Examples) -> None:
-        """Keep a few samples to look at."""
-        write_whole(
-            self._examples_path, save({k: v.contiguous() for k, v in vars(examples).items()})
-        )
+    def write_examples(self, span: range, examples: Examples) -> None:
+        """Keep a few samples of a batch to look at."""
+        columns = {name: values.contiguous() for name, values in vars(examples).items()}
+        write_whole(self._examples_path(span), save(columns))
 
     def read_examples(self) -> Examples:
         """The samples that were kept to look at.
 
         Raises:
-            InputError: the file is damaged.
+            InputError: a file is damaged, or the first is missing.
         """
+        joined = Examples.joined(map(self._read_examples, self._examples_paths))
+        assert joined is not None
+        return joined
+
+    def _read_examples(self, path: Path) -> Examples:
         try:
-            return Examples(**load(self._examples_path.read_bytes()))
+            return Examples(**load(path.read_bytes()))
         except (OSError, ValueError, TypeError, SafetensorError) as error:
-            raise InputError(
-                damaged(self._examples_path, f"it cannot be read ({error})")
-            ) from error
+            raise InputError(damaged(path, f"it cannot be read ({error})")) from error
 
     def precede(self, picture: Path) -> bool:
         """Whether a picture is there that may show these records: it is no older than they are."""
         if not picture.is_file():
             return False
-        return picture.stat().st_mtime_ns >= self._examples_path.stat().st_mtime_ns
+        latest = max(path.stat().st_mtime_ns for path in self._examples_paths)
+        return picture.stat().st_mtime_ns >= latest
 
     @property
-    def _examples_path(self) -> Path:
-        return self.folder / "examples.safetensors"
+    def _examples_paths(self) -> list[Path]:
+        """Where they are: of the first batch, and of further ones where that has too few."""
+        further = self.folder.glob(f"{_EXAMPLES}-*.safetensors")
+        return [self._examples_path(range(0)), *sorted(further)]
+
+    def _examples_path(self, span: range) -> Path:
+        place = f"-{span.start:06d}" if span.start else ""
+        return self.folder / f"{_EXAMPLES}{place}.safetensors"
 
     def _records_path(self, span: range) -> Path:
         return self.folder / f"{span.start:06d}.csv"

@@ -5,9 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sztrain.evaluation.changes import MEASURES
 from sztrain.evaluation.measurement import Measurement
-from sztrain.evaluation.record import Cost
+from sztrain.evaluation.record import CHANGES, Cost
 from sztrain.evaluation.setting import Setting
 from sztrain.metrics import measure_key
 
@@ -107,7 +106,7 @@ def paper_row(
         "notes": "",
         "batch_size": batch_size,
         "broken_by": ", ".join(f"{name} {count}" for name, count in broken_by.items()),
-        **{measure: changes.get(measure) for measure in MEASURES},
+        **{measure: changes.get(measure) for measure in CHANGES},
     }
     for column in COMPARED:
         printed = getattr(published, column) if published else None

@@ -105,7 +105,7 @@ def check_hyper_parameters(values: object, source: str) -> dict[str, object]:
     if missing:
         raise InputError(
             f"{source} has no sztrain hyper-parameters: {', '.join(missing)} missing; "
-            "expected a file written by a training of sztrain"
+            "expected a file written by train.py, or by a method with `hyper_parameters`"
         )
     net, data, unit = found["net"], found["data"], found["unit"]
     if not isinstance(net, Mapping):

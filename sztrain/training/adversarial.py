@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from sztrain.attacks import AttackMix
-from sztrain.attacks.checks import check_search, require_attack
+from sztrain.attacks.checks import check_search, require_attack, require_untargeted
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError, require_at_least, require_in
 from sztrain.evaluation.runner import wall_time
@@ -90,6 +90,7 @@ class AdversarialTraining(RobustClassifier):
             attack if attack is not None else AttackMix(num_steps=20, recheck=False)
         )
         require_attack("attack", self.attack)
+        require_untargeted("attack", self.attack)
         if "budget" not in self.attack.__dataclass_fields__:
             raise InputError(
                 "expected `attack` to take a `budget`, which training sets in each step, "

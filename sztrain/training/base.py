@@ -142,7 +142,8 @@ class RobustClassifier(pl.LightningModule, ABC):
         if not torch.tensor(loss).isfinite():
             raise InputError(
                 f"the training diverged: train/loss is {loss} after epoch {self.current_epoch}; "
-                "use a lower learning rate (method.optimizer.lr) or precision trainer.precision=32"
+                "lower the learning rate (optimizer.lr), or train in full precision "
+                "(trainer.precision=32-true)"
             )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002

@@ -418,6 +418,27 @@ def test_pruning_stops_at_the_budget_and_at_the_number_of_tries():
     assert pruned(99, None) == (2, 8)
 
 
+def test_pruning_tries_every_change_in_half_precision_as_well():
+    """513 is no number of bfloat16."""
+    moved = torch.zeros(1, 600, dtype=torch.bfloat16)
+    moved[:, :513] = 1
+    count = torch.zeros(1, dtype=torch.int64)
+    found = Found(
+        best_inputs=moved.clone(),
+        best_l0=torch.tensor([513.0]),
+        last_inputs=moved,
+        num_forwards=count,
+        num_backwards=count,
+    )
+
+    def logits_of(inputs):  # every change is needed
+        still = inputs.float().sum(dim=1) >= 513
+        return torch.stack([~still, still], dim=1).float()
+
+    prune(logits_of, found, 0 * moved, count, num_steps=999, unit="features", budget=None)
+    assert found.num_forwards.item() == 513
+
+
 # ---- bad values ---------------------------------------------------------------------------------
 
 

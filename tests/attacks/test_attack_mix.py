@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
+from torch import nn
 
 from sztrain.attacks import FMN, AttackMix, SigmaZero, SparsePGD, SparseRS
 from sztrain.errors import InputError
@@ -88,6 +89,11 @@ def test_a_search_for_the_budget_needs_its_steps():
     mix = AttackMix(num_steps=5)
     with pytest.raises(InputError, match="`num_steps` to be at least 10 without a budget"):
         mix.check_search()
+    # Not where chance draws a member that needs more, but every time.
+    net, inputs = nn.Linear(4, 2), torch.rand(2, 4)
+    for seed in range(8):
+        with pytest.raises(InputError, match="`num_steps` to be at least 10 without a budget"):
+            replace(mix, seed=seed)(net, inputs, torch.tensor([0, 1]))
     replace(mix, budget=1).check_search()
     AttackMix(members={"a": SigmaZero()}, weights={"a": 1}, num_steps=1).check_search()
     never_drawn = {"a": SigmaZero(), "b": SparsePGD()}

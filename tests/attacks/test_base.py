@@ -4,9 +4,22 @@ import warnings
 
 import pytest
 import torch
+from host_reads import HostReads
 from torch import nn
 
-from sztrain.attacks import PGDL0, SigmaZero, SparseAutoAttack, SparsePGD, SparseRS
+from sztrain.attacks import (
+    ASLO,
+    GSE,
+    PGDL0,
+    AttackMix,
+    BudgetedSigmaZero,
+    LinSparse,
+    SigmaZero,
+    SparseAutoAttack,
+    SparsePGD,
+    SparseRS,
+)
+from sztrain.attacks._search import Search
 from sztrain.attacks.base import Found, is_adversarial, run_attack
 from sztrain.attacks.checks import require_attack, validate_attack, validate_batch, validate_logits
 from sztrain.attacks.modes import eval_mode
@@ -368,6 +381,72 @@ def test_a_net_that_passes_no_gradient_back_is_refused(attack_class):
     with pytest.raises(InputError, match=r"passes no gradient back .* SparseRS"):
         attack_class(num_steps=3, budget=2)(net, INPUTS, labels)
     assert SparseRS(num_steps=30, budget=3)(net, INPUTS, labels).success.any()
+
+
+class FrozenBelow(nn.Module):
+    """A part that runs under no_grad, and a head that is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(2, 2)
+
+    def forward(self, inputs):
+        with torch.no_grad():
+            known = Sign()(inputs)
+        return self.head(known)
+
+
+@pytest.mark.parametrize(
+    "attack_class", [ASLO, BudgetedSigmaZero, GSE, LinSparse, PGDL0, SigmaZero, SparsePGD]
+)
+def test_a_net_with_a_frozen_part_below_its_head_is_refused(attack_class):
+    net, inputs = FrozenBelow(), INPUTS.repeat(1, 3).view(4, 1, 3, 3)
+    labels = net(inputs).argmax(dim=1)
+    options = {"patch": 1} if attack_class is GSE else {}
+    with pytest.raises(InputError, match=r"passes no gradient back .* SparseRS"):
+        attack_class(num_steps=20, budget=2, **options)(net, inputs, labels)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_a_frozen_script_is_attacked():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3, 2)).eval()
+    frozen = torch.jit.freeze(torch.jit.trace(net, INPUTS))
+    labels = net(INPUTS).argmax(dim=1)
+    attack = SigmaZero(num_steps=10)
+    assert torch.equal(attack(frozen, INPUTS, labels).l0, attack(net, INPUTS, labels).l0)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        AttackMix(num_steps=20),
+        LinSparse(num_steps=8, dense_steps=2),
+        SparseAutoAttack(num_steps=10, num_queries=20),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_defaults_of_torch_change_nothing(attack):
+    """Neither the default device nor the default dtype."""
+    labels = Sign()(INPUTS).argmax(dim=1)
+    expected = attack(Sign(), INPUTS, labels)
+    torch.set_default_device("meta")
+    torch.set_default_dtype(torch.float64)
+    try:
+        result = attack(Sign(), INPUTS, labels)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(result.adv_inputs, expected.adv_inputs)
+    assert torch.equal(result.last_inputs, expected.last_inputs)
+
+
+def test_rows_leave_with_one_question_to_the_device():
+    search = Search.at_zero(INPUTS, LABELS)
+    with HostReads() as mode:
+        left = search.where(LABELS == 1)
+    assert mode.num_reads == 1
+    assert left.index.tolist() == [1, 3]
+    assert torch.equal(left.inputs, INPUTS[[1, 3]])
 
 
 def test_a_label_outside_the_classes_is_refused_on_the_first_pass():

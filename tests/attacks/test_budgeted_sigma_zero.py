@@ -37,6 +37,20 @@ class Linear(nn.Module):
         return (self.weight[0] - self.weight[self.rival(z)]).view_as(z).detach()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_starts_at_the_same_places(dtype):
+    """Its random numbers would tie, and positions in front would be taken more often."""
+    inputs, budgets = torch.full((50, 1, 784), 0.25), torch.full((50,), 4)
+    labels = torch.zeros(50, dtype=torch.int64)
+
+    def places(inputs):
+        generator = torch.Generator().manual_seed(0)
+        return Descent.start(inputs, labels, budgets, 4, generator).delta != 0
+
+    assert torch.equal(places(inputs.to(dtype)), places(inputs))
+    assert (places(inputs).sum(dim=(1, 2)) == 4).all()
+
+
 def chosen(scores, k):
     kept = torch.zeros_like(scores)
     kept[scores.sort(descending=True).indices[:k]] = 1

@@ -63,7 +63,6 @@ RANDOM = (
     "AttackMix",
     "BudgetedSigmaZero",
     "PGDL0",
-    "SparseAutoAttack",
     "SparsePGD",
     "SparseRS",
     "VFGA",
@@ -71,10 +70,16 @@ RANDOM = (
     "BBadv",
 )
 EXCEPTIONS = {
-    **{(name, "equal samples get equal answers"): DRAWS for name in RANDOM},
+    **{(name, "equal samples get equal answers"): DRAWS for name in RANDOM if name != "VFGA"},
     **{(name, "a sample does not see its batch"): DRAWS for name in RANDOM},
     ("BBadv", "a sample does not see its batch"): "starts from another sample of the batch",
-    ("EAD", "a sample does not see its batch"): "ends a search by the loss of the whole batch",
+}
+# What an algorithm keeps or not, as chance has it.
+UNDECIDED = {
+    ("EAD", "a sample does not see its batch"),  # ends a search by the loss of the whole batch
+    ("SparseAutoAttack", "equal samples get equal answers"),  # draws, for some of its members
+    ("SparseAutoAttack", "a sample does not see its batch"),
+    ("VFGA", "equal samples get equal answers"),  # draws
 }
 
 
@@ -83,12 +88,13 @@ def row(name, *more, promise=None):
     marks = marks_of(name)
     if (name, promise) in EXCEPTIONS:
         reason = f"{name} {EXCEPTIONS[name, promise]}"
-        marks.append(pytest.mark.xfail(raises=AssertionError, reason=reason, strict=False))
+        marks.append(pytest.mark.xfail(raises=AssertionError, reason=reason, strict=True))
     return pytest.param(name, *more, marks=marks)
 
 
 def promised(promise):
-    return pytest.mark.parametrize("name", [row(name, promise=promise) for name in HERE])
+    names = [name for name in HERE if (name, promise) not in UNDECIDED]
+    return pytest.mark.parametrize("name", [row(name, promise=promise) for name in names])
 
 
 attack_names = pytest.mark.parametrize("name", [row(name) for name in HERE])
@@ -397,8 +403,10 @@ def test_its_answer_shares_no_memory_with_the_batch(name, make_batch):
     kept = batch.inputs.clone()
     result = make_attack(name)(batch.net, batch.inputs, batch.labels)
     adv_inputs = result.adv_inputs.clone()
-    for moved in (result.best_inputs, result.last_inputs):
-        moved.fill_(9)
+    last_inputs = result.last_inputs.clone()
+    result.best_inputs.fill_(9)
+    assert torch.equal(result.last_inputs, last_inputs)
+    result.last_inputs.fill_(9)
     assert torch.equal(result.adv_inputs, adv_inputs)
     result.adv_inputs.fill_(9)
     assert torch.equal(batch.inputs, kept)

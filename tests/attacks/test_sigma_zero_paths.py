@@ -321,6 +321,25 @@ def test_under_autocast_every_claim_was_confirmed_in_full_precision(make_batch, 
         assert {logits.dtype for logits in spy.logits} == {torch.bfloat16, torch.float32}
 
 
+class Close(nn.Module):
+    """Its two logits are one in half precision."""
+
+    def forward(self, inputs):
+        answers = inputs.flatten(1)[:, :1] * torch.tensor([[0.0, 0.0]]) + torch.tensor([1.0, 1.001])
+        return (
+            answers.to(torch.get_autocast_dtype("cpu"))
+            if torch.is_autocast_enabled("cpu")
+            else answers
+        )
+
+
+@pytest.mark.parametrize("budget", [None, 2])
+def test_what_is_misclassified_in_full_precision_has_an_l0_of_0_under_autocast_too(budget):
+    inputs, labels = torch.rand(2, 4), torch.tensor([0, 1])
+    result = SigmaZero(num_steps=5, budget=budget, autocast=True)(Close(), inputs, labels)
+    assert result.l0.tolist() == [0, torch.inf]
+
+
 class Coarse(nn.Module):
     """A net that sees in half precision what is not there: its margins drown in a large offset."""
 

@@ -1,6 +1,7 @@
 """sparse-PGD against a transcription with gradients in closed form, and what it owes."""
 
 from dataclasses import replace
+from importlib import import_module
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,8 @@ from torch import nn
 
 from sztrain.attacks import SparsePGD, sparse_pgd
 from sztrain.errors import InputError
+
+module = import_module("sztrain.attacks.sparse_pgd")
 
 CHANNELS, POSITIONS, CLASSES = 3, 16, 3
 
@@ -148,6 +151,22 @@ def test_a_mask_that_stays_is_drawn_anew_and_the_magnitudes_stay(spy_on, patienc
         if slope == 0:
             for j in range(40):
                 assert len({z[i, j].item() for z in seen if z[i, j] != inputs[i, j]}) <= 1
+
+
+@pytest.mark.parametrize("slope", [0, 1e-5])  # in float16 the square of the latter is 0
+def test_in_half_precision_a_small_gradient_leaves_the_mask_a_number(slope, monkeypatch):
+    masks = []
+    move = module._move
+
+    def noting(attack, ascent, most):
+        move(attack, ascent, most)
+        masks.append(ascent.mask.clone())
+
+    monkeypatch.setattr(module, "_move", noting)
+    inputs = torch.full((2, 40), 0.5, dtype=torch.float16)
+    SparsePGD(num_steps=5, budget=4)(Silent(slope), inputs, torch.zeros(2, dtype=torch.int64))
+    assert len(masks) == 5
+    assert torch.stack(masks).isfinite().all()
 
 
 class Scripted(nn.Module):

@@ -42,6 +42,9 @@ COMMANDS = {
     "data=cifar10": ("CIFAR-10 is not on disk", "data.download=true", "SZTRAIN_DATA_DIR"),
     "data=folder data.root=nowhere": ("there is no folder nowhere",),
     "method.attack.num_steps=0": ("method.attack: expected `num_steps` to be at least 1, got 0",),
+    "callbacks.gauge.attack.targeted=true": ("`attack` to be untargeted",),
+    "method.attack.members.sigma_zero.targeted=true": ("`members.sigma_zero` to be untargeted",),
+    "num_threads=9999": ("`num_threads` to be at most 1024, got 9999",),
     "callbacks.gauge.budgets=[2,65]": ("callbacks.gauge.budgets` to be at most 64", "got 65"),
 }
 
@@ -444,6 +447,55 @@ def test_a_bug_is_not_disguised_as_bad_input(call, monkeypatch, bug):
     monkeypatch.setattr("sztrain.data.Digits.load", buggy)
     with pytest.raises(type(bug), match="not what a person did"):
         call(TRAIN)
+
+
+OWN_ATTACKS = {
+    "nowhere": ("_target_: nowhere.Mine\n", "nowhere"),
+    "function": ("_target_: sztrain.attacks.sigma_zero.cosine_annealing\neta: 1\nstep: 1\n", ""),
+    "none": ("num_steps: 5\n", "attack"),
+    "mix": (
+        "_target_: sztrain.attacks.AttackMix\nnum_steps: 9\nunit: features\n",
+        "to be one that judges",
+    ),
+    "targeted": (
+        "_target_: sztrain.attacks.SigmaZero\ntargeted: true\nnum_steps: 9\nunit: features\n",
+        "to be untargeted",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWN_ATTACKS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate net=digits_standard num_samples=2 attack={}",
+        "evaluate suite=quick suite.models=[digits_standard] suite.attacks=[{}]",
+    ],
+    ids=["alone", "suite"],
+)
+def test_an_attack_of_ones_own_that_is_none_is_refused(refused, tmp_path, name, command):
+    text, told = OWN_ATTACKS[name]
+    folder = tmp_path / "conf" / "attack"
+    folder.mkdir(parents=True)
+    (folder / f"{name}.yaml").write_text(text)
+    refused(f"{command.format(name)} --config-dir conf", told)
+
+
+def test_a_folder_that_was_there_before_stays_where_its_run_is_refused(call, tmp_path):
+    (tmp_path / "mine").mkdir()
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for place in ("mine", ".", "new"):
+        assert call(f"evaluate attack.num_steps=0 hydra.run.dir={place}").status == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert not any((tmp_path / "mine").iterdir())
+
+
+def test_a_net_by_an_interpolation_is_refused(refused):
+    refused("evaluate 'net=${oc.env:HOME}/x.ckpt'", "before Hydra has resolved it", "data=...")
+
+
+def test_what_is_to_be_quoted_is_told_so(refused):
+    refused("evaluate net=a=b.ckpt", """'net="a=b.ckpt"'""")
 
 
 def test_a_config_of_ones_own_that_is_no_yaml_is_refused(refused, tmp_path):

@@ -369,7 +369,6 @@ def test_a_folder_with_too_long_a_name_is_one_line(call, trained):
     assert outcome.status == 2
     assert "File name too long; choose another folder" in outcome.err
     assert len(outcome.err.splitlines()) == 1
-    assert len(outcome.err.splitlines()) == 1
 
 
 @pytest.mark.slow

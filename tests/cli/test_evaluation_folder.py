@@ -1,5 +1,6 @@
 """What stands in the folder of an evaluation, and what refusals leave of it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,26 @@ def test_which_samples_there_are_makes_another(call, monkeypatch):
     for other in ("", *others):
         assert call(f"{ALONE} {other}").status == 0
     assert len(set(places)) == 1 + len(others)
+
+
+def test_records_of_other_samples_say_which(call):
+    assert call(f"{ALONE} hydra.run.dir=out").status == 0
+    outcome = call(f"{ALONE} first_sample=1 hydra.run.dir=out")
+    assert outcome.status == 2
+    assert "first_sample is 0 there and 1 here" in outcome.err
+
+
+@pytest.mark.slow
+def test_records_of_before_their_samples_had_names_are_as_good(call, tmp_path):
+    assert call(f"{ALONE} hydra.run.dir=out").status == 0
+    (path,) = tmp_path.glob("out/batches/*/identity.json")
+    identity = json.loads(path.read_text())
+    for key in ("dataset", "split", "first_sample"):
+        del identity[key]
+    path.write_text(json.dumps(identity))
+    outcome = call(f"{ALONE} hydra.run.dir=out")
+    assert outcome.status == 0
+    assert "nothing was run anew" in outcome.out
 
 
 # --- suites that are refused before anything begins ---

@@ -93,6 +93,8 @@ def test_a_long_job_says_how_far_it_is_where_no_bar_can(
         ({}, False),
         ({"torch": ""}, False),  # not known
         ({"torch": "0.4"}, True),
+        ({"sztrain": ""}, False),  # alike
+        ({"sztrain": "0.0.1"}, True),
         ({"device": "some GPU"}, True),
     ],
 )

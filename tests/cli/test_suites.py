@@ -228,7 +228,8 @@ def test_what_has_no_meaning_beside_a_suite_is_refused(refused, options, message
             "suite.first_sample=359 suite.models=[digits_standard]",
             "expected `suite.first_sample` to be below 359, the size of the test split of digits",
         ),
-        ("suite.steps_per_n.sparse_rs=0", "steps of sparse_rs for each of N` to be positive"),
+        ("suite.steps_per_n.sparse_rs=0", "`suite.steps_per_n.sparse_rs` to be positive, got 0"),
+        ("suite.steps_per_n.sparse_rs=abc", "`suite.steps_per_n.sparse_rs` to be a number, got 'a"),
         ("suite.batch_size=0", "expected `suite.batch_size` to be at least 1, got 0"),
         ("suite.grid.sigma=[]", "expected `suite.grid.sigma` to be a list of at least one value"),
         ("suite.grid.sigma=[1,0.1,1.0]", "expected `suite.grid.sigma` to have no value twice, got"),
@@ -274,6 +275,45 @@ def test_a_suite_takes_options_from_a_folder_of_ones_own(call, table, tmp_path, 
     assert call(f"evaluate {command} suite.loss_terms=false hydra.run.dir=out").status == 0
     (row,) = table("out/results.csv")
     assert row["options"] == "tau=0.5"
+
+
+OWN_MODULE = """
+from dataclasses import dataclass, field, replace
+from sztrain.attacks import SigmaZero
+
+@dataclass(frozen=True)
+class Several:
+    etas: list = field(default_factory=list)
+    first: SigmaZero = SigmaZero()
+    num_steps: int = 10
+    unit: str = "features"
+    budget: int | None = None
+
+    def __call__(self, net, inputs, labels):
+        return replace(self.first, num_steps=self.num_steps)(net, inputs, labels)
+
+@dataclass(frozen=True)
+class Opaque(Several):
+    first: object = object()
+"""
+
+
+@pytest.mark.slow
+def test_an_attack_of_ones_own_may_hold_lists_and_attacks(
+    call, refused, table, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "attacks_of_mine.py").write_text(OWN_MODULE)
+    (tmp_path / "conf" / "attack").mkdir(parents=True)
+    config = "_target_: attacks_of_mine.Several\netas: [1.0, 0.5]\nnum_steps: 3\n"
+    (tmp_path / "conf" / "attack" / "several.yaml").write_text(config)
+    (tmp_path / "conf" / "attack" / "opaque.yaml").write_text(config.replace("Several", "Opaque"))
+    command = "evaluate --config-dir conf net=digits_standard num_samples=4"
+    outcome = call(f"{command} attack=several hydra.run.dir=out")
+    assert outcome.status == 0, outcome.err
+    assert len(table("out/results.csv")) == 1
+    assert (tmp_path / "out" / "report.html").is_file()
+    refused(f"{command} attack=opaque", "the options of `attack` to be numbers, text, lists")
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ from clusters import clusters_by_walking
 from toy_training import toy_data, toy_net
 
 from sztrain.attacks import SigmaZero
-from sztrain.evaluation.changes import MEASURES, count_changes, mean_changes
-from sztrain.evaluation.record import Record, common_cells
+from sztrain.evaluation.changes import count_changes, mean_changes
+from sztrain.evaluation.record import CHANGES, Record, common_cells
 from sztrain.evaluation.recording import record_attack
 from sztrain.evaluation.records import Records
 
@@ -49,7 +49,7 @@ def test_what_is_no_image_has_no_such_columns(tmp_path):
     list(record_attack(net, SigmaZero(num_steps=2), tables, records, [range(6)]))
     (header,) = records.folder.glob("*.csv")
     assert header.read_text().splitlines()[0].endswith(",num_backwards")
-    assert mean_changes(records.read(range(6))) == dict.fromkeys(MEASURES)
+    assert mean_changes(records.read(range(6))) == dict.fromkeys(CHANGES)
     assert count_changes(torch.ones(2, 3, 5)) == {}
 
 
@@ -61,7 +61,7 @@ def test_means_are_over_what_was_broken_by_a_change():
         record(3, features=0, pixels=0, clusters=0, success=False),
     ]
     assert mean_changes(rows) == {"features": 4.5, "pixels": 2.5, "clusters": 1.5}
-    assert mean_changes(rows[2:]) == dict.fromkeys(MEASURES)
+    assert mean_changes(rows[2:]) == dict.fromkeys(CHANGES)
 
 
 def test_records_of_an_earlier_version_are_read_and_mixed_with_new_ones(tmp_path):
@@ -78,4 +78,4 @@ def test_records_of_an_earlier_version_are_read_and_mixed_with_new_ones(tmp_path
     assert common_cells(rows[::-1]) == [second, first]
     # Not a mean over a part of the samples, which nothing would tell.
     for some in (rows[:1], rows):
-        assert mean_changes(some) == dict.fromkeys(MEASURES)
+        assert mean_changes(some) == dict.fromkeys(CHANGES)

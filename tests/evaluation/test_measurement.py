@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 from toy_training import INF, SHAPE, ScriptedAttack, toy_data, toy_net
 
 from sztrain.attacks import SigmaZero
 from sztrain.errors import InputError
 from sztrain.evaluation.examples import examples_of
-from sztrain.evaluation.measurement import Tally
+from sztrain.evaluation.measurement import Tally, measure_robustness
 from sztrain.evaluation.runner import AttackedBatch, attack_batches
 from sztrain.types import AttackResult
 
@@ -46,6 +47,36 @@ def test_figures_are_those_of_numpy(unit, suffix, d):
     assert measurement.unit == unit
     assert measurement.num_samples == 11
     assert measurement.examples is None
+
+
+def test_a_net_of_ones_own_is_measured_in_one_call():
+    attack = ScriptedAttack(script=SCRIPT)
+    loader = DataLoader(TensorDataset(IMAGES, LABELS, torch.arange(11)), batch_size=4)
+    measured = measure_robustness(toy_net(), attack, loader, budgets=(2, 5), num_examples=6)
+    expected = tally(num_examples=6).measurement()
+    assert measured.values == expected.values
+    assert torch.equal(measured.curve, expected.curve)
+    assert torch.equal(measured.examples.inputs, expected.examples.inputs)
+
+
+@pytest.mark.parametrize(
+    ("attack", "batches", "budgets", "message"),
+    [
+        (SigmaZero(), [], (2,), "`batches` to hold samples, got none"),
+        (SigmaZero(), BATCHES, (2, 33), "`budgets` to be at most 32, the features of a sample"),
+        (SigmaZero(budget=4), BATCHES, (2, 5), "`budgets` to be at most 4, beyond which"),
+        (SigmaZero(targeted=True), BATCHES, (), "`attack` to be untargeted"),
+        (toy_net, BATCHES, (), "`attack` to be an attack such as"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_a_pass(attack, batches, budgets, message):
+    def never(net, inputs):
+        raise AssertionError("the net was asked")
+
+    net = toy_net()
+    net.register_forward_pre_hook(never)
+    with pytest.raises(InputError, match=message):
+        measure_robustness(net, attack, batches, budgets=budgets)
 
 
 def test_seconds_add_up():

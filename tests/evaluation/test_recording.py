@@ -61,6 +61,20 @@ def test_attacks_that_break_different_samples_keep_examples_of_the_same(tmp_path
     assert {image.numpy().tobytes() for image in shared["N=1"].inputs} < found
 
 
+@pytest.mark.parametrize("batch_size", [1, 9, 30])
+def test_as_many_examples_are_kept_whatever_the_batches(tmp_path, batch_size):
+    data, records = toy_data(40), Records(tmp_path, {})
+    spans = batch_spans(40, batch_size)
+    list(record_attack(toy_net(), SigmaZero(num_steps=3), data, records, spans[1::2]))
+    list(record_attack(toy_net(), SigmaZero(num_steps=3), data, records, spans[0::2]))
+    assert all(map(records.has, spans))
+    found = records.read_examples()
+    assert len(found.labels) == 24
+    assert len({image.numpy().tobytes() for image in found.inputs}) == 24
+    if batch_size == 1:
+        assert torch.equal(found.inputs, data.tensors[0][:24])
+
+
 def test_only_samples_that_all_attacks_have_are_laid_side_by_side(tmp_path):
     data, records = toy_data(10), Records(tmp_path, {})
     list(record_attack(toy_net(), SigmaZero(num_steps=9), data, records, [range(10)]))

@@ -55,7 +55,7 @@ def test_costs_of_several_devices_name_them_all():
 
 
 def test_what_is_read_is_what_was_written(tmp_path):
-    records, span = Records(tmp_path / "M1", IDENTITY), range(4, 8)
+    records, span = Records(tmp_path / "M1", IDENTITY), range(24, 28)
     assert not records.has(span)
     records.write(span, rows(span), COST)
     again = Records(tmp_path / "M1", IDENTITY)
@@ -155,11 +155,11 @@ def test_records_of_one_long_field_are_damaged(tmp_path, content):
 
 
 def test_a_batch_is_checked_with_its_cost(tmp_path):
-    records, span = Records(tmp_path, IDENTITY), range(4, 8)
+    records, span = Records(tmp_path, IDENTITY), range(24, 28)
     records.write(span, rows(span), COST)
     records.check(span)
-    (tmp_path / "000004.json").write_text("{")
-    with pytest.raises(InputError, match=r"000004\.json is damaged"):
+    (tmp_path / "000024.json").write_text("{")
+    with pytest.raises(InputError, match=r"000024\.json is damaged"):
         records.check(span)
 
 
@@ -222,9 +222,11 @@ def test_examples_come_back_and_damaged_ones_are_refused(tmp_path):
         adv_predictions=classes + 2,
         l0=torch.tensor([1.0, torch.inf, 0.0]),
     )
-    records.write_examples(examples)
+    records.write_examples(range(3), examples)
     for name, value in vars(records.read_examples()).items():
         assert torch.equal(value, getattr(examples, name)), name
+    records.write_examples(range(3, 5), examples.at(torch.tensor([2, 0])))
+    assert records.read_examples().labels.tolist() == [0, 1, 2, 2, 0]
     path = tmp_path / "examples.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=r"examples\.safetensors is damaged"):
