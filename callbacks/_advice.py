@@ -1,13 +1,18 @@
 """What someone would trip over who gauges a net of their own: said once, with the mend."""
 
+import math
 import warnings
+from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from sztrain.attacks.checks import validate_logits
 from sztrain.attacks.modes import attack_mode
-from sztrain.errors import SztrainWarning
+from sztrain.callbacks._kinds import is_a
+from sztrain.errors import InputError, SztrainWarning
+from sztrain.evaluation.gauge_keys import GaugeKeys
 from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.runner import AttackedBatch
 from sztrain.losses import difference_of_logits
@@ -41,6 +46,32 @@ class Advice:
         self.speaks = speaks
         self._said: set[str] = set()
         self._has_seen_outputs = False
+
+    def on_trainer(self, trainer: pl.Trainer, keys: GaugeKeys, every: int) -> None:
+        """Look for what keeps a gauge from measuring, or ends a training by its old figures.
+
+        Args:
+            trainer: that begins to train.
+            keys: under which the gauge logs.
+            every: in every which epoch it measures.
+        """
+        if not trainer.enable_validation:
+            self._say(
+                "the Trainer validates nothing (no validation samples, or limit_val_batches=0), so "
+                "nothing is gauged"
+            )
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # in __init__
+        for callback in callbacks:
+            is_gauged = getattr(callback, "monitor", None) in keys.gauged
+            if not is_gauged or not is_a(callback, "EarlyStopping"):
+                continue
+            validations = math.ceil(every / (trainer.check_val_every_n_epoch or 1))
+            if callback.patience < validations:
+                self._say(
+                    f"EarlyStopping sees the last {callback.monitor} again in epochs that are not "
+                    f"gauged, and stops after {callback.patience} of them (patience); expected a "
+                    f"patience of at least {validations}, or every_n_epochs=1"
+                )
 
     def on_outputs(self, net: nn.Module, images: Tensor, labels: Tensor) -> None:
         """Look at what a net answers, once; also refuse what no attack could work with.
@@ -114,6 +145,15 @@ class Advice:
         if self.speaks and key not in self._said:
             warnings.warn(f"SparseRobustness: {text}", SztrainWarning, stacklevel=2)
         self._said.add(key)
+
+
+def passes_gradient(net: nn.Module, images: Tensor, labels: Tensor) -> bool:
+    """Whether a net can be differentiated in its inputs."""
+    try:
+        _share_without_gradient(net, images, labels)
+    except (InputError, RuntimeError):  # the latter is torch's own
+        return False
+    return True
 
 
 def _share_without_gradient(net: nn.Module, images: Tensor, labels: Tensor) -> float:

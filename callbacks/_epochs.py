@@ -46,7 +46,7 @@ class GaugedEpochs:
         """Whether new figures are wanted in the validation that the Trainer is in."""
         epoch = trainer.current_epoch
         is_asked_for = trainer.state.fn != "fit"  # trainer.validate
-        is_last = epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        is_last = epoch == _last_validated(trainer) or trainer.global_step == trainer.max_steps
         if is_asked_for or is_last or self.gauged_in in (None, epoch):
             return True
         # Not `epoch % every == 0`: there may be no validation in that very epoch.
@@ -69,3 +69,9 @@ class GaugedEpochs:
         """Figures of a checkpoint that the monitors of this process have yet to see, once."""
         is_resumed, self._is_resumed = self._is_resumed, False
         return self.values if is_resumed and not self.are_due(trainer) else {}
+
+
+def _last_validated(trainer: pl.Trainer) -> int:
+    """The last epoch of the training that is validated; below 0 where it has no end."""
+    every = trainer.check_val_every_n_epoch or 1
+    return (trainer.max_epochs or 0) // every * every - 1

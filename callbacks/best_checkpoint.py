@@ -1,5 +1,6 @@
 """Best checkpoint: the last of the best of a whole training, however often it was interrupted."""
 
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,7 +11,7 @@ from typing_extensions import override
 
 from sztrain.callbacks._gauges import is_repeated
 from sztrain.callbacks._moved_files import bring_along
-from sztrain.errors import SztrainWarning
+from sztrain.errors import InputError, SztrainWarning
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -26,11 +27,24 @@ class BestCheckpoint(ModelCheckpoint):
     Args:
         **kwargs: those of ``pytorch_lightning.callbacks.ModelCheckpoint``.
 
+    Raises:
+        InputError: by a Trainer of ``lightning.pytorch``, to which it is no checkpoint.
+
     Example:
         >>> best = BestCheckpoint(dirpath="run2", filename="best", monitor="val/clean_acc")
     """
 
     _step: int | None = None  # at which a training goes on
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self not in trainer.checkpoint_callbacks:
+            raise InputError(
+                "BestCheckpoint is a callback of pytorch_lightning, in which a Trainer of "
+                "lightning.pytorch sees no checkpoint; use its ModelCheckpoint, with a gauge that "
+                "measures in every epoch"
+            )
+        super().setup(trainer, pl_module, stage)
 
     @override
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
@@ -63,6 +77,7 @@ class BestCheckpoint(ModelCheckpoint):
                 category=SztrainWarning,
             )
         elif moved:
+            last = state_dict["last_model_path"]  # of another folder it is not written over
             best_k = {moved[path]: score for path, score in state_dict["best_k_models"].items()}
             super().load_state_dict(
                 state_dict
@@ -71,6 +86,6 @@ class BestCheckpoint(ModelCheckpoint):
                     "best_k_models": best_k,
                     "best_model_path": moved[state_dict["best_model_path"]],
                     "kth_best_model_path": moved.get(state_dict["kth_best_model_path"], ""),
-                    "last_model_path": "",
+                    "last_model_path": last if Path(last).parent == Path(self.dirpath) else "",
                 }
             )

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -25,7 +26,8 @@ ACTIONS: tuple[Action, ...] = ("warn", "stop", "more_steps")
 class CollapseGuard(Callback):
     """Watches an adversarial training for signs of collapse after each epoch.
 
-    Goes by what is logged: ``train/adv_acc``, ``train/clean_acc`` and ``val/clean_acc``, and by the
+    Goes by what is logged before the hooks at the end of the epoch, by ``training_step`` say:
+    ``train/adv_acc``, ``train/clean_acc`` and ``val/clean_acc``, and by the
     worst-case robust accuracy that a :class:`~sztrain.callbacks.SparseRobustness` with a ``probe``
     measures on held-out samples with more steps than the training takes. Logs
     ``train/collapse_signs``, how many there are, and raises an alarm: a warning on the screen and
@@ -140,11 +142,14 @@ class CollapseGuard(Callback):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        metrics = {
-            key: float(value)
-            for key, value in trainer.callback_metrics.items()
-            if not self._fresh.is_stale(key, trainer)
-        }
+        # Those of the first process, where others see other figures: all have to decide alike.
+        metrics: dict[str, float] = trainer.strategy.broadcast(
+            {
+                key: float(value)
+                for key, value in trainer.callback_metrics.items()
+                if not self._fresh.is_stale(key, trainer)
+            }
+        )
         if self._counts_otherwise(pl_module):
             metrics.pop("train/budget", None)
         if "train/adv_acc" not in metrics or is_smoke_test(trainer):
@@ -163,8 +168,11 @@ class CollapseGuard(Callback):
         state.alarmed = False
         # A training that has diverged is about to end: what it ends with is not to go on from.
         if self.sound is not None and isfinite(metrics.get("train/loss", 0.0)):
+            is_first = state.sound is None
             state.sound = str(self.sound)
             trainer.save_checkpoint(self.sound, weights_only=False)
+            if is_first and self.action == "more_steps":
+                self._read(state.sound, trainer)  # what cannot be read is known before it is needed
 
     def _counts_otherwise(self, pl_module: pl.LightningModule) -> bool:
         """Whether the budget of the training and that of the monitor are in different units."""
@@ -177,7 +185,8 @@ class CollapseGuard(Callback):
         if self._state.sound is not None:
             text += f"; the last sound epoch is in {self._state.sound}"
         if self.action == "more_steps" and self._more_steps(trainer, pl_module):
-            text += f"; going on from there with {self._state.num_steps} steps"
+            place = "" if self._state.sound is None else " from there"
+            text += f"; going on{place} with {self._state.num_steps} steps"
         elif self.action != "warn":
             trainer.should_stop = True
             text += "; stopping"
@@ -191,10 +200,8 @@ class CollapseGuard(Callback):
         num_steps = min(_attack(pl_module).num_steps * self.step_factor, self.max_steps)
         if num_steps <= _attack(pl_module).num_steps:
             return False
-        _attack_with(pl_module, num_steps)
-        self._state.num_steps = num_steps
         if self._state.sound is not None:
-            checkpoint = trainer.strategy.load_checkpoint(self._state.sound, weights_only=True)
+            checkpoint = self._read(self._state.sound, trainer)
             trainer.strategy.load_model_state_dict(checkpoint)
             for optimizer, saved in zip(
                 trainer.optimizers, checkpoint["optimizer_states"], strict=True
@@ -202,7 +209,20 @@ class CollapseGuard(Callback):
                 # The schedule goes on: only the moments are those of the sound epoch.
                 groups = optimizer.state_dict()["param_groups"]
                 optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+        _attack_with(pl_module, num_steps)
+        self._state.num_steps = num_steps
         return True
+
+    def _read(self, path: str, trainer: pl.Trainer) -> dict[str, Any]:
+        """A sound checkpoint; nothing in it is executed."""
+        try:
+            return trainer.strategy.load_checkpoint(path, weights_only=True)
+        except UnpicklingError as error:
+            raise InputError(
+                f"action=more_steps cannot go back to {path}, which holds objects, such as an "
+                "attack that save_hyperparameters() has kept; leave them out "
+                "(save_hyperparameters(ignore=[...])), or use action=stop"
+            ) from error
 
 
 @dataclass

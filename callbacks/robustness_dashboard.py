@@ -29,14 +29,13 @@ _LEAST_SHARE, _LEAST_SAMPLES = 0.1, 10
 class RobustnessDashboard(Callback):
     """Shows each measurement of the gauge in the loggers of the Trainer.
 
-    Needs a :class:`~sztrain.callbacks.SparseRobustness` among the callbacks beside it. Shows the
-    robustness curve of each epoch on one chart, the histogram of l0, the median l0 of each class,
-    where images were attacked, and adversarial images; the same under ``test/`` for a verdict. W&B
-    gets all of
-    it, with epochs as the axis and the best value of each figure in the summary; TensorBoard gets
-    pictures and histograms, a CSV logger tables beside its ``metrics.csv``, and any other logger
-    the figures alone. :mod:`sztrain.dashboards` arranges the panels in W&B. The training goes on
-    exactly as it would have without it.
+    Needs a :class:`~sztrain.callbacks.SparseRobustness` among the callbacks beside it, of several
+    the first. Shows the robustness curve of each epoch on one chart, the histogram of l0, the
+    median l0 of each class, where images were attacked, and adversarial images; the same under
+    ``test/`` for a verdict. W&B gets all of it, with epochs as the axis and the best value of each
+    figure in the summary; TensorBoard gets pictures and histograms, a CSV logger tables beside its
+    ``metrics.csv``, and any other logger the figures alone. :mod:`sztrain.dashboards` arranges the
+    panels in W&B. The training goes on exactly as it would have without it.
 
     With a folder, it also draws the verdict: ``robustness_curve.png`` and
     ``adversarial_examples.png``.
@@ -195,5 +194,5 @@ class RobustnessDashboard(Callback):
 
 
 def _gauge(trainer: pl.Trainer) -> SparseRobustness | None:
-    """The gauge, which puts itself first among the callbacks before anything is measured."""
+    """The first of the gauges, which stand before the other callbacks, in their order."""
     return next(iter(gauges_of(trainer)), None)

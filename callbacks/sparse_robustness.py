@@ -1,6 +1,8 @@
 """Sparse robustness: gauges median l0 beside a training."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -25,7 +27,7 @@ from sztrain.callbacks._adapters import (
     inputs_and_labels,
     require_forward,
 )
-from sztrain.callbacks._advice import Advice
+from sztrain.callbacks._advice import Advice, passes_gradient
 from sztrain.callbacks._epochs import GaugedEpochs
 from sztrain.callbacks._gauged_samples import GaugedSamples
 from sztrain.callbacks._image_space import ImageSpace
@@ -99,6 +101,7 @@ class SparseRobustness(Callback):
         max_seconds: after which no further batch of validation samples is begun, in each process;
             ``None``: no limit. With a limit, how many samples are attacked is not reproducible;
             their order is fixed, and random, so that any number of them is a fair sample.
+        name: of this gauge, where there are several: it logs ``val/<name>/median_l0`` and so on.
         max_share: the same as a share of the time that training and validation took since the last
             gauging; ``None``: no limit.
 
@@ -139,10 +142,14 @@ class SparseRobustness(Callback):
         logits: LogitsHook | None = None,
         max_seconds: float | None = None,
         max_share: float | None = None,
+        name: str = "",
     ) -> None:
         if not isinstance(budgets, Iterable):
             raise InputError(f"expected `budgets` to be several, such as (10, 50), got {budgets!r}")
-        for name, value, minimum in (
+        if not re.fullmatch(r"[\w.+-]*", name):
+            raise InputError(f"expected `name` to be a word, part of the keys, got {name!r}")
+        self.name = name
+        for argument, value, minimum in (
             ("num_samples", num_samples, 1),
             ("batch_size", batch_size, 1),
             ("verdict_samples", 1 if verdict_samples is None else verdict_samples, 1),
@@ -150,17 +157,17 @@ class SparseRobustness(Callback):
             ("num_examples", num_examples, 0),
             *(("budgets", budget, 1) for budget in budgets),
         ):
-            require_count(name, value, minimum)
+            require_count(argument, value, minimum)
         self.attack = attack if attack is not None else SigmaZero(num_steps=100)
         self.probe = probe
         self.verdict = verdict
-        for name, attacker in self._attacks().items():
-            require_attack(name, attacker)
-            require_untargeted(name, attacker)
-            if name != "probe" and attacker.budget is not None:
+        for argument, attacker in self._attacks().items():
+            require_attack(argument, attacker)
+            require_untargeted(argument, attacker)
+            if argument != "probe" and attacker.budget is not None:
                 raise InputError(
-                    f"expected `{name}` to have no budget, got budget={attacker.budget}, where its "
-                    "search would end; budgets to measure at go into `budgets`"
+                    f"expected `{argument}` to have no budget, got budget={attacker.budget}, where "
+                    "its search would end; budgets to measure at go into `budgets`"
                 )
         if probe is not None:
             check_probe(probe, self.attack.unit)
@@ -205,6 +212,7 @@ class SparseRobustness(Callback):
             probe_budgets = self.budgets if self.probe.budget is None else (self.probe.budget,)
         return GaugeKeys(
             stage=stage,
+            name=self.name,
             unit=self.judging(stage).unit,
             budgets=self.budgets,
             probe_budgets=probe_budgets,
@@ -225,7 +233,10 @@ class SparseRobustness(Callback):
         # The state of a gauge that logs under other keys holds nothing for the monitors of this.
         probe = None if self.probe is None else self.probe.budget or self.budgets
         return self._generate_state_key(
-            unit=self.attack.unit, budgets=self.budgets, probe_budgets=probe
+            unit=self.attack.unit,
+            budgets=self.budgets,
+            probe_budgets=probe,
+            **({"name": self.name} if self.name else {}),
         )
 
     @override
@@ -250,13 +261,19 @@ class SparseRobustness(Callback):
         if not is_smoke_test(trainer):  # which shortens them
             for name, attack in self._attacks().items():
                 check_search(attack, name)
-        # First, since others put the weights of the training back at the end of the validation.
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # in __init__
-        others = [callback for callback in callbacks if callback is not self]
-        trainer.callbacks = [self, *others]  # type: ignore[attr-defined]
+        gauges = [callback for callback in callbacks if isinstance(callback, SparseRobustness)]
+        if sum(gauge.name == self.name for gauge in gauges) > 1:
+            raise InputError(
+                f"several gauges log under the same keys, such as {self.keys().median_l0}; give "
+                "each but one a name of its own: SparseRobustness(name=...)"
+            )
+        # First, since others put the weights of the training back at the end of the validation.
+        callbacks.sort(key=lambda callback: not isinstance(callback, SparseRobustness))
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._advice.on_trainer(trainer, self.keys(), self._epochs.every)
         self._pace.start()
 
     @override
@@ -281,7 +298,9 @@ class SparseRobustness(Callback):
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
-            self._check_outputs(pl_module, "val")
+            with isolate_rng(), _logging_nothing(pl_module):
+                self._check_outputs(pl_module, "val")
+                self._check_gradient(pl_module)
             self._samples.forget("val")  # the first of the loader; the validation brings them again
             return
         self._samples.complete("val")
@@ -335,10 +354,18 @@ class SparseRobustness(Callback):
 
     def _check_outputs(self, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse, or warn of, outputs that cannot be attacked."""
+        net, device = self._attacked(pl_module), pl_module.device
         for images, labels in self._samples.batches(stage, self.batch_size)[:1]:
-            device = pl_module.device
-            net = self._attacked(pl_module)
             self._advice.on_outputs(net, images.to(device), labels.to(device))
+
+    def _check_gradient(self, pl_module: pl.LightningModule) -> None:
+        """Refuse a forward that passes no gradient before an epoch is spent, if one is needed."""
+        net, device = self._attacked(pl_module), pl_module.device
+        for images, labels in self._samples.batches("val", 2)[:1]:
+            images, labels = images.to(device), labels.to(device)
+            if not passes_gradient(net, images, labels):
+                for attack in filter(None, (self.attack, self.probe)):
+                    shortened(attack)(net, images, labels)  # says what it misses
 
     def _measure(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, attack: Attack
@@ -354,6 +381,7 @@ class SparseRobustness(Callback):
         # A net may draw random numbers even in eval mode: the training must not miss them.
         with (
             isolate_rng(),
+            _logging_nothing(pl_module),
             attack_progress(
                 f"{stage} attack",
                 len(labels),
@@ -376,7 +404,7 @@ class SparseRobustness(Callback):
         if not smoke_test:
             self._advice.on_measurement(self.measurements[stage])
         values = _figures(self.measurements[stage]) | (both.values() if both is not None else {})
-        return {f"{stage}/{key}": value for key, value in values.items()}
+        return {self.keys(stage).key(key): value for key, value in values.items()}
 
     def _batches(self, stage: str) -> Iterable[tuple[Tensor, Tensor]]:
         """The samples to attack; those of a validation as long as there is time."""
@@ -394,6 +422,25 @@ class SparseRobustness(Callback):
         for key, value in values.items():
             shown = key.endswith(("/median_l0", "/median_l0_px"))
             pl_module.log(key, value, prog_bar=shown, logger=logger, sync_dist=True)
+
+
+@contextmanager
+def _logging_nothing(pl_module: pl.LightningModule) -> Iterator[None]:
+    """Inside, a ``forward`` that logs logs nothing: its figures are not of adversarial images."""
+
+    def ignore(*args: Any, **kwargs: Any) -> None:
+        pass
+
+    own = vars(pl_module)
+    before = {name: own.get(name) for name in ("log", "log_dict")}
+    own.update(dict.fromkeys(before, ignore))
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            del own[name]
+            if method is not None:
+                own[name] = method
 
 
 def _figures(measurement: Measurement) -> dict[str, float]:

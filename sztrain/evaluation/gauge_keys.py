@@ -19,6 +19,7 @@ class GaugeKeys:
 
     Args:
         stage: ``val``, the gauge after each validation, or ``test``, the verdict.
+        name: of the gauge, where there are several; part of its keys.
         unit: what l0 and the budgets count.
         budgets: budgets k of the gauge.
         probe_budgets: budgets at which a probe was judged; empty: there is none.
@@ -30,6 +31,7 @@ class GaugeKeys:
     """
 
     stage: str = "val"
+    name: str = ""
     unit: Unit = "features"
     budgets: tuple[int, ...]
     probe_budgets: tuple[int, ...] = ()
@@ -62,7 +64,8 @@ class GaugeKeys:
 
     def key(self, name: str) -> str:
         """The key of what has one name in every stage."""
-        return f"{self.stage}/{name}"
+        place = f"{self.stage}/{self.name}" if self.name else self.stage
+        return f"{place}/{name}"
 
     def measure(self, name: str, budget: int | None = None) -> str:
         """The key of a measure that depends on the unit."""
@@ -131,6 +134,11 @@ class GaugeKeys:
         """All of them, those that sztrain's methods log included."""
         return {*self.best, *self.median_interval, self.num_samples}
 
+    @property
+    def gauged(self) -> set[str]:
+        """Those of the gauge alone."""
+        return self.figures - {f"{self.stage}/clean_acc", f"{self.stage}/loss"}
+
     # --- charts, tables and pictures ---
 
     @property
@@ -161,9 +169,9 @@ class GaugeKeys:
     @property
     def best(self) -> dict[str, Best]:
         """Which end of each figure is the good one, those that sztrain's methods log included."""
-        high = [self.key("clean_acc"), self.clean_acc, self.median_l0, self.mean_l0]
+        high = [f"{self.stage}/clean_acc", self.clean_acc, self.median_l0, self.mean_l0]
         high += [*self.robust_accs, *self.probe_accs, *self.worst_accs]
-        low = [self.key("loss"), self.asr_inf, *self.asrs, *self.seconds]
+        low = [f"{self.stage}/loss", self.asr_inf, *self.asrs, *self.seconds]
         return {**dict.fromkeys(high, "max"), **dict.fromkeys(low, "min")}
 
 

@@ -19,7 +19,8 @@ class SparseAT(AdversarialTraining):
 
     Args:
         net: see :class:`~sztrain.training.base.RobustClassifier`.
-        clean_share: c in [0, 1].
+        clean_share: c in [0, 1]. With 0 the clean images pass without a gradient, for
+            ``train/clean_acc``; the running statistics of BatchNorm are of both all the same.
         **kwargs: see :class:`~sztrain.training.adversarial.AdversarialTraining`.
 
     Raises:

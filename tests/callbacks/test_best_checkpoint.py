@@ -14,7 +14,7 @@ from toy_training import ScriptedAttack, foreign_module, loader, make_trainer
 from sztrain.callbacks import BestCheckpoint, SparseRobustness
 from sztrain.callbacks._gauges import is_repeated
 from sztrain.callbacks._moved_files import bring_along
-from sztrain.errors import SztrainWarning
+from sztrain.errors import InputError, SztrainWarning
 
 
 def run(folder, means, epochs, ckpt_path=None, every_n_epochs=1, **options):
@@ -205,6 +205,8 @@ def test_in_the_same_folder_it_is_its_parent(tmp_path):
     best, trainer, module = run(tmp_path, [4.0, 3.0], 4, tmp_path / "last.ckpt")
     assert best.best_model_path == str(tmp_path / "best-epoch=1.ckpt")
     assert best.best_model_score == 5
+    assert [path.name for path in tmp_path.glob("last*")] == ["last.ckpt"]
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 3
     # Testing the best one leaves it the best one.
     trainer.test(module, loader(), ckpt_path=best.best_model_path, weights_only=True, verbose=False)
     assert best.best_model_path == str(tmp_path / "best-epoch=1.ckpt")
@@ -241,3 +243,10 @@ def test_a_test_moves_nothing(tmp_path):
         )
     assert epoch_of(tmp_path / "best.ckpt") == 1
     assert not (tmp_path / "best.1.ckpt").exists()
+
+
+def test_the_other_lightning_would_not_know_it():
+    other = pytest.importorskip("lightning.pytorch")
+    trainer = make_trainer(other, callbacks=[BestCheckpoint(monitor="loss_valid")])
+    with pytest.raises(InputError, match=r"of lightning.pytorch sees no checkpoint; use its Model"):
+        trainer.fit(foreign_module(other)(), loader(), loader(seed=1))

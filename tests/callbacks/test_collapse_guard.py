@@ -277,7 +277,7 @@ def test_a_training_that_goes_on_elsewhere_can_go_back(tmp_path, kept, renamed):
     start = (two if renamed else one) / "last.ckpt"
     guard = CollapseGuard(rule=Scripted(collapses=(0,)), dirpath=two, action="more_steps")
     found = rf"the last sound epoch is in {two / 'sound.ckpt'}; "
-    told = rf"epoch 2: bad; {found if kept else ''}going on from there with 4 steps$"
+    told = rf"epoch 2: bad; {found if kept else ''}going on{' from there' if kept else ''} with 4"
     with pytest.warns(UserWarning, match=told):
         method, _, after = fit(guard, max_epochs=3, ckpt_path=start)
     assert torch.equal(flat(method), before[1] if kept else after[0])
@@ -291,9 +291,21 @@ def test_a_sound_epoch_that_is_later_is_not_gone_back_to(tmp_path):
     every = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
     fit(CollapseGuard(rule=Scripted(), dirpath=tmp_path), callbacks=[every], max_epochs=3)
     guard = CollapseGuard(rule=Scripted(collapses=(0,)), dirpath=tmp_path, action="more_steps")
-    with pytest.warns(UserWarning, match="epoch 1: bad; going on from there with 4 steps$"):
+    with pytest.warns(UserWarning, match="epoch 1: bad; going on with 4 steps$"):
         fit(guard, max_epochs=2, ckpt_path=tmp_path / "epoch=0.ckpt")
     assert torch.load(tmp_path / "sound.1.ckpt", weights_only=True)["epoch"] == 2
+
+
+@pytest.mark.filterwarnings("ignore:The training collapses")
+def test_a_checkpoint_that_cannot_be_gone_back_to_is_refused_when_it_is_written(tmp_path):
+    """Not hours later, where the training collapses."""
+    guard = CollapseGuard(rule=Scripted(collapses=(3,)), dirpath=tmp_path, action="more_steps")
+    kept = {"net": SigmaZero()}  # as of a module that calls save_hyperparameters()
+    with pytest.raises(InputError, match=r"holds objects, .*save_hyperparameters\(ignore="):
+        fit(guard, hyper_parameters=kept)
+    assert len(guard.rule.asked) == 1
+    guard = CollapseGuard(rule=Scripted(collapses=(3,)), dirpath=tmp_path / "stop", action="stop")
+    fit(guard, hyper_parameters=kept)
 
 
 def test_another_training_is_watched_from_its_own_beginning(tmp_path):

@@ -25,6 +25,7 @@ from toy_training import (
 
 from sztrain.attacks import SigmaZero
 from sztrain.callbacks import SparseRobustness
+from sztrain.errors import SztrainWarning
 
 MEAN, STD = torch.tensor([0.2, 0.6]).view(2, 1, 1), torch.tensor([0.25, 0.5]).view(2, 1, 1)
 Sample = make_dataclass("Sample", ["image", "label"])
@@ -301,8 +302,39 @@ def test_part_of_the_data(lightning, options):
 def test_no_validation_means_no_figures(lightning):
     gauge = SparseRobustness(attack=RecordingSigmaZero(num_steps=2), budgets=(1,))
     trainer = make_trainer(lightning, callbacks=[gauge], limit_val_batches=0)
-    trainer.fit(foreign_module(lightning)(), loader(), loader(seed=1))
+    with pytest.warns(SztrainWarning, match="validates nothing .* nothing is gauged"):
+        trainer.fit(foreign_module(lightning)(), loader(), loader(seed=1))
     assert gauge.measurements == {}
+
+
+class LogsInForward:
+    """A part of a module that logs what passes it."""
+
+    def __init__(self, on_step):
+        self.on_step = on_step
+
+    def module(self, lightning):
+        on_step = self.on_step
+
+        class Logging(foreign_module(lightning)):
+            def forward(self, inputs):
+                self.log("mean", inputs.mean(), on_step=on_step, on_epoch=True)
+                self.log_dict({"most": inputs.max()}, on_epoch=True)
+                return super().forward(inputs)
+
+        return Logging()
+
+
+@pytest.mark.parametrize("on_step", [False, True])
+def test_what_a_forward_logs_is_of_the_training_alone(lightning, on_step):
+    seen = []
+    for gauges in ([], [SparseRobustness(attack=SigmaZero(num_steps=3), budgets=(1,))]):
+        module = LogsInForward(on_step).module(lightning)
+        trainer = make_trainer(lightning, callbacks=gauges)
+        trainer.fit(module, loader(), loader(seed=1))
+        seen.append({key: trainer.callback_metrics[key] for key in ("mean", "most")})
+        assert "log" not in vars(module)
+    assert seen[0] == seen[1]
 
 
 # Tuning runs

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from toy_training import ScriptedAttack, foreign_module, loader, make_trainer, toy_data, toy_net
@@ -18,10 +19,11 @@ from sztrain.errors import InputError, SztrainWarning
 MANY = {"num_samples": 150, "seed": 1}
 
 
-def said(module=None, *, gauge=None, val=None, **options):
+def said(module=None, *, gauge=None, val=None, callbacks=(), **options):
     """What the gauge warned of in a training of two epochs with a sanity check."""
     gauge = gauge or SparseRobustness(attack=SigmaZero(num_steps=3), budgets=(1,))
-    trainer = make_trainer(pl, callbacks=[gauge], max_epochs=2, num_sanity_val_steps=1, **options)
+    options = {"callbacks": [gauge, *callbacks], "max_epochs": 2, **options}
+    trainer = make_trainer(pl, num_sanity_val_steps=1, **options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.fit(module or foreign_module(pl)(), loader(), val or loader(**MANY))
@@ -166,8 +168,27 @@ def test_an_attack_without_gradients_may_meet_a_net_without():
 
     search = SparseRS(num_steps=10)
     assert said(Detached(), gauge=SparseRobustness(attack=search, budgets=(1,))) == []
-    with pytest.raises(InputError, match=r"forward passes no gradient back .* forward="):
-        said(Detached())
+    for gauge in (
+        None,
+        SparseRobustness(attack=search, budgets=(1,), probe=SigmaZero(num_steps=2)),
+    ):
+        module = Detached()
+        with pytest.raises(InputError, match=r"forward passes no gradient back .* forward="):
+            said(module, gauge=gauge)
+        assert module.train_flags == []  # in the sanity check, before an epoch is spent
+
+
+@pytest.mark.parametrize(
+    ("every", "patience", "is_told"), [(5, 3, True), (5, 5, False), (1, 1, False)]
+)
+def test_an_early_stopping_that_old_figures_would_trip(every, patience, is_told):
+    stopping = EarlyStopping("val/mean_l0", patience=patience)
+    gauge = SparseRobustness(attack=SigmaZero(num_steps=2), budgets=(1,), every_n_epochs=every)
+    texts = said(gauge=gauge, callbacks=[stopping])
+    assert [text for text in texts if "a patience of at least 5" in text] == texts
+    assert bool(texts) is is_told
+    others = EarlyStopping("loss_valid", patience=1)
+    assert said(gauge=gauge, callbacks=[others]) == []
 
 
 def test_one_class_only():

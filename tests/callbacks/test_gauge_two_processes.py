@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from toy_training import (
 )
 
 from sztrain.attacks import SigmaZero
-from sztrain.callbacks import RobustnessDashboard, SparseRobustness, _pace
+from sztrain.callbacks import CollapseGuard, RobustnessDashboard, SparseRobustness, _pace
 from sztrain.training import SparseAT, craft_examples
 
 STEPS, BUDGETS = 15, (1, 3)
@@ -104,6 +105,7 @@ class Keeper(pl.Callback):
 
     def on_fit_end(self, trainer, pl_module):
         kept = {"weights": pl_module.state_dict(), "drawn": torch.rand(2)}
+        kept["epochs"] = trainer.current_epoch
         kept["metrics"] = {k: float(v) for k, v in trainer.callback_metrics.items()}
         torch.save(kept, self.folder / f"kept{trainer.global_rank}.pt")
 
@@ -143,6 +145,23 @@ def learn_gauged(folder):
 LEARNINGS = {"alone": learn_alone, "gauged": learn_gauged}
 
 
+class EachItsOwn(foreign_module(pl)):
+    """Logs figures of one process, as many do: a collapse in the first, none in the second."""
+
+    def training_step(self, batch, batch_idx):
+        self.log("train/adv_acc", 0.5 if self.global_rank else 0.9, on_epoch=True)
+        self.log("train/clean_acc", 0.6, on_epoch=True)
+        return super().training_step(batch, batch_idx)
+
+
+def guard(folder):
+    """Three epochs under a guard, which keeps a checkpoint, or stops, in both or in none."""
+    warnings.filterwarnings("ignore", message="It is recommended to use")
+    callbacks = [CollapseGuard(dirpath=folder, action="stop"), Keeper(folder)]
+    trainer = make_trainer(pl, callbacks=callbacks, devices=2, strategy="ddp_fork", max_epochs=3)
+    trainer.fit(EachItsOwn(), loader(), loader(seed=1))
+
+
 def indices(images, inputs):
     return [int((images == image).flatten(1).all(1).nonzero()) for image in inputs]
 
@@ -176,7 +195,7 @@ def training_by_hand():
 @pytest.mark.slow
 def test_figures_are_those_of_one_process(tmp_path):
     # More samples than there are, and a subset.
-    runs = {"foreign": 100, "sparse_at": 7, **dict.fromkeys(LEARNINGS, 0)}
+    runs = {"foreign": 100, "sparse_at": 7, **dict.fromkeys([*LEARNINGS, "guard"], 0)}
     finished = subprocess.run(
         [
             sys.executable,
@@ -201,6 +220,8 @@ def test_figures_are_those_of_one_process(tmp_path):
         found = {key: report["metrics"][key] for key in expected}
         assert found == pytest.approx(expected)
     check_learnings(tmp_path)
+    for rank in (0, 1):  # both have ended, and after the same epoch
+        assert torch.load(tmp_path / "guard" / f"kept{rank}.pt")["epochs"] == 1
 
 
 def check_learnings(folder):
@@ -252,5 +273,7 @@ if __name__ == "__main__":
         place.mkdir()
         if name in LEARNINGS:
             LEARNINGS[name](place)
+        elif name == "guard":
+            guard(place)
         else:
             train(place, name, int(size))

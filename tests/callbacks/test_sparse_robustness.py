@@ -288,6 +288,7 @@ def test_in_between_the_monitors_see_the_last_figures_and_the_loggers_nothing(tm
         ({"check_val_every_n_epoch": 2, "max_epochs": 8}, 2, [1, 3, 5, 7]),
         ({"check_val_every_n_epoch": 2, "max_epochs": 8}, 1, [1, 3, 5, 7]),
         ({"check_val_every_n_epoch": 2, "max_epochs": 12}, 4, [1, 5, 9, 11]),
+        ({"check_val_every_n_epoch": 2, "max_epochs": 9}, 5, [1, 5, 7]),
         ({"max_steps": 9, "max_epochs": -1}, 5, [0, 2]),
         ({"val_check_interval": 1, "max_epochs": 4}, 3, [0, 0, 0, 3, 3, 3]),
         ({"val_check_interval": 1, "max_epochs": 2}, 1, [0, 0, 0, 1, 1, 1]),
@@ -372,14 +373,14 @@ def test_validating_a_checkpoint_gauges_it(tmp_path):
 def test_gauges_of_two_units_keep_their_own_figures(tmp_path):
     script = ((2.0,),)
     gauges = [
-        SparseRobustness(attack=ScriptedAttack(script=script, unit=unit), budgets=(1,))
-        for unit in ("features", "pixels")
+        SparseRobustness(attack=ScriptedAttack(script=script, unit=unit), budgets=(1,), name=name)
+        for unit, name in (("features", ""), ("pixels", "pixel"))
     ]
     trainer, _ = fit(gauges[0], callbacks=[gauges[1]])
     trainer.save_checkpoint(tmp_path / "end.ckpt")
     states = torch.load(tmp_path / "end.ckpt", weights_only=True)["callbacks"]
-    for gauge, suffix in zip(gauges, ("", "_px"), strict=True):
-        assert states[gauge.state_key]["values"][f"val/mean_l0{suffix}"] == 2
+    for gauge, key in zip(gauges, ("val/mean_l0", "val/pixel/mean_l0_px"), strict=True):
+        assert states[gauge.state_key]["values"][key] == 2
     probed = SparseRobustness(budgets=(1,), probe=SigmaZero())  # has other keys
     assert probed.state_key not in states
     assert SparseRobustness(budgets=(1, 2)).state_key not in states
@@ -387,6 +388,27 @@ def test_gauges_of_two_units_keep_their_own_figures(tmp_path):
         SparseRobustness(budgets=(1,), probe=SigmaZero(budget=k)).state_key for k in (1, 2)
     )
     assert at_one != at_two
+
+
+def test_gauges_with_names_log_beside_each_other():
+    weak = SparseRobustness(attack=ScriptedAttack(script=((5.0,),)), budgets=(2,))
+    strong = SparseRobustness(attack=ScriptedAttack(script=((1.0,),)), budgets=(2,), name="strong")
+    trainer, _ = fit(weak, callbacks=[strong])
+    seen = trainer.callback_metrics
+    assert (seen["val/mean_l0"], seen["val/strong/mean_l0"]) == (5, 1)
+    assert (seen["val/asr@2"], seen["val/strong/asr@2"]) == (0, 1)
+    assert strong.keys().gauged <= seen.keys()
+    assert trainer.callbacks[:2] == [weak, strong]
+    trainer.validate(foreign_module(pl)(), loader(seed=1), verbose=False)
+    assert trainer.callbacks[:2] == [weak, strong]  # in their order, whoever is set up last
+
+
+def test_gauges_that_would_log_under_the_same_keys_are_refused():
+    gauges = [SparseRobustness(budgets=budgets, name="one") for budgets in ((1,), (2,))]
+    with pytest.raises(InputError, match="same keys, such as val/one/median_l0; give each but one"):
+        fit(gauges[0], callbacks=[gauges[1]])
+    with pytest.raises(InputError, match="`name` to be a word, part of the keys, got 'a/b'"):
+        SparseRobustness(name="a/b")
 
 
 ATTACKS = [name for name in attacks.__all__ if isinstance(getattr(attacks, name), type)]

@@ -1,6 +1,7 @@
 """A training with the gauge is, bit for bit, the training without it."""
 
 import random
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -101,26 +102,57 @@ def test_a_net_that_draws_in_eval_mode_trains_on_the_same_noise():
     assert_same(trained([gauge], [AlwaysNoisy()]), trained([], [AlwaysNoisy()]))
 
 
-class Inspector(pl.Callback):
-    """Looks at the module right before and right after the callback that stands between."""
+def state_of(module):
+    gradients = [p.grad for p in module.parameters()]
+    return (
+        [part.training for part in module.modules()],
+        [p.requires_grad for p in module.parameters()],
+        [None if g is None else g.clone() for g in gradients],
+        [b.clone() for b in module.buffers()],
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+    )
 
-    def __init__(self, seen):
-        self.seen = seen
+
+class Inspected(SparseRobustness):
+    """A gauge that looks at the module right before and right after it has measured."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.before, self.after = [], []
+
+    def measuring(self, pl_module, measure):
+        self.before.append(state_of(pl_module))
+        measure()
+        self.after.append(state_of(pl_module))
 
     def on_validation_epoch_end(self, trainer, pl_module):
-        gradients = [p.grad for p in pl_module.parameters()]
-        self.seen.append(
-            (
-                [module.training for module in pl_module.modules()],
-                [p.requires_grad for p in pl_module.parameters()],
-                [None if g is None else g.clone() for g in gradients],
-                [b.clone() for b in pl_module.buffers()],
-                torch.is_grad_enabled(),
-                torch.is_inference_mode_enabled(),
-            )
-        )
+        measure = super().on_validation_epoch_end
+        self.measuring(pl_module, lambda: measure(trainer, pl_module))
 
-    on_test_epoch_end = on_validation_epoch_end
+    def on_test_epoch_end(self, trainer, pl_module):
+        measure = super().on_test_epoch_end
+        self.measuring(pl_module, lambda: measure(trainer, pl_module))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vandal(SigmaZero):
+    """Leaves traces of each kind in the module that it attacks."""
+
+    trace: str
+
+    def __call__(self, net, inputs, labels):
+        result = super().__call__(net, inputs, labels)
+        module = net.module
+        if self.trace == "flags":
+            module.train(not module.training)
+        for parameter in module.parameters() if self.trace == "gradients" else ():
+            parameter.grad = torch.full_like(parameter, 7)
+        for parameter in module.parameters() if self.trace == "frozen" else ():
+            parameter.requires_grad_(not parameter.requires_grad)
+        for buffer in module.buffers() if self.trace == "buffers" else ():
+            buffer.add_(1)
+        return result
 
 
 def equal(one, other):
@@ -140,19 +172,30 @@ class KeepsGradients(foreign_module(pl)):
 
 @pytest.mark.parametrize("inference_mode", [True, False])
 def test_gauge_gives_the_module_back_as_it_found_it(inference_mode):
-    before, after = [], []
     attack = SigmaZero(num_steps=3)
-    gauge = SparseRobustness(attack=attack, budgets=(1,), verdict=attack)
+    gauge = inspected(attack, inference_mode=inference_mode)
+    assert len(gauge.before) == 1 + 2 + 1  # the sanity check, two epochs, the test
+    for one, other in zip(gauge.before, gauge.after, strict=True):
+        assert equal(one, other)
+    assert any(gradient is not None for gradient in gauge.before[1][2])
+
+
+def inspected(attack, **options):
+    """The gauge after two epochs and a test."""
+    gauge = Inspected(attack=attack, budgets=(1,), verdict=attack)
     module = KeepsGradients(net())
     module.body[-1].bias.requires_grad_(False)
-    callbacks = [Inspector(before), gauge, Inspector(after)]
-    trainer = make_trainer(pl, callbacks=callbacks, max_epochs=2, inference_mode=inference_mode)
+    trainer = make_trainer(pl, callbacks=[gauge], max_epochs=2, **options)
     trainer.fit(module, loader(), loader(seed=1))
     trainer.test(module, loader(seed=2), verbose=False)
-    assert len(before) == 1 + 2 + 1  # the sanity check, two epochs, the test
-    for one, other in zip(before, after, strict=True):
-        assert equal(one, other)
-    assert any(gradient is not None for gradient in before[1][2])
+    return gauge
+
+
+@pytest.mark.parametrize("trace", ["flags", "gradients", "frozen", "buffers"])
+def test_an_attack_that_leaves_traces_would_be_seen(trace):
+    """What the test above looks for, it finds."""
+    gauge = inspected(Vandal(num_steps=3, trace=trace), inference_mode=False)
+    assert not all(map(equal, gauge.before, gauge.after))
 
 
 class ModeSpy(nn.Module):
