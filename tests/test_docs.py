@@ -1,5 +1,6 @@
 """What the documentation says is so: its programs run, and its links lead somewhere."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -15,7 +16,7 @@ QUIET = (
     "limit_train_batches=2, limit_val_batches=1, logger=False, enable_checkpointing=False, "
     "enable_progress_bar=False, enable_model_summary=False"
 )
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("**/*.md"))]
 
 
 @pytest.mark.parametrize("page", ["attacks.md"])
@@ -62,6 +63,17 @@ def test_a_training_from_python_leaves_a_checkpoint_that_can_be_judged(tmp_path,
     exec(program, {})
     (path,) = tmp_path.glob("checkpoints/*.ckpt")
     assert type(load_net(str(path))).__name__ == "DigitsCNN"
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("results/*.csv")), ids=lambda path: path.stem)
+def test_every_column_of_the_tables_is_explained(path):
+    text = (DOCS / "results" / "README.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| (`.*?`) \|", text, re.M)
+    names = [name for cell in told for name in re.findall(r"`([^`]+)`", cell)]
+    patterns = [re.sub(r"<\w+>|\\\.\\\.\\\.", r"\\w+", re.escape(name)) for name in names]
+    with path.open(encoding="utf-8") as file:
+        for column in next(csv.reader(file)):
+            assert any(re.fullmatch(pattern, column) for pattern in patterns), column
 
 
 def links(page):
