@@ -1,7 +1,7 @@
 """The Lightning module that every method of training shares."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -124,7 +124,7 @@ class RobustClassifier(pl.LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """One step of descent on :meth:`batch_loss`."""
-        inputs, labels, *indices = batch
+        inputs, labels, *indices = _parts(batch)
         loss, clean_logits = self.batch_loss(inputs, labels, *indices)
         self.train_loss.update(loss.detach(), weight=len(labels))
         self.train_acc.update(clean_logits.detach(), labels)
@@ -157,7 +157,7 @@ class RobustClassifier(pl.LightningModule, ABC):
     def _evaluate(
         self, stage: str, loss: SampleMean, accuracy: MulticlassAccuracy, batch: Batch
     ) -> None:
-        inputs, labels = batch[:2]
+        inputs, labels = _parts(batch)[:2]
         logits = self(inputs)
         accuracy.update(logits, labels)
         loss.update(self.cross_entropies(logits, labels))
@@ -184,3 +184,17 @@ class RobustClassifier(pl.LightningModule, ABC):
 
 def _default_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
     return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+
+
+def _parts(batch: Any) -> Sequence[Tensor]:
+    """Inputs, labels and what follows them.
+
+    Raises:
+        InputError: the batch is of another make.
+    """
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        raise InputError(
+            "expected batches that begin with inputs and labels, as those of sztrain.data, got "
+            f"{type(batch).__name__}; give the loader a `collate_fn` that returns the two"
+        )
+    return batch

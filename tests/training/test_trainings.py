@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
+from torch.utils.data import DataLoader, default_collate
 from toy_training import (
     INF,
     NUM_CLASSES,
@@ -299,11 +300,19 @@ class Diverging(nn.Module):
 def test_training_that_diverged_ends_in_one_line(batch, value):
     method = make(StandardTraining, Diverging(batch, value))
     with pytest.raises(
-        InputError, match=r"the training diverged: train/loss is (nan|inf)"
+        InputError,
+        match=r"train/loss is (nan|inf) after epoch 0; .*\(optimizer.lr\), .*precision=32-true",
     ) as error:
         fit(method, max_epochs=3)
     assert "\n" not in str(error.value)
     assert "epoch 0" in str(error.value)
+
+
+@pytest.mark.parametrize("make_batch", [lambda x, y: {"image": x, "label": y}, lambda x, y: [x]])
+def test_batches_of_another_make_are_refused_in_one_line(make_batch):
+    other = DataLoader(toy_data(), 4, collate_fn=lambda rows: make_batch(*default_collate(rows)))
+    with pytest.raises(InputError, match=r"begin with inputs and labels, .* got (dict|list); give"):
+        make_trainer(pl).fit(make(SparseAT, attack=ScriptedAttack()), other, loader(seed=1))
 
 
 def test_training_with_an_adversary_says_so_too():
