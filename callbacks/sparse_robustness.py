@@ -269,7 +269,11 @@ class SparseRobustness(Callback):
                 "each but one a name of its own: SparseRobustness(name=...)"
             )
         # First, since others put the weights of the training back at the end of the validation.
-        callbacks.sort(key=lambda callback: not isinstance(callback, SparseRobustness))
+        # A list of its own: the Trainer is going through the one that there is.
+        trainer.callbacks = [  # type: ignore[attr-defined]
+            *gauges,
+            *(callback for callback in callbacks if callback not in gauges),
+        ]
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

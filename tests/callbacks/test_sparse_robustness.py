@@ -393,7 +393,14 @@ def test_gauges_of_two_units_keep_their_own_figures(tmp_path):
 def test_gauges_with_names_log_beside_each_other():
     weak = SparseRobustness(attack=ScriptedAttack(script=((5.0,),)), budgets=(2,))
     strong = SparseRobustness(attack=ScriptedAttack(script=((1.0,),)), budgets=(2,), name="strong")
-    trainer, _ = fit(weak, callbacks=[strong])
+    set_up = []
+
+    class Other(pl.Callback):
+        def setup(self, trainer, pl_module, stage):
+            set_up.append(stage)
+
+    trainer, _ = fit(weak, callbacks=[Other(), strong])
+    assert set_up == ["fit"]  # once, though the gauges move to the front
     seen = trainer.callback_metrics
     assert (seen["val/mean_l0"], seen["val/strong/mean_l0"]) == (5, 1)
     assert (seen["val/asr@2"], seen["val/strong/asr@2"]) == (0, 1)
