@@ -140,7 +140,9 @@ def _folder_made_before() -> Path | None:
     if named is None or named.is_delete() or named.is_sweep_override():
         return None
     folder = Path(str(named.value()))
-    return folder.resolve() if folder.is_dir() else None
+    with suppress(OSError):  # a name that cannot be
+        return folder.resolve() if folder.is_dir() else None
+    return None
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.net_checks import check_known_net, check_parts
 from sztrain.cli.one_at_a_time import one_at_a_time
 from sztrain.cli.options import EvaluateOptions, check_options
-from sztrain.cli.results import Report
+from sztrain.cli.report import Report
 from sztrain.cli.suite_jobs import suite_jobs
 from sztrain.cli.suites import read_suite, without_unused
 from sztrain.cli.team import (

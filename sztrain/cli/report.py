@@ -1,204 +1,272 @@
-"""What a run says to the person in front of it."""
+"""What an evaluation leaves behind: tables, pictures, a report, and a few words on the screen."""
 
-import re
-from collections.abc import Mapping, Sequence
+import csv
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from omegaconf import OmegaConf
+from yaml import YAMLError
 
-from sztrain.evaluation.html import Printed
-from sztrain.evaluation.tables import digits
-
-_LEGEND = (
-    "clean accuracy and ASR in percent, median and mean of ℓ0, "
-    "t in seconds and q in thousands of passes a sample"
+from sztrain.cli.file_labels import file_labels
+from sztrain.cli.findings import Finding, conclude
+from sztrain.cli.jobs import Job
+from sztrain.cli.pictures import (
+    draw_examples,
+    draw_explanation,
+    draw_pictures,
+    draw_run,
+    draw_trajectory,
 )
+from sztrain.cli.report_text import (
+    facts,
+    reasons_of_gaps,
+    rows_to_read,
+    screen_headings,
+    screen_title,
+    verdicts_on_paper,
+)
+from sztrain.cli.resolvers import decisive
+from sztrain.cli.screen import print_results
+from sztrain.cli.suites import Suite
+from sztrain.cli.transfer import KeptExamples, transfer_rows
+from sztrain.cli.wandb_run import WandbRun
+from sztrain.cli.worst_case import WorstCases
+from sztrain.errors import SztrainWarning, UnavailableError
+from sztrain.evaluation.html import Picture, write_report
+from sztrain.evaluation.rows import budget_rows, paper_row
+from sztrain.evaluation.tables import printed_table, write_csv, write_latex, write_markdown
+from sztrain.evaluation.transfer import transfer_table
+from sztrain.files import write_whole
+
+_BUDGET_HEADINGS = {
+    "model": "net",
+    "attack": "attack",
+    "options": "options",
+    "steps": "N",
+    "unit": "unit",
+    "budget": "k",
+    "asr": "ASR",
+    "time_s": "t",
+    "queries_k": "q",
+}
 
 
-_FAR = 0.2  # clean accuracy by which the last epoch may exceed the best one
+# Of another evaluation in the same folder they would tell of other jobs than its tables.
+_NOT_OF_EVERY_RUN = ("results_fixed_budget.csv", "transfer.csv", "worst_case.csv")
+
+# What an evaluation may do in another way without becoming another one.
+_FREE = ("device", "devices", "logger", "num_nodes", "num_threads", "output_dir")
+
+_OF_NETS = ("model", "source", "target")
 
 
-def print_verdict(summary: dict[str, Any], output_dir: Path) -> None:
-    """Print the verdict of a training run as a small table.
+class Report:
+    """Grows with every job that is done; its tables are written each time.
 
     Args:
-        summary: as :func:`sztrain.evaluation.summary.training_summary` made it.
-        output_dir: where the run left its files.
+        output_dir: folder of the evaluation.
+        config: the composed config, as YAML.
+        budgets: budgets to mark in the curves of an evaluation without a suite.
+        suite: the suite, if any.
+        run: W&B's run, if any.
     """
-    unit = summary["unit"]
-    names, steps = summary["attacks"], f"N={summary['num_steps']}"
-    if "num_queries" in summary:
-        steps += f", num_queries={summary['num_queries']}"
-    judged = f"{names[0]}, {steps} only"
-    if len(names) > 1:
-        judged = f"worst case of {', '.join(names)}, {steps}"
-    table = Table(title=f"Verdict on {summary['num_samples']} test images ({judged})")
-    table.add_column("measure")
-    table.add_column(summary["method"], justify="right")
-    table.add_row("clean accuracy (all images)", _percent(summary["clean_accuracy"]))
-    table.add_row(f"median ℓ0 ({unit})", _number(summary["median_l0"]))
-    table.add_row(f"mean ℓ0 ({unit})", _number(summary["mean_l0"]))
-    for budget, accuracy in summary["robust_accuracy"].items():
-        table.add_row(f"robust accuracy at {budget} {unit}", _percent(accuracy))
-    table.add_row("attack success without a budget", _percent(summary["asr_inf"]))
-    if summary["best_epoch"] is not None:
-        counted = f"best epoch (of 0 to {summary['epochs'] - 1})"
-        table.add_row(counted, str(summary["best_epoch"]))
-    table.add_row("training time", _seconds(summary["train_seconds"]))
-    table.add_row("  of it the adversary", _seconds(summary["attack_seconds"]))
-    table.add_row("time of this verdict", _seconds(summary["verdict_seconds"]))
-    console = Console()
-    console.print(table)
-    if summary["last"] is not None:
-        console.print(_last_epoch(summary["last"], unit), soft_wrap=True)
-        if summary["last"]["clean_accuracy"] > summary["clean_accuracy"] + _FAR:
-            console.print(
-                "The best is a net that has hardly learnt yet, and so has little to lose: train "
-                "longer, or choose by another figure (monitor=val/clean_acc)",
-                soft_wrap=True,
+
+    def __init__(
+        self,
+        output_dir: Path,
+        config: str,
+        budgets: list[int],
+        suite: Suite | None,
+        run: WandbRun | None,
+    ) -> None:
+        self.output_dir = output_dir
+        self.config = config
+        self.budgets = budgets if suite is None else suite.fixed_budgets
+        self.suite = suite
+        self.run = run
+        self._grid: Mapping[str, Any] = {} if suite is None else suite.grid
+        self.rows: list[dict[str, Any]] = []
+        self._budget_rows: list[dict[str, Any]] = []
+        self._findings: list[Finding] = []
+        self._worst_case = WorstCases(suite)
+        self._pictures: list[Picture] = []
+        self._kept: list[KeptExamples] = []
+        self._labels: set[str] = set()
+        self._is_repeat = _is_same(output_dir / "config.yaml", config)
+
+    def add(self, job: Job | dict[str, Any]) -> None:
+        """Add what was found, or the row of what cannot be had."""
+        if isinstance(job, dict):
+            self.rows.append(job)
+        else:
+            self._labels.add(job.label)
+            self._add_found(job)
+        # Not before: in the folder of another evaluation the job was refused.
+        write_whole(self.output_dir / "config.yaml", self.config)
+        if not self._is_repeat:
+            self._remove_tables()
+        if not self._is_repeat or self._has_caught_up():
+            self._write_tables()
+
+    def _remove_tables(self) -> None:
+        for name in _NOT_OF_EVERY_RUN:
+            (self.output_dir / name).unlink(missing_ok=True)
+
+    def _has_caught_up(self) -> bool:
+        """Whether this run knows all that the tables of the same evaluation hold by now."""
+        tables = {"results.csv": self.rows, "results_fixed_budget.csv": self._budget_rows}
+        return all(len(rows) >= _num_rows(self.output_dir / name) for name, rows in tables.items())
+
+    def _write_tables(self) -> None:
+        write_csv(self.rows, self.output_dir / "results.csv")
+        write_markdown(self.rows, self.output_dir / "results.md")
+        write_latex(self.rows, self.output_dir / "results.tex")
+        if self._budget_rows:
+            write_csv(self._budget_rows, self.output_dir / "results_fixed_budget.csv")
+
+    def _add_found(self, job: Job) -> None:
+        finding = conclude(job)
+        measured = (finding.measurement, finding.cost, finding)
+        if self.suite is not None:
+            self._worst_case.add(finding)
+            self._budget_rows += budget_rows(*measured, self.suite.fixed_budgets, named=self._grid)
+            if finding.attack.budget is not None:
+                return
+        self._findings.append(finding)
+        row = paper_row(
+            *measured,
+            batch_size=finding.batch_size,
+            broken_by=finding.broken_by,
+            changes=finding.changes,
+            named=self._grid,
+            # A suite has tables of its own for them.
+            budgets=self.budgets if self.suite is None else (),
+        )
+        self.rows.append(row)
+        if not self._grid:  # a grid would fill the page with them
+            self._pictures += draw_examples(finding, self.output_dir)
+        if self.suite is not None and self.suite.loss_terms:
+            self._pictures += draw_run(job, finding, self.output_dir)
+        if job.explained:
+            self._pictures += draw_explanation(job, finding, self.output_dir)
+        if job.keeps_adv_inputs:
+            self._kept.append(KeptExamples.of(job))
+        if self.run is not None:
+            self.run.add(row, finding)
+
+    def finish(self, title: str) -> None:
+        """Draw the pictures, write the report under this heading and print the table.
+
+        Raises:
+            UnavailableError: nothing of what was asked for could be had.
+        """
+        self._remove_tables()  # an earlier run may have had some that this one has not
+        self._write_tables()
+        transfer = transfer_rows(self._kept, named=self._grid)
+        if transfer:
+            write_csv(transfer, self.output_dir / "transfer.csv")
+        worst_case = self._worst_case.rows()
+        if worst_case:
+            write_csv(worst_case, self.output_dir / "worst_case.csv")
+        tables = {
+            "results": self.rows,
+            "results_fixed_budget": self._budget_rows,
+            "transfer": transfer,
+            "worst_case": worst_case,
+        }
+        # Tables first: what hours were spent on is on disk, whatever becomes of the pictures.
+        pictures = self._draw()
+        labels = file_labels(self._models())
+        to_read = {name: _by_labels(rows, labels) for name, rows in tables.items()}
+        page = self.output_dir / "report.html"
+        write_report(
+            page,
+            title=title,
+            facts=facts(self.rows, self._findings, labels, self._grid),
+            tables={
+                "Results": printed_table(rows_to_read(to_read["results"])),
+                **self._worst_case.printed(to_read["worst_case"], whole=True),
+                "Fixed budgets": printed_table(to_read["results_fixed_budget"], _BUDGET_HEADINGS),
+                "Transfer": transfer_table(to_read["transfer"]),
+            },
+            pictures=pictures,
+            config=self.config,
+        )
+        if self.run is not None:
+            self.run.finish(tables, self._findings, pictures, page)
+        self._print(to_read, page)
+        self._warn_of_others()
+        if not self._findings and not self._budget_rows:
+            # Not with status 0, by which a script goes on.
+            raise UnavailableError("nothing was measured; the lines above say what is missing")
+
+    def _draw(self) -> list[Picture]:
+        """The pictures of all nets together, and then those drawn on the way."""
+        drawn = draw_pictures(self._findings, self.suite, self.budgets, self.output_dir)
+        pictures = [*drawn, *self._pictures]
+        if self.suite is not None and self.suite.loss_terms and self._findings:
+            pictures.append(draw_trajectory(self.output_dir))
+        return pictures
+
+    def _print(self, to_read: Mapping[str, list[dict[str, Any]]], page: Path) -> None:
+        # What cannot be had is told below, in a line for each reason.
+        found = [row for row in to_read["results"] if not row["notes"]]
+        title = screen_title(self._findings, self.suite)
+        headings = screen_headings(self.rows, self.suite)
+        shown = {title: printed_table(found, headings)} if found else {}
+        shown |= self._worst_case.printed(to_read["worst_case"], whole=False)
+        remarks = [
+            *self._worst_case.remarks(),
+            *verdicts_on_paper(self.rows),
+            *reasons_of_gaps(self.rows),
+        ]
+        if self.suite is not None and self.suite.transfer and not to_read["transfer"]:
+            remarks.append("no transfer: no two nets were attacked on the same samples")
+        print_results(shown, remarks, page)
+
+    def _warn_of_others(self) -> None:
+        """Say that the folder holds records of which these tables do not tell."""
+        found = {path.stem for path in (self.output_dir / "records").glob("*.csv")}
+        others = sorted(found - self._labels)
+        if others:
+            warnings.warn(
+                f"{self.output_dir / 'records'} also holds what an earlier evaluation found "
+                f"({', '.join(others)}); the tables beside it tell of this one alone",
+                SztrainWarning,
+                stacklevel=2,
             )
-    console.print(f"Figures, pictures and checkpoints: {output_dir}", soft_wrap=True, markup=False)
+
+    def _models(self) -> list[str]:
+        """Every net by its name or path, once."""
+        return [*dict.fromkeys(row["model"] for row in (*self.rows, *self._budget_rows))]
 
 
-def print_without_verdict(clean_accuracy: float | None, output_dir: Path) -> None:
-    """Print where a training left its files, where no gauge has judged it.
-
-    Args:
-        clean_accuracy: on the test images; ``None``: it was not tested.
-        output_dir: where the run left its files.
-    """
-    console = Console()
-    if clean_accuracy is not None:
-        console.print(
-            f"Clean accuracy on the test images {_percent(clean_accuracy)}; no verdict on its "
-            "robustness was taken (callbacks.gauge.verdict)",
-            soft_wrap=True,
-        )
-    console.print(f"Figures and checkpoints: {output_dir}", soft_wrap=True, markup=False)
+def _is_same(path: Path, config_now: str) -> bool:
+    """Whether the file holds the config of the same evaluation."""
+    try:
+        before = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError):  # none, or damaged
+        return False
+    now = OmegaConf.to_container(OmegaConf.create(config_now))
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return False
+    for config in (before, now):
+        config["data"] = decisive(config.get("data") or {})
+    differing = {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
+    return differing <= set(_FREE)
 
 
-def _last_epoch(last: Mapping[str, Any], unit: str) -> str:
-    robust = ", ".join(f"{_percent(a)} at {k}" for k, a in last["robust_accuracy"].items())
-    return (
-        f"The last epoch instead of the best, on {last['num_samples']} test images: "
-        f"clean accuracy {_percent(last['clean_accuracy'])} (all images), "
-        f"robust accuracy {robust} {unit}"
-    )
+def _num_rows(path: Path) -> int:
+    """Rows of a table; 0 where there is none that can be read."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return sum(1 for _ in csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):  # it is written anew
+        return 0
 
 
-_FIGURE = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|[-+]?∞")
-_KEYS = ("N", "k")  # figures that say which row it is
-_WIDEST = 0.2  # share of the screen that a word may take, such as a path, before it is broken
-
-
-def whole_tables(title: str, printed: Printed, width: int) -> list[Table]:
-    """A table with everything in it whole: words over several lines, figures on one.
-
-    Where not all figures have room beside the words, the words stand again beside the others, and
-    so do figures that tell rows apart.
-
-    Args:
-        title: what stands above it.
-        printed: headings and cells.
-        width: of the screen, in letters.
-    """
-    headings, body = printed
-    columns = [
-        [heading, *(row[place].ours for row in body)] for place, heading in enumerate(headings)
-    ]
-    words = [
-        place
-        for place, column in enumerate(columns)
-        if not _in_figures(column) or (column[0] in _KEYS and len(set(column[1:])) > 1)
-    ]
-    room = left = width - sum(_needed(columns[place], width) + 1 for place in words) - 1
-    parts: list[set[int]] = [set(words)]
-    for place in (place for place in range(len(columns)) if place not in words):
-        needed = max(map(len, columns[place])) + 1
-        if needed > left and parts[-1] > set(words):
-            parts.append(set(words))
-            left = room
-        parts[-1].add(place)
-        left -= needed
-    titles = [title, *[None] * (len(parts) - 1)]
-    return [
-        _table(name, [columns[place] for place in sorted(part)], width)
-        for name, part in zip(titles, parts, strict=True)
-    ]
-
-
-def _in_figures(column: Sequence[str]) -> bool:
-    return all(not cell or _FIGURE.fullmatch(cell) for cell in column[1:])
-
-
-def _needed(column: Sequence[str], width: int) -> int:
-    """Letters that a column takes at least: its figures, or its longest word."""
-    if _in_figures(column):
-        return max(map(len, column))
-    words = [word for text in column for word in text.split()]
-    return min(max(map(len, words), default=0), max(4, int(_WIDEST * width)))
-
-
-def _table(title: str | None, columns: Sequence[Sequence[str]], width: int) -> Table:
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    needed = [_needed(column, width) for column in columns]
-    roomy = sum(needed) + len(needed) < width
-    for column, least in zip(columns, needed, strict=True):
-        table.add_column(
-            column[0],
-            justify="right",
-            overflow="fold",
-            no_wrap=roomy and _in_figures(column),
-            min_width=least if roomy else None,
-        )
-    for row in zip(*(column[1:] for column in columns), strict=True):
-        table.add_row(*map(Text, row))  # as it is: [x] in a path is no markup
-    return table
-
-
-_AT_BUDGET = re.compile(r"RA\d+")
-
-
-def print_results(tables: Mapping[str, Printed], remarks: Sequence[str], report: Path) -> None:
-    """Print tables of results.
-
-    Args:
-        tables: headings and cells, the results first; by the title above each.
-        remarks: lines below the tables.
-        report: the page that shows more.
-    """
-    console = Console()
-    for title, printed in tables.items():
-        for table in whole_tables(title, printed, console.width):
-            console.print(table)
-    if tables:
-        console.print(_LEGEND)  # no caption: a narrow table would squeeze it
-    if any("RA" in headings for headings, _ in tables.values()):
-        console.print("RA: robust accuracy in percent, when at most k values may change")
-    at_budgets = [h for headings, _ in tables.values() for h in headings if _AT_BUDGET.fullmatch(h)]
-    for first in at_budgets[:1]:
-        budget = first.removeprefix("RA")
-        console.print(f"{first}: robust accuracy in percent, when at most {budget} may change, ...")
-    for remark in remarks:
-        console.print(remark, soft_wrap=True, highlight=False, markup=False)
-    if not tables:
-        return
-    console.print(
-        f"Tables, curves and examples on one page: {report}", soft_wrap=True, markup=False
-    )
-
-
-def _number(value: float | None) -> str:
-    return digits(float("inf") if value is None else value)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
-
-
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f} s"
+def _by_labels(rows: Iterable[dict[str, Any]], labels: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Rows to read, in which there is no room for paths."""
+    return [row | {key: labels[row[key]] for key in _OF_NETS if key in row} for row in rows]

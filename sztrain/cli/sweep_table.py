@@ -96,7 +96,7 @@ def print_sweep(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     """
     from rich.console import Console
 
-    from sztrain.cli.report import whole_tables
+    from sztrain.cli.screen import whole_tables
     from sztrain.evaluation.tables import Cell
 
     failed = {row["run"]: row["failed"] for row in rows if row.get("failed")}

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer
 
 from sztrain.callbacks import RobustnessDashboard, SparseRobustness
 from sztrain.callbacks.smoke_test import is_smoke_test, shortened
-from sztrain.cli.report import print_verdict, print_without_verdict
+from sztrain.cli.screen import print_verdict, print_without_verdict
 from sztrain.data import ImageDataModule
 from sztrain.evaluation.summary import training_summary, verdict_figures, write_json
 from sztrain.models import read_checkpoint

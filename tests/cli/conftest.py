@@ -161,7 +161,7 @@ def call(undisturbed, capfd, monkeypatch):
 def without_pictures(monkeypatch):
     """They take most of the time."""
     for name in ("draw_examples", "draw_pictures"):
-        monkeypatch.setattr(f"sztrain.cli.results.{name}", lambda *arguments: [])
+        monkeypatch.setattr(f"sztrain.cli.report.{name}", lambda *arguments: [])
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from sztrain.cli import results
+from sztrain.cli import report
 from sztrain.errors import UnavailableError
 from sztrain.evaluation import recording
 from sztrain.models import digits_cnn, save_net
@@ -25,14 +25,14 @@ DEFENCE = f"{SHORT} suite.models=[{','.join(NETS)}] suite.fixed_budgets=[2,4] hy
 def shown(monkeypatch):
     """The tables that the screen shows, as they are: it may have no room for long headings."""
     tables = {}
-    print_results = results.print_results
+    print_results = report.print_results
 
     def kept(shown, remarks, report):
         tables.clear()
         tables.update(shown)
         print_results(shown, remarks, report)
 
-    monkeypatch.setattr(results, "print_results", kept)
+    monkeypatch.setattr(report, "print_results", kept)
     return tables
 
 

@@ -156,7 +156,7 @@ def test_tables_are_written_before_the_pictures(call, table, monkeypatch, withou
     def fail(*arguments):
         raise InputError("no picture")
 
-    monkeypatch.setattr("sztrain.cli.results.draw_pictures", fail)
+    monkeypatch.setattr("sztrain.cli.report.draw_pictures", fail)
     options = "suite.attacks=[sigma_zero] suite.num_steps=[2] suite.transfer=true"
     outcome = call(f"{PLAIN} {options} suite.worst_case=true suite.fixed_budgets=[2]")
     assert outcome.status == 2

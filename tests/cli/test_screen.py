@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sztrain.cli.report import print_results, print_verdict
+from sztrain.cli.screen import print_results, print_verdict
 from sztrain.evaluation.tables import Cell
 
 HEADINGS = ["net", "attack", "N", "clean", "median", "mean", "t"]
