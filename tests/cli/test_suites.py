@@ -467,7 +467,7 @@ def test_an_attack_may_take_several_steps_for_each_of_n(call, table, without_pic
     # The last iterate takes no gradient, but a forward pass, and so does the check.
     assert float(row["queries_k"]) == pytest.approx((2 * 12 + 2) / 1000, abs=1e-3)
     outcome = call(f"{PLAIN} +suite.steps_per_n.sigma_zero=0")
-    assert "expected `suite: steps of sigma_zero for each of N` to be positive" in outcome.err
+    assert "expected `suite.steps_per_n.sigma_zero` to be positive" in outcome.err
 
 
 @pytest.mark.slow
