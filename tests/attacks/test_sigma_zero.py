@@ -85,6 +85,7 @@ VARIANTS += [
     {"eta": 0.5, "sigma": 0.05, "tau": 0.1, "tau_factor": 0.04},
     {"tau": 0.9, "tau_factor": 0.2},  # τ reaches 1
     {"tau": 0.01, "tau_factor": 0.9, "eta": 0.01, "step_rule": "sgd"},  # τ reaches 0
+    {"tau": 0.1, "tau_factor": 0.2, "step_rule": "sgd", "eta": 0.1},  # ... and rises from there
     {"tau_factor": 0.0},
     {"num_steps": 1},
     {"num_steps": 2, "step_rule": "sgd"},

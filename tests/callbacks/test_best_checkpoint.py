@@ -250,3 +250,12 @@ def test_the_other_lightning_would_not_know_it():
     trainer = make_trainer(other, callbacks=[BestCheckpoint(monitor="loss_valid")])
     with pytest.raises(InputError, match=r"of lightning.pytorch sees no checkpoint; use its Model"):
         trainer.fit(foreign_module(other)(), loader(), loader(seed=1))
+
+
+@moved
+def test_where_some_of_the_best_k_are_lost_it_starts_anew(tmp_path):
+    run(tmp_path / "one", [3.0, 5.0], 2, save_top_k=2)
+    (tmp_path / "one" / "best-epoch=0.ckpt").unlink()
+    with pytest.warns(SztrainWarning, match=r"best-epoch=0\.ckpt is neither there nor in"):
+        best, *_ = run(tmp_path / "two", [4.0], 3, tmp_path / "one" / "last.ckpt", save_top_k=2)
+    assert best.best_model_score == 4

@@ -307,3 +307,62 @@ def test_what_the_user_tells_is_held_against_the_data(options, message):
     with pytest.raises(InputError, match=message) as error:
         trainer.validate(foreign_module(pl)(), loader(), verbose=False)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("patience", "is_told"), [(2, True), (3, False)])
+def test_an_early_stopping_counts_validations_and_not_epochs(patience, is_told):
+    """Validated in epochs 1, 3, 5, ..., it sees the figure of 5 again in 7 and 9; 11 is gauged."""
+    stopping = EarlyStopping("val/mean_l0", patience=patience)
+    gauge = SparseRobustness(attack=SigmaZero(num_steps=2), budgets=(1,), every_n_epochs=5)
+    texts = said(gauge=gauge, callbacks=[stopping], check_val_every_n_epoch=2)
+    assert [text for text in texts if "a patience of at least 3" in text] == texts
+    assert bool(texts) is is_told
+
+
+class Answers(nn.Module):
+    """Always the same ones."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.tensor(logits)
+        self.num_passes = 0
+
+    def forward(self, inputs):
+        self.num_passes += 1
+        return self.logits
+
+
+def heard(look):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        look(Advice())
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize(
+    ("logits", "is_told"),
+    [
+        ([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]], True),
+        ([[0.2, 0.3, 0.5], [0.9, 0.3, 0.5]], False),  # one of them adds up to 1 by chance
+        ([[2.0, -1.5, 0.5], [-3.0, 0.0, 4.0]], False),  # all do, but no probability is below 0
+    ],
+)
+def test_probabilities_are_in_0_to_1_and_all_add_up_to_1(logits, is_told):
+    net = Answers(logits)
+
+    def look(advice):
+        for _ in range(2):
+            advice.on_outputs(net, torch.zeros(2, 1), torch.tensor([0, 1]))
+
+    assert len(heard(look)) == is_told
+    assert net.num_passes == 1  # once is enough
+
+
+@pytest.mark.parametrize(
+    ("interval", "told"),
+    [((2.0, 5.0), ", and that of all may be anywhere from 2 to 5 (95 %)"), ((3.0, 3.0), "")],
+)
+def test_an_interval_of_one_number_is_none(interval, told):
+    measurement = SimpleNamespace(num_samples=40, median_interval=interval)
+    (text,) = heard(lambda advice: advice.on_measurement(measurement))
+    assert text.startswith(f"SparseRobustness: the median ℓ0 rests on 40 samples{told}; attack")

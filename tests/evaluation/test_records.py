@@ -1,23 +1,27 @@
 """Records on disk: whole or not at all, of one run alone, and read as they were written."""
 
+import gzip
 import json
 import math
 import os
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 
+from sztrain.attacks import SigmaZero, SparseRS
 from sztrain.errors import InputError
 from sztrain.evaluation import identity
 from sztrain.evaluation.examples import Examples
-from sztrain.evaluation.identity import data_digest, net_digest
+from sztrain.evaluation.identity import attack_identity, data_digest, net_digest
 from sztrain.evaluation.record import Cost, Record, total_cost
 from sztrain.evaluation.records import Records, batch_spans
 from sztrain.files import write_whole
 from sztrain.models import Normalize
+from sztrain.types import Attack
 
 IDENTITY = {"attack": {"name": "SigmaZero", "num_steps": 10, "budget": None}, "num_samples": 10}
 COST = Cost(num_samples=4, seconds=0.1, num_forwards=44, num_backwards=40, peak_memory=7)
@@ -312,3 +316,114 @@ def test_a_picture_shows_records_only_if_it_is_no_older(tmp_path):
     assert records.precede(picture)
     os.utime(picture, ns=(0, 0))
     assert not records.precede(picture)
+
+
+def test_a_batch_without_its_cost_is_not_done(tmp_path):
+    records, span = Records(tmp_path, IDENTITY), range(24, 28)
+    records.write(span, rows(span), COST)
+    (tmp_path / "000024.json").unlink()
+    assert not records.has(span)
+
+
+def test_records_of_other_samples_are_damaged(tmp_path):
+    """As many as there should be, each possible in itself."""
+    records, span = Records(tmp_path, IDENTITY), range(4, 8)
+    records.write(span, rows(range(8, 12)), COST)
+    with pytest.raises(InputError, match="it does not hold the samples 4 to 7, each whole"):
+        records.read(span)
+
+
+def test_a_batch_is_checked_with_its_examples(tmp_path):
+    records, span = Records(tmp_path, IDENTITY, keeps_adv_inputs=True), range(4)
+    image, classes = torch.rand(4, 1, 2, 2), torch.arange(4)
+    shown = Examples(
+        inputs=image,
+        adv_inputs=1 - image,
+        labels=classes,
+        clean_predictions=classes + 1,
+        adv_predictions=classes + 2,
+        l0=torch.zeros(4),
+    )
+    records.write(span, rows(span), COST)
+    records.write_examples(span, shown)
+    records.write_adv_inputs(span, image)
+    records.check(span)
+    for name in ("examples.safetensors", "000000.safetensors.gz"):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-9])
+        with pytest.raises(InputError, match=f"{name} is damaged"):
+            records.check(span)
+        path.write_bytes(whole)
+
+
+def test_a_picture_that_is_older_than_some_of_the_examples_does_not_show_them(tmp_path):
+    """Of batches that are small, the examples lie in several files."""
+    records, picture = Records(tmp_path, IDENTITY), tmp_path / "picture.png"
+    first, second = (tmp_path / f"examples{place}.safetensors" for place in ("", "-000004"))
+    for path, time in ((first, 1000), (picture, 2000), (second, 3000)):
+        path.touch()
+        os.utime(path, ns=(time, time))
+    assert not records.precede(picture)
+    os.utime(picture, ns=(3000, 3000))
+    assert records.precede(picture)
+
+
+@pytest.mark.parametrize("spoil", ["reserved", "number"])
+def test_examples_that_are_packed_well_and_yet_damaged_are_refused(tmp_path, spoil):
+    records, span = Records(tmp_path, IDENTITY, keeps_adv_inputs=True), range(4)
+    records.write_adv_inputs(span, torch.rand(4, 1, 2, 2))
+    path = tmp_path / "000000.safetensors.gz"
+    whole = path.read_bytes()
+    reserved = whole[:10] + b"\x07" + whole[11:]  # RFC 1951: no block is of type 3
+    number = gzip.compress(save({"adv_inputs": torch.tensor(1.0)}))
+    path.write_bytes({"reserved": reserved, "number": number}[spoil])
+    with pytest.raises(InputError, match=r"000000\.safetensors\.gz is damaged"):
+        records.read_adv_inputs(span)
+
+
+def test_the_same_examples_are_the_same_file(tmp_path):
+    """RFC 1952: four bytes from the fifth on are a time, and 0 says that there is none."""
+    Records(tmp_path, IDENTITY).write_adv_inputs(range(4), torch.rand(4, 1, 2, 2))
+    assert (tmp_path / "000000.safetensors.gz").read_bytes()[4:8] == bytes(4)
+
+
+SAMPLES = {"dataset": "mnist", "split": "test", "first_sample": 0}
+
+
+def test_records_older_than_the_names_of_their_samples_are_as_good(tmp_path):
+    Records(tmp_path / "old", IDENTITY)
+    Records(tmp_path / "old", IDENTITY | SAMPLES)
+    Records(tmp_path / "new", IDENTITY | SAMPLES)
+    for name, other in (("dataset", "digits"), ("split", "val"), ("first_sample", 1)):
+        with pytest.raises(InputError, match=f"{name} is {SAMPLES[name]} there and {other} here"):
+            Records(tmp_path / "new", IDENTITY | SAMPLES | {name: other})
+
+
+def test_what_json_cannot_tell_apart_is_the_same_run(tmp_path):
+    for _ in range(2):
+        Records(tmp_path, IDENTITY | {"shape": (3, 4), "weights": {1: 0.5}})
+
+
+def test_attacks_inside_an_attack_are_part_of_its_identity():
+    @dataclass(frozen=True, kw_only=True)
+    class Mixed(SigmaZero):
+        first: Attack
+        others: tuple[Attack, ...]
+
+    found = attack_identity(
+        Mixed(first=SparseRS(num_steps=3), others=(SparseRS(num_steps=4, seed=5),))
+    )
+    assert (found["name"], found["first"]["name"]) == ("Mixed", "SparseRS")
+    assert found["first"]["num_steps"] == 3
+    assert [(one["num_steps"], one["seed"]) for one in found["others"]] == [(4, 5)]
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_order_in_which_layers_were_named_is_no_part_of_a_net():
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    one, other = nn.Module(), nn.Module()
+    one.a, one.b = first, second
+    other.b, other.a = second, first
+    assert list(one.state_dict()) != list(other.state_dict())
+    assert net_digest(one) == net_digest(other)

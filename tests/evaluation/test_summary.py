@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from sztrain.attacks import SigmaZero
+from sztrain.attacks import SigmaZero, SparseAutoAttack
 from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.summary import finite, training_summary, write_json
 
@@ -112,3 +112,17 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
         write_json({"a": object()}, path)
     assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1, "name": "σ"}
     assert [found.name for found in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_an_ensemble_goes_by_its_members_and_its_queries():
+    members = ("sigma_zero", "sparse_rs")
+    found = summary(attack=SparseAutoAttack(attacks=members, num_steps=20, num_queries=30))
+    assert found["attacks"] == [*members]
+    assert "sigma_zero + sparse_rs only" in found["note"]
+    assert (found["num_steps"], found["num_queries"]) == (20, 30)
+    assert "num_queries" not in summary()
+
+
+def test_the_last_epoch_is_there_if_it_was_judged():
+    assert summary()["last"] is None
+    assert summary(last={"epoch": 7, "median_l0": INF})["last"] == {"epoch": 7, "median_l0": None}

@@ -15,6 +15,7 @@ from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.record import Cost
 from sztrain.evaluation.rows import (
     budget_rows,
+    headings_of,
     missing_row,
     paper_row,
     verdict,
@@ -410,3 +411,32 @@ def test_printed_tables_show_both_figures_the_verdict_and_what_is_missing(tmp_pa
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
     columns = text.splitlines()[0].rsplit("{", 1)[1].rstrip("}")
     assert {line.count("&") for line in lines} == {len(columns) - 1}
+
+
+def robust_at(budgets, **options):
+    return paper_row(measured(), cost(), setting(**options), batch_size=32, budgets=budgets)
+
+
+def test_robust_accuracy_at_other_budgets_stands_behind_that_of_the_attack():
+    found = robust_at([1, 2, 999])  # 999: no sample has as many features
+    columns = ["robust_acc_1", "robust_acc_2", "robust_acc_999"]
+    assert [found[column] for column in columns] == [50.0, 25.0, 25.0]
+    place = list(row()).index("robust_acc") + 1
+    assert list(found)[place : place + 3] == columns
+    assert [column for column in found if column not in columns] == list(row())
+    # An attack at a budget of its own did not look beyond it.
+    limited = SparseRS(num_steps=10, budget=2)
+    assert list(robust_at([1, 2, 999], attack=limited)) == list(row())
+
+
+def test_budgets_have_headings_whichever_row_has_them_first():
+    """The first net of a suite may be one that cannot be had."""
+    rows = [unavailable(model="M2"), robust_at([1, 24])]
+    headings = list(headings_of(rows).values())
+    place = headings.index("RA")
+    assert headings[place : place + 4] == ["RA", "RA1", "RA24", "ASR10"]
+
+
+def test_a_net_that_cannot_be_had_keeps_the_budget_of_the_attack():
+    assert unavailable(attack=SparseRS(num_steps=10, budget=24))["budget"] == 24
+    assert unavailable()["budget"] is None
