@@ -61,7 +61,7 @@ class WandbRun:
         """
         import wandb
 
-        with report.open(encoding="utf-8") as page:  # older versions of W&B take no path
+        with report.open(encoding="utf-8") as page:
             logged: dict[str, Any] = {"report": wandb.Html(page)}
         logged |= {name: result_table(rows) for name, rows in tables.items() if rows}
         for key, curves, unit in _curves(findings):
