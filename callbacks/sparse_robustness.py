@@ -19,6 +19,7 @@ from sztrain.attacks.checks import (
     require_untargeted,
     validate_batch,
 )
+from sztrain.attacks.peers import PeerAttack
 from sztrain.callbacks._adapters import (
     AttackedNet,
     BatchHook,
@@ -258,8 +259,10 @@ class SparseRobustness(Callback):
             self.measurements = {}
         self._advice.speaks = trainer.is_global_zero
         require_forward(pl_module, self.forward)
-        if not is_smoke_test(trainer):  # which shortens them
-            for name, attack in self._attacks().items():
+        for name, attack in self._attacks().items():
+            if isinstance(attack, PeerAttack):
+                attack.load()  # now, not after an epoch
+            if not is_smoke_test(trainer):  # which shortens them
                 check_search(attack, name)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # in __init__
         gauges = [callback for callback in callbacks if isinstance(callback, SparseRobustness)]

@@ -161,11 +161,21 @@ class AdversarialTraining(RobustClassifier):
         soft = self.soft_labels
         if soft is None or indices is None or not soft.active(self.trainer.global_step):
             losses = self.sample_losses(clean_logits, adv_logits, labels, labels)
+            self._check_losses(losses, labels)
             return losses.mean(), clean_logits
         targets = self._updated_targets(soft, clean_logits.detach(), labels, indices)
         weights = targets.amax(dim=1)
         losses = self.sample_losses(clean_logits, adv_logits, labels, targets)
+        self._check_losses(losses, labels)
         return (weights * losses).sum() / weights.sum(), clean_logits
+
+    def _check_losses(self, losses: Tensor, labels: Tensor) -> None:
+        """Refuse losses that would be broadcast against the weights of the samples."""
+        if losses.shape != labels.shape:
+            raise InputError(
+                f"expected `sample_losses` of {type(self).__name__} to return one loss a sample, "
+                f"of shape {tuple(labels.shape)}, got {tuple(losses.shape)}"
+            )
 
     def _updated_targets(
         self, soft: SoftLabels, clean_logits: Tensor, labels: Tensor, indices: Tensor

@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+import sys
 from dataclasses import replace
 
 import pytest
@@ -29,10 +30,10 @@ from toy_training import (
 )
 
 from sztrain import attacks
-from sztrain.attacks import PGDL0, AttackMix, SigmaZero, SparseAutoAttack, SparsePGD
+from sztrain.attacks import FMN, PGDL0, AttackMix, SigmaZero, SparseAutoAttack, SparsePGD
 from sztrain.callbacks import SparseRobustness
 from sztrain.callbacks.smoke_test import shortened
-from sztrain.errors import InputError
+from sztrain.errors import InputError, UnavailableError
 from sztrain.evaluation import runner
 
 
@@ -728,3 +729,13 @@ def test_what_is_set_later_counts_as_well():
     other.batch_to_inputs = gauge.batch_to_inputs
     fit(other, val=loader(16, seed=1))
     assert not torch.equal(torch.cat([call.inputs for call in other.attack.calls])[:4], seen[:4])
+
+
+@pytest.mark.parametrize("argument", ["attack", "probe", "verdict"])
+def test_a_library_that_is_missing_is_missed_before_the_training(argument, monkeypatch):
+    monkeypatch.setitem(sys.modules, "adv_lib", None)
+    monkeypatch.setitem(sys.modules, "adv_lib.attacks", None)
+    module = foreign_module(pl)()
+    with pytest.raises(UnavailableError, match="adv-lib"):
+        fit(SparseRobustness(budgets=(1,), **{argument: FMN(num_steps=2)}), module=module)
+    assert module.train_flags == []

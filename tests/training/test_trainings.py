@@ -315,6 +315,15 @@ def test_batches_of_another_make_are_refused_in_one_line(make_batch):
         make_trainer(pl).fit(make(SparseAT, attack=ScriptedAttack()), other, loader(seed=1))
 
 
+def test_losses_that_are_not_one_a_sample_are_refused():
+    class Column(SparseAT):
+        def sample_losses(self, *arguments):
+            return super().sample_losses(*arguments).unsqueeze(1)
+
+    with pytest.raises(InputError, match=r"`sample_losses` of Column .* one loss a sample"):
+        fit(make(Column, attack=ScriptedAttack()))
+
+
 def test_training_with_an_adversary_says_so_too():
     method = make(SparseAT, Diverging(2, math.nan), attack=ScriptedAttack())
     with pytest.raises(InputError, match="the training diverged: train/loss is nan"):
