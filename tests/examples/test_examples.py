@@ -23,6 +23,8 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # put back what seed_everything leaves behind
     monkeypatch.setenv("PL_SEED_WORKERS", "0")
     monkeypatch.chdir(tmp_path)
+    # W&B's service takes a relative folder from where it was started, maybe by another test.
+    wandb.teardown()
 
     def run_example(name):
         monkeypatch.setattr(sys, "argv", [name])
