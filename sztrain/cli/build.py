@@ -18,6 +18,7 @@ from torch import nn
 
 from sztrain.cli.arguments import check_arguments
 from sztrain.cli.messages import chain
+from sztrain.cli.net_data import CUT
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError, SztrainWarning
 from sztrain.models import build_net as net_from_spec
@@ -87,6 +88,15 @@ def build_data(cfg: DictConfig) -> ImageDataModule:
     """
     arguments = {key: value for key, value in plain(cfg).items() if key not in _DATA_EXTRAS}
     data: ImageDataModule = make(arguments, "data")
+    if not isinstance(data, ImageDataModule):
+        raise InputError(f"data: expected an ImageDataModule, got a {type(data).__name__}")
+    names = (cfg.get("name"), getattr(data, "name", None))
+    if None in names or names[0] != names[1]:
+        raise InputError(
+            f"data: expected `name` in the config and in {type(data).__name__} to be that of their "
+            f"option in configs/data, by which checkpoints find it again; got {names[0]!r} and "
+            f"{names[1]!r}"
+        )
     data.setup()
     cfg.num_classes = data.num_classes
     return data
@@ -131,20 +141,23 @@ def build_method(
             num_classes=data.num_classes,
             optimizer=optimizer,
             scheduler=scheduler,
-            hyper_parameters=hyper_parameters(cfg, run_id),
+            hyper_parameters=hyper_parameters(cfg, data, run_id),
         )
     return method
 
 
-def hyper_parameters(cfg: DictConfig, run_id: str) -> dict[str, Any]:
+def hyper_parameters(cfg: DictConfig, data: ImageDataModule, run_id: str) -> dict[str, Any]:
     """What the checkpoint shall know of the run, as plain containers."""
     method = plain(cfg.method)
     gauge = plain(cfg.callbacks).get("gauge") or {}
     attack = method.get("attack") or gauge.get("attack") or {}
     run = {"run_id": run_id, "start_from": cfg.get("start_from")}
+    # Said even where the config leaves it to the class: later commands tell the parts apart by it.
+    cut = {key: getattr(data, key) for key in CUT if hasattr(data, key)}
+    options = {key: value for key, value in plain(cfg.data).items() if key != "_target_"}
     return {
         "net": plain(cfg.model),
-        "data": {key: value for key, value in plain(cfg.data).items() if key != "_target_"},
+        "data": cut | options,
         "unit": attack.get("unit", "features"),
         "method": {"name": cfg.method["_target_"].rpartition(".")[2], **run, **method},
     }

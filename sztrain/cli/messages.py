@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
@@ -10,6 +11,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sztrain.cli.command_line import hydra_flags
 from sztrain.errors import InputError
 
 CONFIG_MODULE = "sztrain.configs"
@@ -55,7 +57,16 @@ def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = 
             needed = "pip install -c constraints.txt -e '.[sweep]'"
             return f"the sweeper {choice} is not installed: {needed} brings optuna"
         listed = f"expected one of {', '.join(error.options)}"
-        return f"there is no {group}={choice}; {listed}{_meant(choice, error.options)}"
+        own = "" if _own_folder(args) else "; one of your own needs --config-dir"
+        return f"there is no {group}={choice}; {listed}{_meant(choice, error.options) or own}"
+    lost = re.search(r"Interpolation key '([\w.]+)' not found", str(error))
+    if lost is not None:
+        wanted = getattr(error, "full_key", None) or "another option"
+        return (
+            f"there is no {lost.group(1)}, by which {wanted} goes: one of your own begins with a "
+            f"base of configs/{lost.group(1).partition('.')[0]}/base, or says it; "
+            f"+{lost.group(1)}=... adds it"
+        )
     misspelt = re.search(r"Could not override '([\w.@/]+)'", str(error))
     if misspelt is not None:
         key = misspelt.group(1)
@@ -101,10 +112,13 @@ def _meant(name: str, known: Sequence[str]) -> str:
 def _meant_key(key: str, config_name: str, args: Sequence[str]) -> str:
     """The keys that one which does not exist may have meant, or those that there are."""
     groups = [arg for arg in args if re.fullmatch(r"[\w/@]+=\w+", arg)]
+    own = _own_folder(args)
+    places = [f"hydra.searchpath=[file://{Path(own).resolve()}]"] if own else []
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-            cfg = compose(config_name, [arg for arg in groups if not arg.startswith(f"{key}=")])
+            others = [arg for arg in groups if not arg.startswith(f"{key}=")]
+            cfg = compose(config_name, [*places, *others])
     except (HydraException, OmegaConfBaseException):
         return ""
     keys = list(_keys(OmegaConf.to_container(cfg)))
@@ -122,6 +136,11 @@ def _meant_key(key: str, config_name: str, args: Sequence[str]) -> str:
     if matches:
         return f"; did you mean {' or '.join(matches)}?"
     return f"; known here: {', '.join(siblings or map(str, cfg))}"
+
+
+def _own_folder(args: Sequence[str]) -> str | None:
+    folder: str | None = hydra_flags(list(args)).config_dir
+    return folder
 
 
 def _keys(node: object, prefix: str = "") -> Iterator[str]:

@@ -11,9 +11,11 @@ from sztrain.errors import InputError
 CUT = ("split_seed", "val_fraction", "test_fraction")
 """Options that say how samples are cut into parts."""
 
-# Which samples there are, and in which form.
-_FORM = ("root", "image_size", "num_classes", "in_channels")
-_CARRIED = (*_FORM, *CUT)
+# How samples are read and trained on; all else says which there are, and in which form.
+_LEFT = (
+    *("name", "recipe", "seed", "limit_train", "augment"),
+    *("batch_size", "download", "eval_batch_size", "num_workers"),
+)
 
 
 def data_of_net(name: str) -> tuple[str, dict[str, Any]]:
@@ -31,7 +33,7 @@ def data_of_net(name: str) -> tuple[str, dict[str, Any]]:
 
     described = describe_net(name)["data"]
     assert isinstance(described, dict)
-    options = {key: described[key] for key in _CARRIED if described.get(key) is not None}
+    options = {k: v for k, v in described.items() if k not in _LEFT and v is not None}
     return str(described["name"]), options
 
 
@@ -76,12 +78,21 @@ def with_data_of_net(args: list[str]) -> list[str]:
         raise InputError(f"these nets are of several data sets: {listed}; evaluate them apart")
     taken = {override.key_or_group for override in given}
     extra = [
-        f"++data.{key}={json.dumps(value, ensure_ascii=False)}"
+        f"++data.{key}={_as_override(value)}"
         for key, value in _common({name: options for name, (_, options) in found.items()}, taken)
     ]
     # Hydra takes overrides in one block: behind a flag it would not know the new ones.
     end = len(args) - args[::-1].index(hydra_flags(args).overrides[-1])
     return [*args[:end], f"data={datasets.pop()}", *extra, *args[end:]]
+
+
+def _as_override(value: Any) -> str:
+    """A value in the grammar of Hydra's overrides: JSON, but for keys, which stand unquoted."""
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_as_override(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(_as_override, value))}]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _common(found: Mapping[str, Mapping[str, Any]], taken: set[str]) -> Iterator[tuple[str, Any]]:
@@ -90,13 +101,13 @@ def _common(found: Mapping[str, Mapping[str, Any]], taken: set[str]) -> Iterator
     Raises:
         InputError: they need the data in several forms.
     """
-    for key in _CARRIED:
+    for key in dict.fromkeys(key for options in found.values() for key in options):
         values = {name: options[key] for name, options in found.items() if key in options}
         if f"data.{key}" in taken or not values:
             continue
         if len(set(map(str, values.values()))) == 1:
             yield key, next(iter(values.values()))
-        elif key in _FORM:
+        elif key not in CUT:
             listed = ", ".join(f"{name} ({value})" for name, value in values.items())
             raise InputError(
                 f"these nets differ in data.{key}: {listed}; evaluate them apart, or give "

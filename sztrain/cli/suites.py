@@ -103,10 +103,9 @@ class Suite:
     variants: dict[str, dict[str, str]]
     explained_attacks: list[str]
     transfer: bool
-    # A suite of one's own may be older than these.
-    worst_case: bool = False
-    unit: Unit | None = None
-    first_sample: int = 0
+    worst_case: bool
+    unit: Unit | None
+    first_sample: int
 
     def __post_init__(self) -> None:
         for name in ("models", "attacks", "num_steps"):
@@ -264,6 +263,13 @@ def read_suite(cfg: DictConfig, overrides: list[str]) -> Suite:
     values = plain(cfg.suite)
     if values.get("grid") is None:
         values["grid"] = {}
+    known = [field.name for field in fields(Suite)]
+    for name in sorted(values.keys() ^ set(known)):
+        wrong = "there is no such option" if name in values else "it is missing"
+        raise InputError(
+            f"suite.{name}: {wrong}; a suite begins with `defaults: [base/suite@_here_, _self_]` "
+            f"and says {', '.join(known)}"
+        )
     suite: Suite = make({"_target_": f"{__name__}.Suite", **values}, "suite")
     given = {override.lstrip("+~").partition("=")[0] for override in overrides}
     # By emptying the budgets alone a person leaves these attacks out.

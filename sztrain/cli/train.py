@@ -41,6 +41,7 @@ from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.net_checks import check_net, check_parts
 from sztrain.cli.one_checkpoint import how_to_go_on, hydra_word
 from sztrain.cli.options import TrainOptions, check_options
+from sztrain.cli.presets import drop_unfit_presets
 from sztrain.cli.verdict import judge
 from sztrain.cli.wandb_run import ended_run
 from sztrain.data import ImageDataModule
@@ -74,6 +75,7 @@ def train(cfg: DictConfig) -> float | None:
     quieten()
     keep_freed_memory()
     check_options(cfg, TrainOptions)
+    drop_unfit_presets(cfg, own_overrides())
     check_seed(cfg.seed)
     check_monitor(cfg.monitor)
     if cfg.verdict is None:

@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from textwrap import shorten
 from typing import Any
 
+import sztrain.attacks
 from sztrain.types import Attack, Ensemble
 
 _ROOM = 60  # characters above a picture
@@ -14,14 +15,21 @@ PAPER_NAMES = {"SigmaZero": "sigma-zero", "PGDL0": "PGD-l0", "SparseRS": "Sparse
 
 
 def paper_name(attack: Attack) -> str:
-    """An attack as the paper's tables call it.
+    """An attack as the paper's tables call it; one of another's making by its own name.
+
+    Of the same name as one of sztrain's, it says its module as well: it is not the paper's.
 
     Example:
         >>> from sztrain.attacks import GSE, SigmaZero
         >>> paper_name(SigmaZero()), paper_name(GSE())
         ('sigma-zero', 'GSE')
+        >>> class GSE(GSE): ...
+        >>> paper_name(GSE()).rpartition(".")[2]
+        'GSE'
     """
     name = type(attack).__name__
+    if getattr(sztrain.attacks, name, type(attack)) is not type(attack):
+        return f"{type(attack).__module__}.{name}"
     return PAPER_NAMES.get(name, name)
 
 

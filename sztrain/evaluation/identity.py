@@ -1,8 +1,11 @@
 """What records are of: checksums of nets and data, and the file beside the records that says it."""
 
 import hashlib
+import inspect
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +65,20 @@ def attack_identity(attack: Attack) -> dict[str, Any]:
         >>> identity["name"], identity["num_steps"]
         ('SparseRS', 10)
     """
-    return {"name": type(attack).__name__, **{k: _plain(v) for k, v in vars(attack).items()}}
+    kind = type(attack)
+    options = {field.name: _plain(getattr(attack, field.name)) for field in fields(attack)}
+    return {"name": kind.__name__, **_origin(kind), **options}
+
+
+def _origin(kind: type) -> dict[str, str]:
+    """Where an attack of a person's own comes from, and its code: ours goes by the version."""
+    if kind.__module__.partition(".")[0] == "sztrain":
+        return {}
+    try:
+        code = inspect.getsource(sys.modules[kind.__module__])
+    except (KeyError, OSError, TypeError):
+        code = ""
+    return {"module": kind.__module__, "code": hashlib.sha256(code.encode()).hexdigest()[:8]}
 
 
 def _plain(value: Any) -> Any:

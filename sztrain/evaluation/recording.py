@@ -1,6 +1,7 @@
 """Attacks a data set and keeps records of it, going on where an earlier run was stopped."""
 
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from sztrain.errors import SztrainWarning
 from sztrain.evaluation.changes import count_changes
 from sztrain.evaluation.examples import NUM_KEPT, examples_of
 from sztrain.evaluation.record import Cost, Record
@@ -90,6 +92,7 @@ def record_attack(
         needed_before = _reset_peak(device)
         with counted_passes(net) as counter:
             batch = next(batches)
+        _warn_of_changed_errors(attack, batch)
         num_forwards, num_backwards = _passes(attack, batch, counter)
         peak = peak_memory(device)
         cost = Cost(
@@ -109,6 +112,20 @@ def record_attack(
             records.write_adv_inputs(span, batch.result.adv_inputs)
         records.write(span, list(_rows(attack, batch, span)), cost)
         yield span
+
+
+def _warn_of_changed_errors(attack: Attack, batch: AttackedBatch) -> None:
+    """Say that an attack changes what the net gets wrong anyway; a few on the edge may differ."""
+    wrong = batch.clean_predictions != batch.labels
+    left_alone = batch.result.l0[wrong] == 0
+    if 2 * int(left_alone.sum()) < int(wrong.sum()):
+        warnings.warn(
+            f"{type(attack).__name__} changes samples that the net misclassifies as they are, or "
+            "gives them up: they count with an l0 of 0, without which clean and robust accuracy "
+            "come out too high; let it try the clean sample first",
+            SztrainWarning,
+            stacklevel=2,
+        )
 
 
 def device_name(device: torch.device) -> str:

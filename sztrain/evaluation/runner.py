@@ -7,6 +7,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from sztrain.attacks.answers import check_answer
 from sztrain.attacks.modes import eval_mode
 from sztrain.types import Attack, AttackResult
 
@@ -45,7 +46,7 @@ def attack_batches(
         device: where the batches go.
 
     Raises:
-        InputError: what the attack refuses.
+        InputError: what the attack refuses, or an answer that is none.
 
     Example:
         >>> from sztrain.attacks import SigmaZero
@@ -59,12 +60,14 @@ def attack_batches(
         clean_predictions = predict(net, inputs)
         start = wall_time(inputs.device)
         result = attack(net, inputs, labels)
+        seconds = wall_time(inputs.device) - start
+        check_answer(attack, result, inputs)
         yield AttackedBatch(
             inputs=inputs,
             labels=labels,
             clean_predictions=clean_predictions,
             result=result,
-            seconds=wall_time(inputs.device) - start,
+            seconds=seconds,
         )
 
 

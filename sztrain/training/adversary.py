@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from sztrain.attacks.answers import check_answer
 from sztrain.norms import per_sample, project_l0
 from sztrain.types import Attack
 
@@ -49,8 +50,12 @@ def craft_examples(
         unbroken: what is projected for a sample that was not broken: ``"best"``, the sparsest
             adversarial example where there is one and else the last iterate; ``"last"``, always
             the last iterate.
+
+    Raises:
+        InputError: what the attack refuses, or an answer that is none.
     """
     result = attack(net, inputs, labels)
+    check_answer(attack, result, inputs)
     start = result.last_inputs
     if unbroken == "best":
         found = (result.best_inputs != inputs).flatten(1).any(dim=1)

@@ -30,7 +30,7 @@ class Painter:
         return AttackResult(
             adv_inputs=torch.where(success[:, None], moved, inputs),
             success=success,
-            l0=torch.full((len(inputs),), 2.0),
+            l0=torch.where(success, 2.0, torch.inf),
             num_forwards=zeros,
             num_backwards=zeros,
             last_inputs=moved,

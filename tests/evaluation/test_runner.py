@@ -1,5 +1,7 @@
 """Attacking batch after batch: what goes in, what comes out, what it costs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from toy_training import ScriptedAttack, toy_data, toy_net
@@ -52,27 +54,37 @@ def test_seconds_are_those_of_the_attack_alone(monkeypatch):
             clock[0] += 10  # a clean prediction is no part of the attack
             return inputs.flatten(1)[:, :3]
 
-    class Attack:
+    class Attack(ScriptedAttack):
         def __call__(self, net, inputs, labels):
             clock[0] += 3
-            return "answer"
+            return super().__call__(net, inputs, labels)
 
     found = list(attack_batches(Slow(), Attack(), BATCHES))
     assert [batch.seconds for batch in found] == [3, 3, 3]
-    assert found[0].result == "answer"
 
 
 def test_batches_go_to_the_device():
     # A second device that every machine has; tensors on it hold no data.
-    attack, seen = ScriptedAttack(), []
+    seen = []
 
     class Attack:
         def __call__(self, net, inputs, labels):
             seen.extend([inputs.device.type, labels.device.type])
 
-    list(attack_batches(toy_net().to("meta"), Attack(), BATCHES[:1], torch.device("meta")))
+    with pytest.raises(InputError, match="no AttackResult"):  # after the attack
+        list(attack_batches(toy_net().to("meta"), Attack(), BATCHES[:1], torch.device("meta")))
     assert seen == ["meta", "meta"]
-    assert attack.calls == []
+
+
+def test_an_answer_that_claims_what_it_does_not_show_is_refused():
+    class Attack(ScriptedAttack):
+        def __call__(self, net, inputs, labels):
+            return replace(
+                super().__call__(net, inputs, labels), l0=torch.full((len(inputs),), 2.0)
+            )
+
+    with pytest.raises(InputError, match="Attack answered an `l0`"):
+        list(attack_batches(toy_net(), Attack(), BATCHES))
 
 
 def test_what_the_attack_refuses_is_refused():

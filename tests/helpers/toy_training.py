@@ -152,7 +152,7 @@ class RecordingSigmaZero(SigmaZero):
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptedAttack:
-    """Claims, call after call, the l0 of its script; changes that many of the first features."""
+    """Claims, call after call, the l0 of its script; changes that many of the first units."""
 
     script: tuple[tuple[float, ...], ...] = ((1.0,),)
     unit: str = "features"
@@ -164,7 +164,8 @@ class ScriptedAttack:
         row = self.script[len(self.calls) % len(self.script)]
         record(self, net, inputs, labels)
         l0 = torch.tensor(list(islice(cycle(row), len(inputs))))
-        order = torch.arange(inputs[0].numel()).view(inputs.shape[1:])
+        counted = inputs[0] if self.unit == "features" else inputs[0, :1]
+        order = torch.arange(counted.numel()).view(counted.shape)
         changed = order < l0.nan_to_num(posinf=0)[:, None, None, None]
         adv_inputs = torch.where(changed, (inputs + 0.5) % 1, inputs)
         passes = torch.ones_like(labels)

@@ -1,0 +1,171 @@
+"""Attacks, data sets and suites of a person's own, from a folder of configs and a module beside."""
+
+import json
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from sztrain.models import describe_net
+
+MODULE = '''
+from dataclasses import dataclass, replace
+
+from sztrain.attacks import SigmaZero
+from sztrain.data import Digits
+from sztrain.data.samples import TensorSamples
+
+
+class Dimmed(Digits):
+    name = "dimmed"
+
+    def __init__(self, *, contrast: float = 1.0, tags: dict | None = None, **options):
+        super().__init__(**options)
+        self.contrast, self.tags = contrast, tags
+
+    def load(self):
+        return [
+            TensorSamples(images=self.contrast * part.images / 16, labels=part.labels, scale=1.0)
+            for part in super().load()
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain:
+    """An attack without an option that the training's configs know of."""
+
+    num_steps: int = 10
+    unit: str = "features"
+    budget: int | None = None
+
+    def __call__(self, net, inputs, labels):
+        return SigmaZero(num_steps=self.num_steps, unit=self.unit, budget=self.budget)(
+            net, inputs, labels
+        )
+
+
+class Liar(Plain):
+    def __call__(self, net, inputs, labels):
+        result = super().__call__(net, inputs, labels)
+        return replace(result, l0=result.l0 / 2)
+'''
+
+DIMMED = """
+defaults: [base/images@_here_, _self_]
+_target_: own_parts.Dimmed
+name: dimmed
+num_classes: 10
+in_channels: 1
+contrast: 1.0
+tags: null
+recipe: {budget: 4, gauge_budgets: [2], probe_budget: 2}
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder of configs, and the module that they name."""
+    (tmp_path / "own_parts.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for group in ("attack", "data", "suite"):
+        (tmp_path / "mine" / group).mkdir(parents=True)
+    (tmp_path / "mine" / "data" / "dimmed.yaml").write_text(DIMMED)
+    for name in ("Plain", "Liar"):
+        text = f"_target_: own_parts.{name}\nnum_steps: 10\nunit: features\nbudget: null\n"
+        (tmp_path / "mine" / "attack" / f"{name.lower()}.yaml").write_text(text)
+    yield tmp_path / "mine"
+    sys.modules.pop("own_parts", None)
+
+
+TRAIN = "train --config-dir=mine method=standard model=digits_cnn"
+
+
+def test_a_data_set_is_judged_as_it_was_trained_on(call, own, tiny, table, without_pictures):
+    words = "'data.tags={a: [1, x]}'"
+    outcome = call(
+        f"{TRAIN} data=dimmed data.contrast=0.5 {words} {tiny} model.width=8 hydra.run.dir=out"
+    )
+    assert outcome.status == 0, outcome.err
+    described = describe_net("out/checkpoints/last.ckpt")["data"]
+    assert (described["contrast"], described["tags"]) == (0.5, {"a": [1, "x"]})
+    judge = "evaluate --config-dir=mine net=out/checkpoints/last.ckpt num_samples=4"
+    outcome = call(f"{judge} attack.num_steps=2 hydra.run.dir=judged")
+    assert outcome.status == 0, outcome.err
+    data = OmegaConf.load("judged/config.yaml").data
+    assert (data.contrast, data.tags) == (0.5, {"a": [1, "x"]})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fragment"),
+    [
+        (("name: dimmed\n", ""), "data.name"),
+        (("name: dimmed", "name: other"), "'other' and 'dimmed'"),
+        (("base/images@_here_, ", ""), "there is no data.recipe."),
+        (("own_parts.Dimmed", "builtins.dict"), "expected an ImageDataModule, got a dict"),
+        (("own_parts", "other_parts"), "other_parts"),
+    ],
+)
+def test_a_data_set_that_cannot_be_found_again_is_refused(refused, own, wrong, fragment):
+    (own / "data" / "dimmed.yaml").write_text(DIMMED.replace(*wrong))
+    refused(f"{TRAIN} data=dimmed", fragment)
+
+
+@pytest.mark.parametrize(
+    "place", ["method.attack", "callbacks.gauge.probe", "callbacks.gauge.verdict"]
+)
+@pytest.mark.parametrize("attack", ["plain", "sigma_zero"])
+def test_an_attack_takes_the_place_of_another_with_more_options(call, own, tiny, place, attack):
+    """The configs set options of their own attacks, which this one may not have."""
+    shown = " ".join(
+        word
+        for word in tiny.split()
+        if "num_queries" not in word or not word.startswith("callbacks.gauge.probe")
+    )
+    command = f"train --config-dir=mine model=digits_cnn attack@{place}={attack}"
+    outcome = call(f"{command} {shown} method.attack.num_steps=2 hydra.run.dir=out")
+    assert outcome.status == 0, outcome.err
+    assert json.loads((own.parent / "out" / "summary.json").read_text())
+
+
+def test_an_option_that_the_command_sets_is_not_dropped(refused, own):
+    command = "train --config-dir=mine attack@method.attack=plain +method.attack.recheck=true"
+    refused(command.replace("+", ""), "method.attack: ", "recheck")
+
+
+def test_an_attack_that_claims_what_it_does_not_show_is_refused(call, own):
+    outcome = call("evaluate --config-dir=mine attack=liar net=digits_standard num_samples=8")
+    assert outcome.status == 2
+    assert "Liar answered an `l0` that is not how many features" in outcome.err
+    assert "sztrain.attacks.base.run_attack" in outcome.err
+
+
+def test_records_of_an_attack_are_those_of_its_code(call, own, without_pictures):
+    command = "evaluate --config-dir=mine attack=plain net=digits_standard num_samples=2"
+    assert call(f"{command} hydra.run.dir=out").status == 0
+    sys.modules.pop("own_parts")
+    with (own.parent / "own_parts.py").open("a") as file:
+        file.write("CHANGED = True\n")
+    outcome = call(f"{command} hydra.run.dir=out")
+    assert outcome.status == 2
+    assert "has records of another run: attack.code is" in outcome.err
+
+
+SUITE = "defaults: [base/suite@_here_, _self_]\nmodels: [M1]\nattacks: [plain]\nnum_steps: [1]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        (SUITE + "model: M1\n", ["suite.model: there is no such option", "worst_case"]),
+        ("models: [M1]\nattacks: [plain]\nnum_steps: [1]\n", ["suite.batch_size: it is missing"]),
+        ("defaults: [base/suite@_here_, _self_]\nmodels: [M1]\n", ["suite.attacks: it is missing"]),
+    ],
+)
+def test_a_suite_that_is_none_is_refused(refused, own, text, fragments):
+    (own / "suite" / "own.yaml").write_text(text)
+    refused("evaluate --config-dir=mine suite=own", *fragments)
+
+
+def test_where_ones_own_is_to_be_found_is_told(refused, own):
+    refused("evaluate attack=plain", "there is no attack=plain", "needs --config-dir")
+    refused(f"{TRAIN} data=dimmed data.contrats=1", "did you mean data.contrast?")
