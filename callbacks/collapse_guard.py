@@ -27,14 +27,14 @@ class CollapseGuard(Callback):
     """Watches an adversarial training for signs of collapse after each epoch.
 
     Goes by what is logged before the hooks at the end of the epoch, by ``training_step`` say:
-    ``train/adv_acc``, ``train/clean_acc`` and ``val/clean_acc``, and by the
-    worst-case robust accuracy that a :class:`~sztrain.callbacks.SparseRobustness` with a ``probe``
-    measures on held-out samples with more steps than the training takes. Logs
-    ``train/collapse_signs``, how many there are, and raises an alarm: a warning on the screen and
-    an alert in W&B, once until an epoch is sound again. An epoch without an adversary is not looked
-    at, and neither is a smoke test (``fast_dev_run``). No figure is judged twice: in an epoch that
-    is not validated, or not gauged, the training's own figures may show a collapse, but only an
-    epoch with all figures is called sound.
+    ``train/adv_acc``, ``train/clean_acc`` and ``val/clean_acc``, and by the worst-case robust
+    accuracy that a :class:`~sztrain.callbacks.SparseRobustness` with a ``probe`` measures on
+    held-out samples with more steps than the training takes. Logs ``train/collapse_signs``, how
+    many there are, and raises an alarm: a warning on the screen and an alert in W&B, once until an
+    epoch is sound again. An epoch without an adversary is not looked at, and neither is a smoke
+    test (``fast_dev_run``). No figure is judged twice: in an epoch that is not validated, or not
+    gauged, the training's own figures may show a collapse, but only an epoch with all figures is
+    called sound.
 
     Args:
         rule: when it is a collapse; ``None``: the defaults of :class:`CollapseRule`.

@@ -19,7 +19,7 @@ from sztrain.attacks.checks import (
     require_untargeted,
     validate_batch,
 )
-from sztrain.attacks.peers import PeerAttack
+from sztrain.attacks.peers import check_library
 from sztrain.callbacks._adapters import (
     AttackedNet,
     BatchHook,
@@ -260,8 +260,7 @@ class SparseRobustness(Callback):
         self._advice.speaks = trainer.is_global_zero
         require_forward(pl_module, self.forward)
         for name, attack in self._attacks().items():
-            if isinstance(attack, PeerAttack):
-                attack.load()  # now, not after an epoch
+            check_library(attack)  # now, not after an epoch
             if not is_smoke_test(trainer):  # which shortens them
                 check_search(attack, name)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # in __init__

@@ -39,6 +39,19 @@ class SztrainWarning(UserWarning):
     """
 
 
+def first_line(error: BaseException) -> str:
+    r"""What another library's error says, cut to its first line.
+
+    Example:
+        >>> first_line(OSError("no network\nsee the manual"))
+        'no network'
+        >>> first_line(KeyError())
+        'KeyError'
+    """
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].strip() if lines else type(error).__name__
+
+
 def require_at_least(name: str, value: float, minimum: float) -> None:
     """Refuse a number below ``minimum``, or infinite.
 

@@ -6,8 +6,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sztrain.attacks._search import margin_gradient
+from sztrain.attacks._search import margin_loss
 from sztrain.attacks.base import Found, Logits, is_adversarial
+from sztrain.attacks.gradients import finite_gradient
 from sztrain.attacks.rows import Rows, first_rows, precise
 from sztrain.norms import per_sample
 
@@ -28,9 +29,7 @@ class GradientRows(Rows):
         self.num_forwards.add_(self.open)
         if with_gradient:
             self.num_backwards.add_(self.open)
-            gradient = margin_gradient(logits, self.labels, delta, targeted)
-            # What overflowed says nothing: it moves nothing.
-            torch.nan_to_num(gradient, 0, 0, 0, out=self.gradient)
+            finite_gradient(margin_loss(logits, self.labels, targeted), delta, out=self.gradient)
         return is_adversarial(logits, self.labels, targeted)
 
 

@@ -147,14 +147,18 @@ class AdamSearch(Search):
         self.delta.mul_(room.sign_().add_(1).clamp_(max=1))
 
 
-def margin_gradient(logits: Tensor, labels: Tensor, delta: Tensor, targeted: bool) -> Tensor:
-    r"""Gradient in δ of what is left of the margin: of :math:`\max(f_y - \max_{k \ne y} f_k, 0)`.
+def margin_loss(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
+    r"""Sum of what is left of the margins, of :math:`\max(f_y - \max_{k \ne y} f_k, 0)`.
 
     Targeted, of :math:`\max(\max_{k \ne t} f_k - f_t, 0)`.
     """
     margin = difference_of_logits(logits, labels)
-    loss = (-margin if targeted else margin).clamp(min=0)
-    return input_gradient(loss.sum(), delta)
+    return (-margin if targeted else margin).clamp(min=0).sum()
+
+
+def margin_gradient(logits: Tensor, labels: Tensor, delta: Tensor, targeted: bool) -> Tensor:
+    """Gradient of :func:`margin_loss` in δ."""
+    return input_gradient(margin_loss(logits, labels, targeted), delta)
 
 
 def corrected(eta: float, step: int, dtype: torch.dtype) -> tuple[float, float]:

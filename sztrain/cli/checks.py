@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from sztrain.attacks import AttackMix
 from sztrain.attacks.checks import check_search, require_untargeted
-from sztrain.attacks.peers import PeerAttack
+from sztrain.attacks.peers import check_library
 from sztrain.cli.build import plain
 from sztrain.data import Part
 from sztrain.errors import InputError, require_count, require_in
@@ -125,16 +125,6 @@ def check_attack(name: str, attack: Attack, shape: tuple[int, ...]) -> None:
     check_budgets(f"{name}.budget", [attack.budget], shape, attack.unit)
     check_search(attack, name)
     check_library(attack)
-
-
-def check_library(attack: Attack) -> None:
-    """Make sure that the library of an attack is at hand.
-
-    Raises:
-        UnavailableError: it is another library's, which is not installed.
-    """
-    if isinstance(attack, PeerAttack):
-        attack.load()
 
 
 def check_judge(name: str, attack_class: type) -> None:

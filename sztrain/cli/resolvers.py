@@ -51,10 +51,12 @@ def place(suite_name: str | None, suite: Any, channels_last: bool, net: Any, *op
         False
         >>> place("paper_mnist", {"models": ["M1"]}, False, "digits_standard").split("-")[0]
         'paper_mnist'
+        >>> place(None, {"models": ["M1"]}, False, "digits_standard").split("-")[0]  # suite=[quick]
+        'suite'
     """
     if suite is None:
         return f"{slug(net)}-{digest(channels_last, net, *options)}"
-    return f"{suite_name}-{digest(channels_last, suite)}"
+    return f"{suite_name or 'suite'}-{digest(channels_last, suite)}"
 
 
 # How samples are fetched, read and trained on, which those of an evaluation do not depend on.

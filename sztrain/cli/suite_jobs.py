@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from torch.utils.data import Subset
 
 from sztrain.attacks.checks import check_search
+from sztrain.attacks.peers import check_library
 from sztrain.cli.build import build_data
-from sztrain.cli.checks import check_attack, check_library
+from sztrain.cli.checks import check_attack
 from sztrain.cli.file_labels import file_labels
 from sztrain.cli.groups import config_option, require_options
 from sztrain.cli.jobs import Job, Selection

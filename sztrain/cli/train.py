@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 
+from sztrain.attacks.peers import check_library
 from sztrain.callbacks import SparseRobustness
 from sztrain.cli.build import (
     build_callbacks,
@@ -29,7 +30,6 @@ from sztrain.cli.build import (
 )
 from sztrain.cli.checks import (
     check_attack,
-    check_library,
     check_monitor,
     check_seed,
     check_wandb,

@@ -42,16 +42,3 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     by_folded = {candidate.casefold(): candidate for candidate in known}
     close = get_close_matches(name.casefold(), by_folded, n=3)
     return f"; did you mean {', '.join(by_folded[folded] for folded in close)}?" if close else ""
-
-
-def first_line(error: BaseException) -> str:
-    r"""What another library's error says, cut to its first line.
-
-    Example:
-        >>> first_line(OSError("no network\nsee the manual"))
-        'no network'
-        >>> first_line(KeyError())
-        'KeyError'
-    """
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].strip() if lines else type(error).__name__

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from sztrain.errors import InputError
+from sztrain.errors import InputError, first_line
 from sztrain.files import write_whole
-from sztrain.models._checks import first_line
 from sztrain.models.checkpoint import assemble, check_hyper_parameters
 
 METADATA_KEY = "sztrain"

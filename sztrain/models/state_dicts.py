@@ -10,8 +10,7 @@ from urllib.request import Request, urlopen
 import torch
 from torch import Tensor, nn
 
-from sztrain.errors import InputError, UnavailableError
-from sztrain.models._checks import first_line
+from sztrain.errors import InputError, UnavailableError, first_line
 
 WEIGHTS_DIR_VARIABLE = "SZTRAIN_WEIGHTS_DIR"
 """Environment variable that names the folder of published weights."""

@@ -40,7 +40,7 @@ import sztrain
 from sztrain.attacks import SigmaZero
 from sztrain.attacks.peers.via_adv_lib import load_adv_lib
 from sztrain.data import MNIST
-from sztrain.errors import InputError
+from sztrain.errors import InputError, first_line
 from sztrain.losses import difference_of_logits
 from sztrain.models import load_net, preact_resnet18, small_cnn, wrn28
 from sztrain.norms import l0_norm
@@ -189,10 +189,6 @@ def reached_l0(case: Case, adv_inputs: Tensor) -> Tensor:
     with torch.no_grad():
         resists = case.net(adv_inputs).argmax(dim=1) == case.labels
     return l0_norm(adv_inputs - case.inputs).masked_fill(resists, torch.inf)
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 # ---- the parts ----------------------------------------------------------------------------------

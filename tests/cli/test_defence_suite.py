@@ -38,7 +38,7 @@ def shown(monkeypatch):
 def without_peers(monkeypatch):
     """As on a machine without the library of most other attacks."""
 
-    def missing(name):
+    def missing(name, *needed):
         raise UnavailableError(f"{name} cannot be imported")
 
     monkeypatch.setattr("sztrain.attacks.peers.via_adv_lib.import_peer", missing)

@@ -72,7 +72,7 @@ def test_a_net_of_a_suite_that_cannot_be_had_becomes_a_row(call, table, tmp_path
 
 @pytest.mark.slow
 def test_attacks_that_cannot_be_had_are_told_of_once_for_each_reason(call, table, monkeypatch):
-    def missing(name):
+    def missing(name, *needed):
         raise UnavailableError(f"{name} cannot be imported")
 
     monkeypatch.setattr("sztrain.attacks.peers.via_adv_lib.import_peer", missing)
@@ -93,7 +93,7 @@ def test_attacks_that_cannot_be_had_are_told_of_once_for_each_reason(call, table
 def test_an_attack_at_a_fixed_budget_that_cannot_be_had_is_told_of(
     call, table, monkeypatch, without_pictures
 ):
-    def missing(name):
+    def missing(name, *needed):
         raise UnavailableError(f"{name} cannot be imported")
 
     monkeypatch.setattr(

@@ -4,7 +4,7 @@ Each library is imported when one of its attacks is called, never before. Where 
 call ends in one line that says how to install it.
 """
 
-from sztrain.attacks.peers.adapter import PeerAttack
+from sztrain.attacks.peers.adapter import PeerAttack, check_library
 from sztrain.attacks.peers.via_adv_lib import FMN, PDPGD, VFGA, AdvLibSigmaZero
 from sztrain.attacks.peers.via_foolbox import BB, EAD, BBadv
 from sztrain.attacks.peers.via_torchattacks import SparseFool
@@ -19,4 +19,5 @@ __all__ = [
     "BBadv",
     "PeerAttack",
     "SparseFool",
+    "check_library",
 ]

@@ -14,7 +14,7 @@ from sztrain.attacks.checks import validate_attack
 from sztrain.attacks.peers.isolation import CountedNet, frozen, seeded, shares
 from sztrain.errors import InputError, require_positive, require_seed
 from sztrain.norms import l0_norm, per_sample
-from sztrain.types import AttackResult, Unit
+from sztrain.types import Attack, AttackResult, Ensemble, Unit
 
 MAX_SEED = 2**32 - 1  # of numpy
 
@@ -167,3 +167,19 @@ class PeerAttack(ABC):
         # Where nothing changed, double precision gets back the very value that it had.
         changed = per_sample(usable, moved) & (moved != clean)
         return torch.where(changed, moved.to(inputs.dtype), inputs)
+
+
+def check_library(attack: Attack) -> None:
+    """Make sure that the library of an attack is at hand, and of those inside it.
+
+    Raises:
+        UnavailableError: it is another library's, which is not installed.
+
+    Example:
+        >>> from sztrain.attacks import SigmaZero
+        >>> check_library(SigmaZero())  # needs none
+    """
+    if isinstance(attack, PeerAttack):
+        attack.load()
+    for member in attack.members.values() if isinstance(attack, Ensemble) else ():
+        check_library(member)

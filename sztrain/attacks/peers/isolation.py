@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sztrain.attacks.base import Logits
-from sztrain.errors import UnavailableError
+from sztrain.errors import UnavailableError, first_line
 
 INSTALL = (
     "pip install -c constraints.txt -e '.[peers]' && "
@@ -67,25 +67,36 @@ class CountedNet(nn.Module):
         return gradient.nan_to_num(0, 0, 0)
 
 
-def import_peer(name: str) -> ModuleType:
+def import_peer(name: str, *needed: str) -> ModuleType:
     """Import another library, without the deprecations that it warns of.
 
+    Args:
+        name: of the module.
+        *needed: what it has to have, as other versions may not.
+
     Raises:
-        UnavailableError: it cannot be imported; the message says how to install it.
+        UnavailableError: it cannot be imported, or is another version; the message says how to
+            install it.
 
     Example:
-        >>> import_peer("json").dumps([])
+        >>> import_peer("json", "dumps").dumps([])
         '[]'
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nothing that a user can act on
         try:
-            return importlib.import_module(name)
-        except ImportError as error:
-            reason = str(error).splitlines()[0]
+            module = importlib.import_module(name)
+        except Exception as error:  # beside versions that it does not know it may raise anything
+            reason = first_line(error)
             raise UnavailableError(
                 f"{name} cannot be imported ({reason}); install what is missing: {INSTALL}"
             ) from error
+    for attribute in needed:
+        if not hasattr(module, attribute):
+            raise UnavailableError(
+                f"{name} has no {attribute}, so it is another version than is needed: {INSTALL}"
+            )
+    return module
 
 
 @contextmanager

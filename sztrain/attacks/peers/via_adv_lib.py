@@ -18,6 +18,8 @@ from sztrain.types import Unit
 ProximalOperator = Literal["l0", "l23"]
 PROXIMAL_OPERATORS: tuple[ProximalOperator, ...] = ("l0", "l23")
 
+_NEEDED = ("fmn", "fast_minimum_norm", "vfga", "pdpgd", "sigma_zero")
+
 
 def load_adv_lib() -> ModuleType:
     """Import the attacks of adv-lib.
@@ -32,10 +34,10 @@ def load_adv_lib() -> ModuleType:
     # Another's stand-in has no spec to be found, and is as good.
     known = "adv_lib.attacks" in sys.modules or "visdom" in sys.modules
     if known or importlib.util.find_spec("visdom") is not None:
-        return import_peer("adv_lib.attacks")
+        return import_peer("adv_lib.attacks", *_NEEDED)
     sys.modules["visdom"] = ModuleType("visdom")
     try:
-        return import_peer("adv_lib.attacks")
+        return import_peer("adv_lib.attacks", *_NEEDED)
     finally:
         del sys.modules["visdom"]  # others may look whether it is installed
 
@@ -171,7 +173,8 @@ class PDPGD(AdvLibAttack):
     One forward and one backward pass a step; nothing is random. adv-lib's l0 operator keeps or
     drops a position with all its channels, so pixels are its own unit. To change single values,
     samples are handed to it as images of one channel. (The σ-zero paper lets it group channels and
-    counts single values.)
+    counts single values.) Of the adversarial iterates adv-lib keeps the one with the fewest changed
+    values, in pixels as well.
 
     Args:
         num_steps: N, steps, at least 2.

@@ -4,6 +4,7 @@ import os
 import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from sztrain.attacks.base import is_adversarial
 from sztrain.attacks.peers.adapter import PeerAttack
 from sztrain.attacks.peers.isolation import import_peer
-from sztrain.errors import require_at_least, require_count, require_in
+from sztrain.errors import InputError, require_at_least, require_count, require_in
 from sztrain.norms import per_sample
 
 DecisionRule = Literal["EN", "L1"]
@@ -31,7 +32,7 @@ def load_foolbox() -> ModuleType:
     told = "GIT_PYTHON_REFRESH" in os.environ
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     try:
-        return import_peer("foolbox")
+        return import_peer("foolbox", "PyTorchModel", "Misclassification", "attacks")
     finally:
         if not told:
             del os.environ["GIT_PYTHON_REFRESH"]
@@ -128,9 +129,11 @@ class BoundaryAttack(FoolboxAttack):
 
     @staticmethod
     def load() -> ModuleType:
-        """Import foolbox, and numba, which it leaves to its users."""
+        """Import foolbox, and numba, which it leaves to its users, and compile the solver."""
         import_peer("numba")
-        return load_foolbox()
+        library = load_foolbox()
+        compile_solver()
+        return library
 
     @abstractmethod
     def starts(self, library: ModuleType, model: Any, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -152,12 +155,18 @@ class BoundaryAttack(FoolboxAttack):
             with warnings.catch_warnings():
                 # It hands arrays to torch that may only be read, and torch may only read them.
                 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-                moved[rows] = attack.run(
-                    model,
-                    inputs[rows],
-                    library.Misclassification(labels[rows]),
-                    starting_points=starts[rows],
-                )
+                try:
+                    moved[rows] = attack.run(
+                        model,
+                        inputs[rows],
+                        library.Misclassification(labels[rows]),
+                        starting_points=starts[rows],
+                    )
+                except AssertionError as error:  # that the net errs on the starts, as it just did
+                    raise InputError(
+                        "the net answers the same image in different ways (noise, dropout in eval "
+                        "mode), with which this attack cannot begin; fix its noise"
+                    ) from error
         return moved
 
     def _scaled_radius(self, num_samples: int) -> float:
@@ -165,6 +174,20 @@ class BoundaryAttack(FoolboxAttack):
         if self.radius_batch_size is None:
             return self.radius
         return self.radius * self.radius_batch_size / num_samples
+
+
+@cache
+def compile_solver() -> None:
+    """Let numba compile the solver, once a process: no net's time is to have it in."""
+    library, clean = load_foolbox(), torch.tensor([[0.9, 0.1]])
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        library.attacks.L0BrendelBethgeAttack(steps=1).run(
+            wrapped(library, nn.Identity().eval(), clean),
+            clean,
+            library.Misclassification(torch.tensor([0])),
+            starting_points=clean.flip(1),
+        )
 
 
 @torch.no_grad()
@@ -199,9 +222,9 @@ class BB(BoundaryAttack):
 
     Starts from noise and walks along the decision boundary. The start takes up to some 2,000
     forward passes, a step one forward and one backward pass, and each step solves a small problem
-    for one sample after the other on the CPU. The first call of a process compiles the solver,
-    which takes half a minute. A sample for which no noise is misclassified is a failure of its own;
-    in the library it ends the run for its whole batch. Only the start is random.
+    for one sample after the other on the CPU. Loading the library compiles the solver, which takes
+    half a minute in each process. A sample for which no noise is misclassified is a failure of its
+    own; in the library it ends the run for its whole batch. Only the start is random.
 
     Args:
         num_steps: N, steps.

@@ -57,7 +57,7 @@ class SparseFool(PeerAttack):
     @staticmethod
     def load() -> ModuleType:
         """Import torchattacks."""
-        return import_peer("torchattacks")
+        return import_peer("torchattacks", "SparseFool")
 
     def search(self, library: ModuleType, net: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         """Call ``SparseFool``."""

@@ -116,3 +116,16 @@ def test_an_import_neither_warns_nor_hides_warnings_for_ever(tmp_path, monkeypat
     with pytest.warns(UserWarning, match="still heard"):
         warnings.warn("still heard", stacklevel=1)
     monkeypatch.delitem(sys.modules, "noisy_peer")
+
+
+@pytest.mark.parametrize("raised", ["ImportError('no numpy')", "AttributeError('no numpy')"])
+def test_a_library_that_cannot_be_imported_is_told_of(tmp_path, monkeypatch, raised):
+    (tmp_path / "broken_peer.py").write_text(f"raise {raised}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UnavailableError, match=r"broken_peer cannot be imported \(no numpy\)"):
+        import_peer("broken_peer")
+
+
+def test_another_version_than_is_needed_is_told_of():
+    with pytest.raises(UnavailableError, match="json has no fmn, so it is another version"):
+        import_peer("json", "dumps", "fmn")

@@ -13,6 +13,7 @@ from torch import nn
 from sztrain.attacks import BB, EAD, BBadv
 from sztrain.attacks.peers.isolation import CountedNet
 from sztrain.attacks.peers.via_foolbox import adversarial_rows, load_foolbox, wrapped
+from sztrain.errors import InputError
 
 HERE = {name: importlib.util.find_spec(name) is not None for name in ("foolbox", "numba")}
 needs_foolbox = pytest.mark.skipif(not HERE["foolbox"], reason="needs foolbox")
@@ -298,6 +299,35 @@ class Rough(nn.Module):
     def forward(self, inputs):
         total = inputs.flatten(1).sum(dim=1) + 1e-3 * (0 * inputs.flatten(1)[:, 0]).sqrt()
         return torch.stack([torch.full_like(total, 2.5), total], dim=1)
+
+
+def test_a_net_that_answers_at_random_is_refused_in_one_line(monkeypatch):
+    def walk(*arguments, **options):
+        assert False  # noqa: B011, PT015 - as the library finds that the net is right at a start
+
+    library = Library(noise=torch.ones(2, 2))
+    monkeypatch.setattr(library.attacks.L0BrendelBethgeAttack, "run", walk)
+    with pytest.raises(InputError, match="answers the same image in different ways"):
+        BB().search(library, FIRST, torch.zeros(2, 2), torch.zeros(2).long())
+
+
+@needs_solver
+@pytest.mark.slow
+def test_the_solver_is_compiled_before_an_attack_is_called():
+    BB.load()
+    from foolbox.attacks.brendel_bethge import L0Optimizer
+
+    before = compiled(L0Optimizer)
+    net = linear([[0.0] * 16, [1.0] * 16], [4.0, 0.0])
+    result = BB(num_steps=3)(net, torch.full((2, 1, 4, 4), 0.2), torch.zeros(2).long())
+    assert result.success.all()
+    assert compiled(L0Optimizer) == before > 0
+
+
+def compiled(kind):
+    """How many versions of its methods numba has made."""
+    methods = kind.class_type.jit_methods.values()
+    return sum(len(method.signatures) for method in methods)
 
 
 @needs_solver
