@@ -76,6 +76,24 @@ def test_every_column_of_the_tables_is_explained(path):
             assert any(re.fullmatch(pattern, column) for pattern in patterns), column
 
 
+@pytest.mark.parametrize(
+    "group",
+    sorted(
+        folder.name
+        for folder in (ROOT / "configs").iterdir()
+        if folder.is_dir()
+        and folder.name not in ("__pycache__", "callbacks", "hydra", "experiment", "suite")
+    ),
+)
+def test_the_readme_names_every_option_of_a_group(group):
+    """Experiments and suites stand in tables and commands of their own."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(rf"^\| [^|]*`{group}`[^|]*\| .*$", text, re.M)
+    told = {name for word in re.findall(r"`([^`]+)`", line) for name in word.split()}
+    variants = {path.stem for path in (ROOT / "configs" / group).glob("*.yaml")}
+    assert {name for name in variants if not name.endswith("_mnist")} <= told
+
+
 def links(page):
     """The files that a page leads to, and the headings in them."""
     found = re.findall(r"\]\((?!http)([^)\s]+)\)", page.read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ from linear_optimum import fewest_changes
 from published import mnist_test_images, published_net
 from torch import nn
 
+from sztrain import attacks
 from sztrain.attacks import (
     PGDL0,
     AttackMix,
@@ -19,9 +20,16 @@ from sztrain.attacks import (
     SparsePGD,
     SparseRS,
 )
+from sztrain.attacks.fixed_budget import FixedBudgetAttack
 from sztrain.errors import InputError
 
 every_attack = pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: type(a).__name__)
+
+
+def test_every_one_of_them_is_tried():
+    exported = {kind for kind in vars(attacks).values() if isinstance(kind, type)}
+    fixed = {kind for kind in exported if issubclass(kind, FixedBudgetAttack)}
+    assert {type(attack) for attack in ATTACKS} == set(MODULES) == fixed
 
 
 def changed(moved, inputs, unit):

@@ -15,10 +15,16 @@ from sztrain.models import (
     small_cnn,
     wrn28,
 )
+from sztrain.models.checkpoint import NET_FACTORIES
 from sztrain.models.robustbench_nets import _import_robustbench
 
 SIDES = {digits_cnn: 8, small_cnn: 28, preact_resnet18: 32, resnet18: 32, wrn28: 32}
+OF_OTHERS = {"timm_net", "robustbench_net"}  # which have tests of their own
 SMALL = {wrn28: {"depth": 10, "width": 1}}
+
+
+def test_every_factory_is_tried():
+    assert {factory.__name__ for factory in SIDES} | OF_OTHERS == set(NET_FACTORIES)
 
 
 def count(net):
