@@ -201,6 +201,38 @@ def test_what_has_diverged_is_not_kept(tmp_path):
     assert kept["callbacks"]["CollapseGuard"]["sound"] == str(tmp_path / "sound.ckpt")
 
 
+def test_the_best_is_that_of_all_epochs_before():
+    accuracies = [0.9, 0.5, 0.8, 0.6]
+
+    class Falling(foreign_module(pl)):
+        def training_step(self, batch, batch_idx):
+            figures = {"train/adv_acc": 0.5, "train/clean_acc": 0.9}
+            self.log_dict(figures, on_step=False, on_epoch=True)
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            self.log("val/clean_acc", accuracies[self.current_epoch])
+
+    guard = CollapseGuard(rule=Scripted())
+    trainer = make_trainer(pl, callbacks=[guard], max_epochs=2, num_sanity_val_steps=0)
+    trainer.fit(Falling(), loader(), loader(seed=1))
+    trainer.fit_loop.max_epochs = 4  # the same Trainer goes on
+    trainer.fit(trainer.lightning_module, loader(), loader(seed=1))
+    best = [best for _, best, *_ in guard.rule.asked]
+    assert best == pytest.approx([0.0, 0.9, 0.9, 0.9])
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_test_of_an_earlier_epoch_moves_nothing(tmp_path):
+    every = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    guard = CollapseGuard(rule=Scripted(), dirpath=tmp_path)
+    method, trainer, _ = fit(guard, callbacks=[every], max_epochs=2)
+    first = str(tmp_path / "epoch=0.ckpt")
+    trainer.test(method, loader(), ckpt_path=first, weights_only=True, verbose=False)
+    assert torch.load(tmp_path / "sound.ckpt", weights_only=True)["epoch"] == 1
+    assert not (tmp_path / "sound.1.ckpt").exists()
+
+
 def test_a_smoke_test_is_not_judged(tmp_path):
     rule = Scripted(collapses=(0,))
     trainer = make_trainer(
