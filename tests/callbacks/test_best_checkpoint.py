@@ -245,6 +245,25 @@ def test_a_test_moves_nothing(tmp_path):
     assert not (tmp_path / "best.1.ckpt").exists()
 
 
+def test_a_training_without_a_best_goes_on_without_one(tmp_path):
+    best = BestCheckpoint(monitor="val/mean_l0", dirpath=tmp_path)
+    best.load_state_dict(best.state_dict())  # warns of nothing that is lost
+    assert (best.best_model_path, best.best_k_models) == ("", {})
+
+
+@pytest.mark.parametrize("folder", ["one", "two"])
+def test_last_is_written_over_in_its_own_folder_alone(tmp_path, folder):
+    first = BestCheckpoint(monitor="val/mean_l0", dirpath=tmp_path / "one", save_last=True)
+    (tmp_path / "one").mkdir()
+    torch.save({"global_step": 1}, tmp_path / "one" / "best.ckpt")
+    first.best_model_path = str(tmp_path / "one" / "best.ckpt")  # not among the best k
+    first.last_model_path = str(tmp_path / "one" / "last.ckpt")
+    second = BestCheckpoint(monitor="val/mean_l0", dirpath=tmp_path / folder, save_last=True)
+    second.load_state_dict(first.state_dict())
+    assert second.best_model_path == str(tmp_path / folder / "best.ckpt")
+    assert second.last_model_path == ("" if folder == "two" else first.last_model_path)
+
+
 def test_the_other_lightning_would_not_know_it():
     other = pytest.importorskip("lightning.pytorch")
     trainer = make_trainer(other, callbacks=[BestCheckpoint(monitor="loss_valid")])
