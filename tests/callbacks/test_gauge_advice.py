@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from toy_training import ScriptedAttack, foreign_module, loader, make_trainer, toy_data, toy_net
 
 from sztrain.attacks import SigmaZero, SparseRS
 from sztrain.callbacks import SparseRobustness
-from sztrain.callbacks._advice import LOOKED_AT, Advice
+from sztrain.callbacks._advice import LOOKED_AT, Advice, passes_gradient
 from sztrain.errors import InputError, SztrainWarning
 
 MANY = {"num_samples": 150, "seed": 1}
@@ -366,3 +366,22 @@ def test_an_interval_of_one_number_is_none(interval, told):
     measurement = SimpleNamespace(num_samples=40, median_interval=interval)
     (text,) = heard(lambda advice: advice.on_measurement(measurement))
     assert text.startswith(f"SparseRobustness: the median ℓ0 rests on 40 samples{told}; attack")
+
+
+def test_who_keeps_the_best_by_an_old_figure_hears_nothing(tmp_path):
+    gauge = SparseRobustness(attack=SigmaZero(num_steps=3), budgets=(1,), every_n_epochs=5)
+    best = ModelCheckpoint(tmp_path, monitor="val/median_l0")
+    assert said(gauge=gauge, callbacks=[best], enable_checkpointing=True) == []
+
+
+class Detached(nn.Module):
+    def forward(self, inputs):
+        return inputs.detach().flatten(1)
+
+
+@pytest.mark.parametrize(("net", "passes"), [(toy_net(), True), (Detached(), False)])
+@pytest.mark.parametrize("inference", [False, True])
+def test_whether_a_net_passes_a_gradient(net, passes, inference):
+    with torch.inference_mode(inference):  # as the tensors of a validation are made
+        images, labels = (tensor.clone() for tensor in toy_data(6).tensors)
+    assert passes_gradient(net, images, labels) is passes
