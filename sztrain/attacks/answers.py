@@ -50,6 +50,8 @@ def _wrong_form(result: AttackResult, inputs: Tensor) -> str:
         found = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
         if found != expected:
             return f"`{name}` of shape {found} instead of {expected}"
+        if part.device != inputs.device:
+            return f"`{name}` on {part.device} instead of {inputs.device}"
     if result.success.dtype != torch.bool:
         return f"`success` of {result.success.dtype} instead of torch.bool"
     return ""
@@ -60,11 +62,14 @@ def _wrong_claim(attack: Attack, result: AttackResult, inputs: Tensor) -> str:
     in_range = torch.stack([((found >= 0) & (found <= 1)).all() for found in examples]).all()
     l0 = l0_norm(result.adv_inputs - inputs, attack.unit)
     counted = (result.l0 == l0.masked_fill(~result.success, torch.inf)).all()
-    within = (~result.success | (l0 <= (attack.budget or torch.inf))).all()
+    most = torch.inf if attack.budget is None else attack.budget
+    within = (~result.success | (l0 <= most)).all()
+    given_up = (result.success | (l0 == 0)).all()
     held = {
         "examples outside [0, 1]": in_range,
         f"an `l0` that is not how many {attack.unit} `adv_inputs` changes, or inf": counted,
         f"success beyond its budget, {attack.budget}": within,
+        "`adv_inputs` that are not the clean input where it failed": given_up,
     }
     holds = torch.stack(list(held.values())).tolist()  # at once: each look costs a sync
     return next((wrong for wrong, true in zip(held, holds, strict=True) if not true), "")

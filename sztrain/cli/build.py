@@ -90,16 +90,30 @@ def build_data(cfg: DictConfig) -> ImageDataModule:
     data: ImageDataModule = make(arguments, "data")
     if not isinstance(data, ImageDataModule):
         raise InputError(f"data: expected an ImageDataModule, got a {type(data).__name__}")
-    names = (cfg.get("name"), getattr(data, "name", None))
-    if None in names or names[0] != names[1]:
-        raise InputError(
-            f"data: expected `name` in the config and in {type(data).__name__} to be that of their "
-            f"option in configs/data, by which checkpoints find it again; got {names[0]!r} and "
-            f"{names[1]!r}"
-        )
+    check_name(data, cfg.get("name"), cfg.get("name"))
     data.setup()
     cfg.num_classes = data.num_classes
     return data
+
+
+def check_name(data: ImageDataModule, configured: str | None, option: str | None) -> None:
+    """Refuse a data set of one's own that a checkpoint would not find again.
+
+    Args:
+        data: has a name as well.
+        configured: the name in its config.
+        option: that of the config in its group.
+
+    Raises:
+        InputError: not all three are the same.
+    """
+    found = getattr(data, "name", None)
+    if found is None or not found == configured == option:
+        raise InputError(
+            f"data: expected `name` in the config and in {type(data).__name__} to be that of their "
+            f"option, {option!r}, by which checkpoints find it again; got {configured!r} and "
+            f"{found!r}"
+        )
 
 
 def build_net(cfg: DictConfig) -> nn.Module:

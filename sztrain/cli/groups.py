@@ -1,5 +1,6 @@
 """Options of the config groups, wherever Hydra finds them: those of a user's folder are as good."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
@@ -63,7 +64,7 @@ def _composed(_hydra: Any, group: str, name: str) -> DictConfig:
     try:
         node = compose("evaluate", [*search_path, f"{group}={name}"])[group]
     except HydraException as error:
-        raise InputError(one_line(error)) from error
+        raise InputError(one_line(error, args=sys.argv[1:])) from error
     assert isinstance(node, DictConfig)
     return node
 

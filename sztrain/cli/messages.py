@@ -25,6 +25,9 @@ _OPEN = (
 )
 
 
+_BASES = ("data", "method", "suite")  # groups with something to begin with
+
+
 def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = ()) -> str:
     r"""What a person has to know of an error, in one line.
 
@@ -62,9 +65,10 @@ def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = 
     lost = re.search(r"Interpolation key '([\w.]+)' not found", str(error))
     if lost is not None:
         wanted = getattr(error, "full_key", None) or "another option"
+        group = lost.group(1).partition(".")[0]
+        own = f"one of your own begins with a base of configs/{group}/base; "
         return (
-            f"there is no {lost.group(1)}, by which {wanted} goes: one of your own begins with a "
-            f"base of configs/{lost.group(1).partition('.')[0]}/base, or says it; "
+            f"there is no {lost.group(1)}, by which {wanted} goes; {own if group in _BASES else ''}"
             f"+{lost.group(1)}=... adds it"
         )
     misspelt = re.search(r"Could not override '([\w.@/]+)'", str(error))

@@ -1,6 +1,6 @@
 """The data that a net brings along: its data set, and what a checkpoint says of it."""
 
-import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +18,9 @@ _LEFT = (
 )
 
 
+_NO_KEYS = ("true", "false", "null", "inf", "nan")  # which Hydra would take for values
+
+
 def data_of_net(name: str) -> tuple[str, dict[str, Any]]:
     """Name of a net's data set, and the options of it that a checkpoint brings along.
 
@@ -33,7 +36,9 @@ def data_of_net(name: str) -> tuple[str, dict[str, Any]]:
 
     described = describe_net(name)["data"]
     assert isinstance(described, dict)
-    options = {k: v for k, v in described.items() if k not in _LEFT and v is not None}
+    options = {key: value for key, value in described.items() if key not in _LEFT}
+    if options.get("root") is None:  # the machine's own
+        options.pop("root", None)
     return str(described["name"]), options
 
 
@@ -78,21 +83,41 @@ def with_data_of_net(args: list[str]) -> list[str]:
         raise InputError(f"these nets are of several data sets: {listed}; evaluate them apart")
     taken = {override.key_or_group for override in given}
     extra = [
-        f"++data.{key}={_as_override(value)}"
+        f"++data.{key}={_as_override(value, key)}"
         for key, value in _common({name: options for name, (_, options) in found.items()}, taken)
     ]
-    # Hydra takes overrides in one block: behind a flag it would not know the new ones.
-    end = len(args) - args[::-1].index(hydra_flags(args).overrides[-1])
-    return [*args[:end], f"data={datasets.pop()}", *extra, *args[end:]]
+    # Hydra takes overrides in one block: behind a flag it would not know the new ones. What the
+    # command says of a part of an option comes after the whole, and wins.
+    words = hydra_flags(args).overrides
+    start, end = args.index(words[0]), len(args) - args[::-1].index(words[-1])
+    return [*args[:start], *extra, *args[start:end], f"data={datasets.pop()}", *args[end:]]
 
 
-def _as_override(value: Any) -> str:
-    """A value in the grammar of Hydra's overrides: JSON, but for keys, which stand unquoted."""
+def _as_override(value: Any, option: str) -> str:
+    """A value in the grammar of Hydra's overrides.
+
+    Raises:
+        InputError: a key of a mapping that the grammar has no form for.
+    """
     if isinstance(value, Mapping):
-        return f"{{{','.join(f'{key}:{_as_override(item)}' for key, item in value.items())}}}"
+        for key in value:
+            if not re.fullmatch(r"[A-Za-z_][\w.-]*", str(key)) or str(key).lower() in _NO_KEYS:
+                raise InputError(
+                    f"the net's data.{option} has the key {key!r}, which no command can hold; name "
+                    "the data, data=..., and its options in the command"
+                )
+        items = (f"{key}:{_as_override(item, option)}" for key, item in value.items())
+        return f"{{{','.join(items)}}}"
     if isinstance(value, list):
-        return f"[{','.join(map(_as_override, value))}]"
-    return json.dumps(value, ensure_ascii=False)
+        return f"[{','.join(_as_override(item, option) for item in value)}]"
+    if isinstance(value, str):  # a backslash is one, but before a quote
+        return '"' + re.sub(r'(\\*)("|$)', _escaped, value) + '"'
+    return "null" if value is None else str(value).lower()
+
+
+def _escaped(found: re.Match[str]) -> str:
+    backslashes, quote = found.groups()
+    return 2 * backslashes + (f"\\{quote}" if quote else "")
 
 
 def _common(found: Mapping[str, Mapping[str, Any]], taken: set[str]) -> Iterator[tuple[str, Any]]:
@@ -105,8 +130,9 @@ def _common(found: Mapping[str, Mapping[str, Any]], taken: set[str]) -> Iterator
         values = {name: options[key] for name, options in found.items() if key in options}
         if f"data.{key}" in taken or not values:
             continue
-        if len(set(map(str, values.values()))) == 1:
-            yield key, next(iter(values.values()))
+        first = next(iter(values.values()))
+        if all(value == first for value in values.values()):
+            yield key, first
         elif key not in CUT:
             listed = ", ".join(f"{name} ({value})" for name, value in values.items())
             raise InputError(

@@ -25,18 +25,20 @@ from sztrain.cli.build import (
     build_method,
     build_net,
     build_trainer,
+    check_name,
     named,
     quieten,
 )
 from sztrain.cli.checks import (
     check_attack,
+    check_judge,
     check_monitor,
     check_seed,
     check_wandb,
     set_num_threads,
 )
 from sztrain.cli.continuation import check_checkpoint, check_continuation, check_optimizer
-from sztrain.cli.hydra_job import is_sweep, own_overrides
+from sztrain.cli.hydra_job import choice_of, is_sweep, own_overrides
 from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.net_checks import check_net, check_parts
 from sztrain.cli.one_checkpoint import how_to_go_on, hydra_word
@@ -89,6 +91,7 @@ def train(cfg: DictConfig) -> float | None:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     check_wandb(cfg.get("logger"))
     data = build_data(cfg.data)
+    check_name(data, cfg.data.name, choice_of("data") or data.name)
     method, run_id, steps_before = _method(cfg, data)
     callbacks = build_callbacks(cfg.callbacks)
     _check_gauge(callbacks.get("gauge"), data)
@@ -189,6 +192,7 @@ def _check_gauge(gauge: Callback | None, data: ImageDataModule) -> None:
     attacks = {"attack": gauge.attack, "probe": gauge.probe, "verdict": gauge.verdict}
     for name, attack in attacks.items():
         if attack is not None:
+            check_judge(f"callbacks.gauge.{name}", type(attack))
             check_attack(f"callbacks.gauge.{name}", attack, data.image_shape)
             check_budgets("callbacks.gauge.budgets", gauge.budgets, data.image_shape, attack.unit)
 

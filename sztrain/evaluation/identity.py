@@ -5,6 +5,7 @@ import inspect
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from sztrain.errors import InputError
 from sztrain.files import write_whole
 from sztrain.types import Attack
+
+_KNOWN_PACKAGES = {"sztrain", *sys.stdlib_module_names}
 
 LATER_KEYS = ("dataset", "split", "first_sample")
 """Which name the samples, whose checksum is older: records without them are as good."""
@@ -66,19 +69,26 @@ def attack_identity(attack: Attack) -> dict[str, Any]:
         ('SparseRS', 10)
     """
     kind = type(attack)
-    options = {field.name: _plain(getattr(attack, field.name)) for field in fields(attack)}
-    return {"name": kind.__name__, **_origin(kind), **options}
+    options = {field.name: getattr(attack, field.name) for field in fields(attack)}
+    own = getattr(attack, "__dict__", {})  # what it has set beside its options
+    plain = {name: _plain(value) for name, value in {**options, **own}.items()}
+    return {"name": kind.__name__, **_origin(kind), **plain}
 
 
 def _origin(kind: type) -> dict[str, str]:
-    """Where an attack of a person's own comes from, and its code: ours goes by the version."""
-    if kind.__module__.partition(".")[0] == "sztrain":
+    """Where an attack of a person's own comes from, and its code: ours goes by the version.
+
+    The code is that of the modules in which it and the classes that it derives from stand.
+    """
+    modules = dict.fromkeys(base.__module__ for base in kind.__mro__)
+    own = [name for name in modules if name.partition(".")[0] not in _KNOWN_PACKAGES]
+    if not own:
         return {}
-    try:
-        code = inspect.getsource(sys.modules[kind.__module__])
-    except (KeyError, OSError, TypeError):
-        code = ""
-    return {"module": kind.__module__, "code": hashlib.sha256(code.encode()).hexdigest()[:8]}
+    digest = hashlib.sha256()
+    for name in own:
+        with suppress(KeyError, OSError, TypeError):  # typed into a prompt, say
+            digest.update(inspect.getsource(sys.modules[name]).encode())
+    return {"module": kind.__module__, "code": digest.hexdigest()[:8]}
 
 
 def _plain(value: Any) -> Any:

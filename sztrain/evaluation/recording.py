@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from sztrain.attacks.peers import PeerAttack
 from sztrain.errors import SztrainWarning
 from sztrain.evaluation.changes import count_changes
 from sztrain.evaluation.examples import NUM_KEPT, examples_of
@@ -87,6 +88,8 @@ def record_attack(
     loader: DataLoader[Any] = DataLoader(
         samples, batch_sampler=[list(span) for span in spans], num_workers=num_workers
     )
+    if spans and isinstance(attack, PeerAttack):
+        attack.prepare()  # no net's seconds are to have it in
     batches = attack_batches(net, attack, loader, device)
     for span in spans:
         needed_before = _reset_peak(device)
@@ -121,8 +124,8 @@ def _warn_of_changed_errors(attack: Attack, batch: AttackedBatch) -> None:
     if 2 * int(left_alone.sum()) < int(wrong.sum()):
         warnings.warn(
             f"{type(attack).__name__} changes samples that the net misclassifies as they are, or "
-            "gives them up: they count with an l0 of 0, without which clean and robust accuracy "
-            "come out too high; let it try the clean sample first",
+            "gives them up, so clean and robust accuracy come out too high; expected the clean "
+            "sample with success and an l0 of 0",
             SztrainWarning,
             stacklevel=2,
         )

@@ -74,7 +74,7 @@ def _factory_name(spec: Mapping[str, object]) -> str:
     name = target.removeprefix(_PREFIX)
     if not target.startswith(_PREFIX) or name not in NET_FACTORIES:
         hint = did_you_mean(name, NET_FACTORIES)
-        if "." in target and not target.startswith("sztrain."):
+        if not hint and "." in target and not target.startswith("sztrain."):
             hint = "; a net of your own is trained and judged from Python, see README.md"
         raise InputError(
             f"expected `_target_` of a net to be {_PREFIX}<name> with a name of "

@@ -14,6 +14,8 @@ INPUTS, LABELS = toy_data(6).tensors
 ATTACK = SigmaZero(num_steps=30)
 RESULT = ATTACK(toy_net(), INPUTS, LABELS)
 
+MOST = int(RESULT.l0.argmax())
+
 
 def changed(**parts):
     return replace(RESULT, **parts)
@@ -54,6 +56,13 @@ def test_half_precision_passes():
         (changed(l0=edited(RESULT.l0, 1, RESULT.l0[1] + 1)), "how many features"),
         (changed(l0=edited(RESULT.l0, 1, torch.nan)), "how many features"),
         (changed(success=edited(RESULT.success, 1, False)), "how many features"),
+        (
+            changed(
+                success=edited(RESULT.success, MOST, False), l0=edited(RESULT.l0, MOST, torch.inf)
+            ),
+            "not the clean input where it failed",
+        ),
+        (changed(last_inputs=RESULT.last_inputs.to("meta")), "`last_inputs` on meta instead of"),
     ],
 )
 def test_what_is_no_answer_or_claims_too_much_is_refused(answer, fragment):

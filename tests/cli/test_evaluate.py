@@ -534,11 +534,10 @@ def test_the_command_is_completed_by_what_the_net_says_of_its_data(trained, tmp_
     checkpoint["hyper_parameters"]["data"] = {"name": "folder", "root": folder, "image_size": 8}
     path = str(tmp_path / "net.ckpt")
     torch.save(checkpoint, path)
-    completed = [f"net={path}", "data=folder", f'++data.root="{folder}"', "++data.image_size=8"]
+    completed = [f'++data.root="{folder}"', "++data.image_size=8", f"net={path}", "data=folder"]
     assert with_data_of_net([f"net={path}"]) == completed
     assert with_data_of_net([f"net={path}", "data.image_size=16"]) == [
-        *(completed[0], "data.image_size=16"),
-        *completed[1:3],
+        *(completed[0], completed[2], "data.image_size=16", completed[3]),
     ]
     for untouched in (["num_samples=3"], [f"net={path}", "data=cifar10"], ["net=null"], ["a=b=c"]):
         assert with_data_of_net(untouched) == untouched

@@ -6,6 +6,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
+from sztrain.cli.net_data import with_data_of_net
 from sztrain.models import describe_net
 
 MODULE = '''
@@ -93,6 +94,9 @@ def test_a_data_set_is_judged_as_it_was_trained_on(call, own, tiny, table, witho
     assert outcome.status == 0, outcome.err
     data = OmegaConf.load("judged/config.yaml").data
     assert (data.contrast, data.tags) == (0.5, {"a": [1, "x"]})
+    completed = with_data_of_net(["net=out/checkpoints/last.ckpt", "data.tags.a=5"])
+    assert completed.index('++data.tags={a:[1,"x"]}') < completed.index("data.tags.a=5")
+    assert "++data.split_seed=0" in completed  # which the config leaves to its base
 
 
 @pytest.mark.parametrize(
@@ -128,8 +132,14 @@ def test_an_attack_takes_the_place_of_another_with_more_options(call, own, tiny,
 
 
 def test_an_option_that_the_command_sets_is_not_dropped(refused, own):
-    command = "train --config-dir=mine attack@method.attack=plain +method.attack.recheck=true"
-    refused(command.replace("+", ""), "method.attack: ", "recheck")
+    command = "train --config-dir=mine attack@method.attack=plain method.attack.recheck=true"
+    refused(command, "method.attack: ", "recheck")
+
+
+@pytest.mark.parametrize("place", ["attack", "probe", "verdict"])
+def test_a_mix_is_no_judge(refused, place):
+    command = f"train attack@callbacks.gauge.{place}=attack_mix"
+    refused(command, f"`callbacks.gauge.{place}` to be one that judges, got AttackMix")
 
 
 def test_an_attack_that_claims_what_it_does_not_show_is_refused(call, own):

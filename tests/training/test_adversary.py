@@ -7,6 +7,7 @@ import torch
 from toy_training import NUM_CLASSES, SHAPE, toy_data, toy_net
 
 from sztrain.attacks import SigmaZero
+from sztrain.errors import InputError
 from sztrain.norms import l0_norm
 from sztrain.training import craft_examples
 from sztrain.types import AttackResult
@@ -50,6 +51,15 @@ class Answering:
             last_inputs=torch.stack([UNUSED, UNUSED, LAST, LAST]),
             best_inputs=torch.stack([BROKEN, CLEAN, BEST, CLEAN]),
         )
+
+
+def test_what_an_adversary_does_not_show_is_refused():
+    attack = Answering(budget=1)
+    object.__setattr__(attack, "unit", "pixels")
+    craft_examples(attack, None, INPUTS, LABELS)
+    object.__setattr__(attack, "budget", 0)
+    with pytest.raises(InputError, match="Answering answered success beyond its budget, 0"):
+        craft_examples(attack, None, INPUTS, LABELS)
 
 
 def crafted(unbroken, **attack):

@@ -112,6 +112,14 @@ class PeerAttack(ABC):
             UnavailableError: it is not installed.
         """
 
+    def prepare(self) -> None:
+        """Load the library, and do what else takes its time once a process.
+
+        Raises:
+            UnavailableError: it is not installed.
+        """
+        self.load()
+
     @abstractmethod
     def search(self, library: ModuleType, net: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         """Call the library's attack.

@@ -18,42 +18,33 @@ from sztrain.types import Unit
 ProximalOperator = Literal["l0", "l23"]
 PROXIMAL_OPERATORS: tuple[ProximalOperator, ...] = ("l0", "l23")
 
-_NEEDED = ("fmn", "fast_minimum_norm", "vfga", "pdpgd", "sigma_zero")
 
-
-def load_adv_lib() -> ModuleType:
+def load_adv_lib(*needed: str) -> ModuleType:
     """Import the attacks of adv-lib.
 
     Its import reaches for visdom, which draws plots that nobody asks for here and cannot be
     installed where setuptools is recent. Where it is missing, an empty module stands in for it
     while adv-lib is imported.
 
+    Args:
+        *needed: what it has to have, as other versions may not.
+
     Raises:
-        UnavailableError: adv-lib is not installed.
+        UnavailableError: adv-lib is not installed, or in another version.
     """
     # Another's stand-in has no spec to be found, and is as good.
     known = "adv_lib.attacks" in sys.modules or "visdom" in sys.modules
     if known or importlib.util.find_spec("visdom") is not None:
-        return import_peer("adv_lib.attacks", *_NEEDED)
+        return import_peer("adv_lib.attacks", *needed)
     sys.modules["visdom"] = ModuleType("visdom")
     try:
-        return import_peer("adv_lib.attacks", *_NEEDED)
+        return import_peer("adv_lib.attacks", *needed)
     finally:
         del sys.modules["visdom"]  # others may look whether it is installed
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdvLibAttack(PeerAttack):
-    """An attack of adv-lib."""
-
-    @staticmethod
-    def load() -> ModuleType:
-        """Import adv-lib."""
-        return load_adv_lib()
-
-
-@dataclass(frozen=True, kw_only=True)
-class FMN(AdvLibAttack):
+class FMN(PeerAttack):
     """Fast Minimum-Norm attack, l0 variant (`arXiv:2102.12827 <https://arxiv.org/abs/2102.12827>`_).
 
     One forward and one backward pass a step; nothing is random. adv-lib's projection fails where
@@ -88,6 +79,11 @@ got pixels
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_positive("alpha_init", "alpha_final", "gamma_init", "gamma_final")
+
+    @staticmethod
+    def load() -> ModuleType:
+        """Import adv-lib."""
+        return load_adv_lib("fmn", "fast_minimum_norm")
 
     def search(self, library: ModuleType, net: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         """Call ``fmn``."""
@@ -127,7 +123,7 @@ def _projection_of_at_least_one(module: ModuleType) -> Iterator[None]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VFGA(AdvLibAttack):
+class VFGA(PeerAttack):
     """Voting Folded Gaussian Attack (`arXiv:2011.12423 <https://arxiv.org/abs/2011.12423>`_).
 
     Each step changes one feature more of every sample that is not broken yet, so N bounds l0. A
@@ -153,6 +149,11 @@ class VFGA(AdvLibAttack):
         super().__post_init__()
         require_count("num_draws", self.num_draws, 1)
 
+    @staticmethod
+    def load() -> ModuleType:
+        """Import adv-lib."""
+        return load_adv_lib("vfga")
+
     def search(self, library: ModuleType, net: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         """Call ``vfga``."""
         moved: Tensor = library.vfga(
@@ -167,7 +168,7 @@ class VFGA(AdvLibAttack):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PDPGD(AdvLibAttack):
+class PDPGD(PeerAttack):
     """Primal-Dual Proximal Gradient Descent (`arXiv:2106.01538 <https://arxiv.org/abs/2106.01538>`_).
 
     One forward and one backward pass a step; nothing is random. adv-lib's l0 operator keeps or
@@ -204,6 +205,11 @@ class PDPGD(AdvLibAttack):
         require_at_least("num_steps", self.num_steps, 2)  # the schedule divides by N - 1
         self.require_positive("step_size", "dual_ratio")
 
+    @staticmethod
+    def load() -> ModuleType:
+        """Import adv-lib."""
+        return load_adv_lib("pdpgd")
+
     def search(self, library: ModuleType, net: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         """Call ``pdpgd``."""
         moved: Tensor = library.pdpgd(
@@ -220,7 +226,7 @@ class PDPGD(AdvLibAttack):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdvLibSigmaZero(AdvLibAttack):
+class AdvLibSigmaZero(PeerAttack):
     """adv-lib's σ-zero, to compare with (`arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_).
 
     One forward and one backward pass a step; nothing is random.
@@ -252,6 +258,11 @@ class AdvLibSigmaZero(AdvLibAttack):
         self.require_positive("eta", "sigma")
         require_at_least("tau", self.tau, 0)
         require_at_least("tau_factor", self.tau_factor, 0)
+
+    @staticmethod
+    def load() -> ModuleType:
+        """Import adv-lib."""
+        return load_adv_lib("sigma_zero")
 
     def search(self, library: ModuleType, net: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         """Call ``sigma_zero``."""

@@ -129,11 +129,13 @@ class BoundaryAttack(FoolboxAttack):
 
     @staticmethod
     def load() -> ModuleType:
-        """Import foolbox, and numba, which it leaves to its users, and compile the solver."""
+        """Import foolbox, and numba, which it leaves to its users."""
         import_peer("numba")
-        library = load_foolbox()
+        return load_foolbox()
+
+    def prepare(self) -> None:
+        """Compile the solver."""
         compile_solver()
-        return library
 
     @abstractmethod
     def starts(self, library: ModuleType, model: Any, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -179,9 +181,10 @@ class BoundaryAttack(FoolboxAttack):
 @cache
 def compile_solver() -> None:
     """Let numba compile the solver, once a process: no net's time is to have it in."""
-    library, clean = load_foolbox(), torch.tensor([[0.9, 0.1]])
-    with torch.enable_grad(), warnings.catch_warnings():
+    library = load_foolbox()
+    with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        clean = torch.tensor([[0.9, 0.1]], dtype=torch.float32, device="cpu")
         library.attacks.L0BrendelBethgeAttack(steps=1).run(
             wrapped(library, nn.Identity().eval(), clean),
             clean,
@@ -222,9 +225,10 @@ class BB(BoundaryAttack):
 
     Starts from noise and walks along the decision boundary. The start takes up to some 2,000
     forward passes, a step one forward and one backward pass, and each step solves a small problem
-    for one sample after the other on the CPU. Loading the library compiles the solver, which takes
-    half a minute in each process. A sample for which no noise is misclassified is a failure of its
-    own; in the library it ends the run for its whole batch. Only the start is random.
+    for one sample after the other on the CPU. The first call of a process compiles the solver, half
+    a minute, unless :meth:`prepare` has done so. A sample for which no noise is misclassified is a
+    failure of its own; in the library it ends the run for its whole batch. Only the start
+    is random.
 
     Args:
         num_steps: N, steps.

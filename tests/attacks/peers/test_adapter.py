@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sztrain import attacks
-from sztrain.attacks.peers import PeerAttack
+from sztrain.attacks.peers import PeerAttack, check_library
 from sztrain.errors import InputError, UnavailableError
 
 
@@ -353,3 +353,18 @@ def test_a_library_that_fails_makes_no_net_look_random(recheck, recwarn):
     result = Stub(answer=darken, recheck=recheck)(Sum(), inputs, labels)
     assert not result.success.any()
     assert not recwarn.list
+
+
+@dataclass(frozen=True, kw_only=True)
+class Several(attacks.SigmaZero):
+    members = {"sigma_zero": attacks.SigmaZero(), "fmn": attacks.FMN()}  # noqa: RUF012
+
+
+def test_libraries_of_attacks_inside_an_attack_are_looked_for(monkeypatch):
+    def missing():
+        raise UnavailableError("it is not here")
+
+    monkeypatch.setattr(attacks.FMN, "load", staticmethod(missing))
+    check_library(attacks.SigmaZero())
+    with pytest.raises(UnavailableError, match="it is not here"):
+        check_library(Several())
