@@ -78,10 +78,14 @@ def make(cfg: Any, key: str, **arguments: Any) -> Any:
         return instantiate(node, _convert_="all", **arguments)
 
 
-def build_data(cfg: DictConfig) -> ImageDataModule:
+def build_data(cfg: DictConfig, option: str | None = None) -> ImageDataModule:
     """The data module of the config node ``data``, read and checked.
 
     ``num_classes`` that the config leaves open is filled in from the data.
+
+    Args:
+        cfg: the node.
+        option: of the group ``data`` that it is; ``None``: the one of its name.
 
     Raises:
         InputError: data missing, damaged, or not what the config says.
@@ -90,23 +94,14 @@ def build_data(cfg: DictConfig) -> ImageDataModule:
     data: ImageDataModule = make(arguments, "data")
     if not isinstance(data, ImageDataModule):
         raise InputError(f"data: expected an ImageDataModule, got a {type(data).__name__}")
-    check_name(data, cfg.get("name"), cfg.get("name"))
+    _check_names(data, cfg.get("name"), option or cfg.get("name"))
     data.setup()
     cfg.num_classes = data.num_classes
     return data
 
 
-def check_name(data: ImageDataModule, configured: str | None, option: str | None) -> None:
-    """Refuse a data set of one's own that a checkpoint would not find again.
-
-    Args:
-        data: has a name as well.
-        configured: the name in its config.
-        option: that of the config in its group.
-
-    Raises:
-        InputError: not all three are the same.
-    """
+def _check_names(data: ImageDataModule, configured: str | None, option: str | None) -> None:
+    """Refuse a data set of one's own that a checkpoint would not find again by its name."""
     found = getattr(data, "name", None)
     if found is None or not found == configured == option:
         raise InputError(

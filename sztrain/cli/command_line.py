@@ -1,5 +1,6 @@
 """The command line as Hydra reads it, before it does."""
 
+import re
 from argparse import Namespace
 
 # It alone knows which words are values of its flags.
@@ -17,6 +18,21 @@ def hydra_flags(args: list[str]) -> Namespace:
         ['seed=0,1']
     """
     return get_args_parser().parse_known_args(args)[0]
+
+
+def quoted(text: str) -> str:
+    r"""Text as Hydra's grammar takes it between quotes: a backslash is one, but before a quote.
+
+    Example:
+        >>> print(quoted('lr=0.1'), quoted('a"b'), quoted("a\\b"), quoted("a\\"))
+        "lr=0.1" "a\"b" "a\b" "a\\"
+    """
+
+    def escaped(found: re.Match[str]) -> str:
+        backslashes, quote = found.groups()
+        return 2 * backslashes + (f"\\{quote}" if quote else "")
+
+    return '"' + re.sub(r'(\\*)("|$)', escaped, text) + '"'
 
 
 def given_overrides(args: list[str]) -> list[Override]:

@@ -4,19 +4,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sztrain.cli.command_line import given_overrides, hydra_flags
+from sztrain.cli.command_line import given_overrides, hydra_flags, quoted
 from sztrain.cli.interrupts import interrupts_held_back
+from sztrain.cli.resolvers import NOT_DECISIVE
 from sztrain.errors import InputError
 
 CUT = ("split_seed", "val_fraction", "test_fraction")
 """Options that say how samples are cut into parts."""
 
 # How samples are read and trained on; all else says which there are, and in which form.
-_LEFT = (
-    *("name", "recipe", "seed", "limit_train", "augment"),
-    *("batch_size", "download", "eval_batch_size", "num_workers"),
-)
-
+_LEFT = (*NOT_DECISIVE, "name", "seed", "limit_train")
 
 _NO_KEYS = ("true", "false", "null", "inf", "nan")  # which Hydra would take for values
 
@@ -110,14 +107,9 @@ def _as_override(value: Any, option: str) -> str:
         return f"{{{','.join(items)}}}"
     if isinstance(value, list):
         return f"[{','.join(_as_override(item, option) for item in value)}]"
-    if isinstance(value, str):  # a backslash is one, but before a quote
-        return '"' + re.sub(r'(\\*)("|$)', _escaped, value) + '"'
+    if isinstance(value, str):
+        return quoted(value)
     return "null" if value is None else str(value).lower()
-
-
-def _escaped(found: re.Match[str]) -> str:
-    backslashes, quote = found.groups()
-    return 2 * backslashes + (f"\\{quote}" if quote else "")
 
 
 def _common(found: Mapping[str, Mapping[str, Any]], taken: set[str]) -> Iterator[tuple[str, Any]]:
@@ -128,7 +120,7 @@ def _common(found: Mapping[str, Mapping[str, Any]], taken: set[str]) -> Iterator
     """
     for key in dict.fromkeys(key for options in found.values() for key in options):
         values = {name: options[key] for name, options in found.items() if key in options}
-        if f"data.{key}" in taken or not values:
+        if f"data.{key}" in taken:
             continue
         first = next(iter(values.values()))
         if all(value == first for value in values.values()):

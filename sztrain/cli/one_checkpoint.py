@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from sztrain.cli.command_line import given_overrides, hydra_flags
+from sztrain.cli.command_line import given_overrides, hydra_flags, quoted
 from sztrain.errors import InputError
 
 
@@ -93,4 +93,4 @@ def _quoted(path: str | Path) -> str:
     text = str(path)
     if re.fullmatch(r"[\w./~:@%+-]+", text):
         return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return quoted(text)

@@ -59,8 +59,8 @@ def place(suite_name: str | None, suite: Any, channels_last: bool, net: Any, *op
     return f"{suite_name or 'suite'}-{digest(channels_last, suite)}"
 
 
-# How samples are fetched, read and trained on, which those of an evaluation do not depend on.
-_NOT_DECISIVE = ("augment", "batch_size", "download", "eval_batch_size", "num_workers", "recipe")
+NOT_DECISIVE = ("augment", "batch_size", "download", "eval_batch_size", "num_workers", "recipe")
+"""How samples are fetched, read and trained on, which those of an evaluation do not depend on."""
 
 
 def decisive(data: Any) -> Any:
@@ -71,7 +71,7 @@ def decisive(data: Any) -> Any:
         {'name': 'mnist'}
     """
     plain: Any = OmegaConf.to_container(data, resolve=True) if OmegaConf.is_config(data) else data
-    return {key: value for key, value in plain.items() if key not in _NOT_DECISIVE}
+    return {key: value for key, value in plain.items() if key not in NOT_DECISIVE}
 
 
 def last_part(dotted: str) -> str:

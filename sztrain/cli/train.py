@@ -25,7 +25,6 @@ from sztrain.cli.build import (
     build_method,
     build_net,
     build_trainer,
-    check_name,
     named,
     quieten,
 )
@@ -90,8 +89,7 @@ def train(cfg: DictConfig) -> float | None:
     set_num_threads(cfg.num_threads)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     check_wandb(cfg.get("logger"))
-    data = build_data(cfg.data)
-    check_name(data, cfg.data.name, choice_of("data") or data.name)
+    data = build_data(cfg.data, choice_of("data"))
     method, run_id, steps_before = _method(cfg, data)
     callbacks = build_callbacks(cfg.callbacks)
     _check_gauge(callbacks.get("gauge"), data)

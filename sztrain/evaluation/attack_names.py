@@ -24,8 +24,8 @@ def paper_name(attack: Attack) -> str:
         >>> paper_name(SigmaZero()), paper_name(GSE())
         ('sigma-zero', 'GSE')
         >>> class GSE(GSE): ...
-        >>> paper_name(GSE()).rpartition(".")[2]
-        'GSE'
+        >>> paper_name(GSE())
+        'sztrain.evaluation.attack_names.GSE'
     """
     name = type(attack).__name__
     if getattr(sztrain.attacks, name, type(attack)) is not type(attack):

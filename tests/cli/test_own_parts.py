@@ -81,14 +81,15 @@ def own(tmp_path, monkeypatch):
 TRAIN = "train --config-dir=mine method=standard model=digits_cnn"
 
 
-def test_a_data_set_is_judged_as_it_was_trained_on(call, own, tiny, table, without_pictures):
-    words = "'data.tags={a: [1, x]}'"
+def test_a_data_set_is_judged_as_it_was_trained_on(call, own, tiny, without_pictures):
+    words = "'data.tags={a: [1, x]}' ~data.val_fraction"
     outcome = call(
         f"{TRAIN} data=dimmed data.contrast=0.5 {words} {tiny} model.width=8 hydra.run.dir=out"
     )
     assert outcome.status == 0, outcome.err
     described = describe_net("out/checkpoints/last.ckpt")["data"]
     assert (described["contrast"], described["tags"]) == (0.5, {"a": [1, "x"]})
+    assert described["val_fraction"] == 0.1  # which the config leaves to the class
     judge = "evaluate --config-dir=mine net=out/checkpoints/last.ckpt num_samples=4"
     outcome = call(f"{judge} attack.num_steps=2 hydra.run.dir=judged")
     assert outcome.status == 0, outcome.err
@@ -97,6 +98,7 @@ def test_a_data_set_is_judged_as_it_was_trained_on(call, own, tiny, table, witho
     completed = with_data_of_net(["net=out/checkpoints/last.ckpt", "data.tags.a=5"])
     assert completed.index('++data.tags={a:[1,"x"]}') < completed.index("data.tags.a=5")
     assert "++data.split_seed=0" in completed  # which the config leaves to its base
+    assert not any(word.startswith("++data.limit_train") for word in completed)
 
 
 @pytest.mark.parametrize(
@@ -114,17 +116,18 @@ def test_a_data_set_that_cannot_be_found_again_is_refused(refused, own, wrong, f
     refused(f"{TRAIN} data=dimmed", fragment)
 
 
+def test_an_option_of_another_name_is_refused(refused, own):
+    (own / "data" / "dimmed.yaml").rename(own / "data" / "faint.yaml")
+    refused(f"{TRAIN} data=faint", "their option, 'faint'", "got 'dimmed' and 'dimmed'")
+
+
 @pytest.mark.parametrize(
     "place", ["method.attack", "callbacks.gauge.probe", "callbacks.gauge.verdict"]
 )
 @pytest.mark.parametrize("attack", ["plain", "sigma_zero"])
 def test_an_attack_takes_the_place_of_another_with_more_options(call, own, tiny, place, attack):
     """The configs set options of their own attacks, which this one may not have."""
-    shown = " ".join(
-        word
-        for word in tiny.split()
-        if "num_queries" not in word or not word.startswith("callbacks.gauge.probe")
-    )
+    shown = tiny.replace("callbacks.gauge.probe.num_queries=1", "")
     command = f"train --config-dir=mine model=digits_cnn attack@{place}={attack}"
     outcome = call(f"{command} {shown} method.attack.num_steps=2 hydra.run.dir=out")
     assert outcome.status == 0, outcome.err

@@ -44,7 +44,20 @@ def load_adv_lib(*needed: str) -> ModuleType:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FMN(PeerAttack):
+class AdvLibAttack(PeerAttack):
+    """An attack of adv-lib."""
+
+    needs: ClassVar[tuple[str, ...]]
+    """What adv-lib has to have for it."""
+
+    @classmethod
+    def load(cls) -> ModuleType:
+        """Import adv-lib."""
+        return load_adv_lib(*cls.needs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FMN(AdvLibAttack):
     """Fast Minimum-Norm attack, l0 variant (`arXiv:2102.12827 <https://arxiv.org/abs/2102.12827>`_).
 
     One forward and one backward pass a step; nothing is random. adv-lib's projection fails where
@@ -76,14 +89,11 @@ got pixels
     gamma_init: float = 0.05
     gamma_final: float = 0.001
 
+    needs: ClassVar[tuple[str, ...]] = ("fmn", "fast_minimum_norm")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_positive("alpha_init", "alpha_final", "gamma_init", "gamma_final")
-
-    @staticmethod
-    def load() -> ModuleType:
-        """Import adv-lib."""
-        return load_adv_lib("fmn", "fast_minimum_norm")
 
     def search(self, library: ModuleType, net: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         """Call ``fmn``."""
@@ -123,7 +133,7 @@ def _projection_of_at_least_one(module: ModuleType) -> Iterator[None]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VFGA(PeerAttack):
+class VFGA(AdvLibAttack):
     """Voting Folded Gaussian Attack (`arXiv:2011.12423 <https://arxiv.org/abs/2011.12423>`_).
 
     Each step changes one feature more of every sample that is not broken yet, so N bounds l0. A
@@ -145,14 +155,11 @@ class VFGA(PeerAttack):
 
     num_draws: int = 10
 
+    needs: ClassVar[tuple[str, ...]] = ("vfga",)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("num_draws", self.num_draws, 1)
-
-    @staticmethod
-    def load() -> ModuleType:
-        """Import adv-lib."""
-        return load_adv_lib("vfga")
 
     def search(self, library: ModuleType, net: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         """Call ``vfga``."""
@@ -168,7 +175,7 @@ class VFGA(PeerAttack):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PDPGD(PeerAttack):
+class PDPGD(AdvLibAttack):
     """Primal-Dual Proximal Gradient Descent (`arXiv:2106.01538 <https://arxiv.org/abs/2106.01538>`_).
 
     One forward and one backward pass a step; nothing is random. adv-lib's l0 operator keeps or
@@ -198,17 +205,13 @@ class PDPGD(PeerAttack):
     dual_ratio: float = 0.01
 
     units: ClassVar[tuple[Unit, ...]] = ("features", "pixels")
+    needs: ClassVar[tuple[str, ...]] = ("pdpgd",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_in("proximal_operator", self.proximal_operator, PROXIMAL_OPERATORS)
         require_at_least("num_steps", self.num_steps, 2)  # the schedule divides by N - 1
         self.require_positive("step_size", "dual_ratio")
-
-    @staticmethod
-    def load() -> ModuleType:
-        """Import adv-lib."""
-        return load_adv_lib("pdpgd")
 
     def search(self, library: ModuleType, net: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         """Call ``pdpgd``."""
@@ -226,7 +229,7 @@ class PDPGD(PeerAttack):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdvLibSigmaZero(PeerAttack):
+class AdvLibSigmaZero(AdvLibAttack):
     """adv-lib's σ-zero, to compare with (`arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_).
 
     One forward and one backward pass a step; nothing is random.
@@ -253,16 +256,13 @@ class AdvLibSigmaZero(PeerAttack):
     tau: float = 0.3
     tau_factor: float = 0.01
 
+    needs: ClassVar[tuple[str, ...]] = ("sigma_zero",)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_positive("eta", "sigma")
         require_at_least("tau", self.tau, 0)
         require_at_least("tau_factor", self.tau_factor, 0)
-
-    @staticmethod
-    def load() -> ModuleType:
-        """Import adv-lib."""
-        return load_adv_lib("sigma_zero")
 
     def search(self, library: ModuleType, net: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         """Call ``sigma_zero``."""

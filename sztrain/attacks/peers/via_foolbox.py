@@ -134,7 +134,8 @@ class BoundaryAttack(FoolboxAttack):
         return load_foolbox()
 
     def prepare(self) -> None:
-        """Compile the solver."""
+        """Load the libraries, and compile the solver."""
+        super().prepare()
         compile_solver()
 
     @abstractmethod
@@ -227,8 +228,8 @@ class BB(BoundaryAttack):
     forward passes, a step one forward and one backward pass, and each step solves a small problem
     for one sample after the other on the CPU. The first call of a process compiles the solver, half
     a minute, unless :meth:`prepare` has done so. A sample for which no noise is misclassified is a
-    failure of its own; in the library it ends the run for its whole batch. Only the start
-    is random.
+    failure of its own; in the library it ends the run for its whole batch. Only the start is
+    random.
 
     Args:
         num_steps: N, steps.
