@@ -28,13 +28,14 @@ from sztrain.callbacks._adapters import (
     inputs_and_labels,
     require_forward,
 )
-from sztrain.callbacks._advice import Advice, passes_gradient
+from sztrain.callbacks._advice import GaugeAdvice
 from sztrain.callbacks._epochs import GaugedEpochs
 from sztrain.callbacks._gauged_samples import GaugedSamples
 from sztrain.callbacks._image_space import ImageSpace
 from sztrain.callbacks._pace import Pace
 from sztrain.callbacks.smoke_test import is_smoke_test, shortened
 from sztrain.errors import InputError, require_count
+from sztrain.evaluation.advice import passes_gradient
 from sztrain.evaluation.gauge_keys import GaugeKeys
 from sztrain.evaluation.measurement import Measurement, Tally
 from sztrain.evaluation.probe import ProbeTally, check_probe
@@ -70,8 +71,9 @@ class SparseRobustness(Callback):
     half of the samples resist: an ``EarlyStopping`` that monitors it needs ``check_finite=False``.
     Medians are whole or half numbers and tie; ``val/mean_l0`` ranks finer.
 
-    Warns, once a run, where ``forward`` returns probabilities, where gradients vanish, where all
-    samples are of one class, and where a median rests on fewer than 100 samples.
+    Warns, once a run, where ``forward`` returns probabilities, where gradients vanish, where an
+    attack of one's own changes what is misclassified anyway, where all samples are of one class,
+    and where a median rests on fewer than 100 samples.
 
     Args:
         attack: the gauge's attack, without a budget; ``None``: σ-zero with 100 steps. It should
@@ -186,7 +188,7 @@ class SparseRobustness(Callback):
         self._samples = GaugedSamples()
         self._input_dtype = torch.float32
         self._pace = Pace(max_seconds, max_share)
-        self._advice = Advice()
+        self._advice = GaugeAdvice()
         self._epochs = GaugedEpochs(every_n_epochs)
 
     def repeats(self, key: str, epoch: int) -> bool:
@@ -255,7 +257,7 @@ class SparseRobustness(Callback):
         self._epochs.reset()
         self._pace.reset()
         if stage == "fit":  # a test of the same net that follows need not be told again
-            self._advice = Advice()
+            self._advice = GaugeAdvice()
             self.measurements = {}
         self._advice.speaks = trainer.is_global_zero
         require_forward(pl_module, self.forward)
@@ -403,7 +405,7 @@ class SparseRobustness(Callback):
                 if both is not None:
                     both.add(net, attacked.inputs, attacked.labels, attacked.result.l0)
                 if not smoke_test:
-                    self._advice.on_attacked(net, attacked)
+                    self._advice.on_attacked(net, attack, attacked)
                 median = f"{tally.running_median:g}".replace("inf", "∞")
                 advance(len(attacked.labels), f"median ℓ0 {median} {attack.unit}")
         self.measurements[stage] = tally.measurement()

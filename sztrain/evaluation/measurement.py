@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sztrain.attacks.checks import require_attack, require_untargeted
 from sztrain.errors import InputError
+from sztrain.evaluation.advice import LOOKED_AT, Advice
 from sztrain.evaluation.breakdown import Breakdown, BreakdownMetric
 from sztrain.evaluation.examples import Examples, examples_of
 from sztrain.evaluation.runner import AttackedBatch, attack_batches
@@ -141,7 +142,9 @@ def measure_robustness(
 ) -> Measurement:
     """Attack all samples of a loader, and say how robust the net is.
 
-    For a net of one's own; ``evaluate.py`` keeps records as well, and goes on after a stop.
+    For a net of one's own; ``evaluate.py`` keeps records as well, and goes on after a stop. Warns
+    where the net returns probabilities, where gradients vanish, and where an attack of one's own
+    changes what the net misclassifies anyway: each makes it look more robust than it is.
 
     Args:
         net: any module that maps images in [0, 1] to logits, on ``device``.
@@ -174,12 +177,14 @@ def measure_robustness(
     if device is None:
         weights = next(net.parameters(), None)
         device = "cpu" if weights is None else weights.device
-    tally = None
+    tally, advice = None, Advice("measure_robustness")
     for batch in attack_batches(net, attack, _pairs(batches, budgets, attack.unit), device):
         if tally is None:
             shape = batch.inputs.shape[1:]
             tally = Tally(shape, attack.unit, budgets, device, num_examples)
         tally.add(net, batch)
+        advice.on_outputs(net, batch.inputs[:LOOKED_AT], batch.labels[:LOOKED_AT])
+        advice.on_attacked(net, attack, batch)
     if tally is None:
         raise InputError("expected `batches` to hold samples, got none")
     return tally.measurement()

@@ -1,7 +1,6 @@
 """Attacks a data set and keeps records of it, going on where an earlier run was stopped."""
 
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from sztrain.attacks.peers import PeerAttack
-from sztrain.errors import SztrainWarning
+from sztrain.evaluation.advice import LOOKED_AT, Advice
 from sztrain.evaluation.changes import count_changes
 from sztrain.evaluation.examples import NUM_KEPT, examples_of
 from sztrain.evaluation.record import Cost, Record
@@ -91,13 +90,15 @@ def record_attack(
     if spans and isinstance(attack, PeerAttack):
         attack.prepare()  # no net's seconds are to have it in
     batches = attack_batches(net, attack, loader, device)
+    advice = Advice()
     for span in spans:
         needed_before = _reset_peak(device)
         with counted_passes(net) as counter:
             batch = next(batches)
-        _warn_of_changed_errors(attack, batch)
         num_forwards, num_backwards = _passes(attack, batch, counter)
         peak = peak_memory(device)
+        advice.on_outputs(net, batch.inputs[:LOOKED_AT], batch.labels[:LOOKED_AT])
+        advice.on_attacked(net, attack, batch)
         cost = Cost(
             num_samples=len(span),
             seconds=batch.seconds,
@@ -115,20 +116,6 @@ def record_attack(
             records.write_adv_inputs(span, batch.result.adv_inputs)
         records.write(span, list(_rows(attack, batch, span)), cost)
         yield span
-
-
-def _warn_of_changed_errors(attack: Attack, batch: AttackedBatch) -> None:
-    """Say that an attack changes what the net gets wrong anyway; a few on the edge may differ."""
-    wrong = batch.clean_predictions != batch.labels
-    left_alone = batch.result.l0[wrong] == 0
-    if 2 * int(left_alone.sum()) < int(wrong.sum()):
-        warnings.warn(
-            f"{type(attack).__name__} changes samples that the net misclassifies as they are, or "
-            "gives them up, so clean and robust accuracy come out too high; expected the clean "
-            "sample with success and an l0 of 0",
-            SztrainWarning,
-            stacklevel=2,
-        )
 
 
 def device_name(device: torch.device) -> str:

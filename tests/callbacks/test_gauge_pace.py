@@ -25,7 +25,7 @@ class Clock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slow(ScriptedAttack):
+class SlowScriptedAttack(ScriptedAttack):
     """Takes some seconds, another number in each call."""
 
     clock: Clock
@@ -73,8 +73,8 @@ def test_a_share_is_one_of_the_time_since_the_start(clock):
 
 
 def test_first_samples_of_a_fixed_order_are_attacked_by_both(clock, tmp_path):
-    attack = Slow(clock=clock, seconds=[2.0, 2, 2, 3, 2, 2, 2])
-    probe = Slow(clock=clock, script=((2.0,),))
+    attack = SlowScriptedAttack(clock=clock, seconds=[2.0, 2, 2, 3, 2, 2, 2])
+    probe = SlowScriptedAttack(clock=clock, script=((2.0,),))
     gauge = SparseRobustness(
         attack=attack, probe=probe, budgets=(1,), batch_size=4, max_seconds=10, num_examples=99
     )
@@ -95,7 +95,7 @@ def test_first_samples_of_a_fixed_order_are_attacked_by_both(clock, tmp_path):
 
 def test_interval_is_that_of_the_samples_attacked(clock, tmp_path):
     script = ((1.0, 2, 3, 4, 5, 6, 7, 8), (9.0,))
-    attack = Slow(clock=clock, script=script)
+    attack = SlowScriptedAttack(clock=clock, script=script)
     gauge = SparseRobustness(attack=attack, budgets=(1,), batch_size=8, max_seconds=1.5)
     (row,) = fit(gauge, tmp_path)
     assert row["val/num_samples"] == 8
@@ -110,7 +110,7 @@ def test_a_share_of_the_training(clock, tmp_path):
             clock.now += 10
             return super().training_step(batch, batch_idx)
 
-    attack = Slow(clock=clock)
+    attack = SlowScriptedAttack(clock=clock)
     gauge = SparseRobustness(
         attack=attack, budgets=(1,), batch_size=2, max_share=0.1, every_n_epochs=2
     )
@@ -120,7 +120,9 @@ def test_a_share_of_the_training(clock, tmp_path):
 
 
 def test_outside_a_training_a_share_is_no_limit(clock, tmp_path):
-    gauge = SparseRobustness(attack=Slow(clock=clock), budgets=(1,), batch_size=2, max_share=1e-9)
+    gauge = SparseRobustness(
+        attack=SlowScriptedAttack(clock=clock), budgets=(1,), batch_size=2, max_share=1e-9
+    )
     (row,) = fit(gauge, tmp_path)
     assert row["val/num_samples"] == 2  # one batch there is always
     trainer = make_trainer(pl, callbacks=[gauge])
@@ -130,9 +132,9 @@ def test_outside_a_training_a_share_is_no_limit(clock, tmp_path):
 
 def test_a_verdict_takes_its_time(clock):
     gauge = SparseRobustness(
-        attack=Slow(clock=clock),
+        attack=SlowScriptedAttack(clock=clock),
         budgets=(1,),
-        verdict=Slow(clock=clock),
+        verdict=SlowScriptedAttack(clock=clock),
         batch_size=2,
         max_seconds=1,
     )
