@@ -1,6 +1,6 @@
-"""What stands between someone's Lightning module and an attack: its batches and its outputs."""
+"""What stands between someone's Lightning module and an attack: how it is called and answers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,65 +8,12 @@ from torch import Tensor, nn
 
 from sztrain.callbacks._image_space import ImageSpace
 from sztrain.errors import InputError
+from sztrain.evaluation.batches import described, named_tensor
 
-INPUT_NAMES = ("image", "images", "img", "imgs", "input", "inputs", "x", "pixel_values")
-LABEL_NAMES = ("label", "labels", "target", "targets", "y")
 LOGIT_NAMES = ("logits", "out")
 
-BatchHook = Callable[[Any], tuple[Tensor, Tensor]]
 ForwardHook = Callable[[Any, Tensor], Any]
 LogitsHook = Callable[[Any], Tensor]
-
-
-def inputs_and_labels(batch: Any, hook: BatchHook | None = None) -> tuple[Tensor, Tensor]:
-    """Take inputs and labels out of a batch.
-
-    A mapping, a dataclass or anything else with names is looked up by name, a tuple or list by
-    position, the first being the inputs and the second the labels.
-
-    Args:
-        batch: as the loader yields it.
-        hook: does the same for batches of another make.
-
-    Returns:
-        Inputs ``(N, ...)`` and labels; whole numbers of another type become int64.
-
-    Raises:
-        InputError: they cannot be found.
-
-    Example:
-        >>> inputs_and_labels({"image": torch.zeros(1, 2), "label": torch.tensor([3])})[1]
-        tensor([3])
-    """
-    found = hook(batch) if hook is not None else _found(batch)
-    if (
-        not isinstance(found, Sequence)
-        or len(found) != 2
-        or not all(isinstance(part, Tensor) for part in found)
-    ):
-        if hook is not None:
-            raise InputError(
-                "expected `batch_to_inputs` to return two tensors, inputs and labels, "
-                f"got {_described(found)}"
-            )
-        raise InputError(
-            "expected batches that are pairs of inputs and labels, or that name them (image, x, "
-            f"...; label, y, ...), got {_described(batch)}; give SparseRobustness "
-            "batch_to_inputs=, a function from a batch to (inputs, labels)"
-        )
-    inputs, labels = found
-    if not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool):
-        labels = labels.long()
-    return inputs, labels
-
-
-def _found(batch: Any) -> tuple[Any, Any] | None:
-    named = _named(batch, INPUT_NAMES), _named(batch, LABEL_NAMES)
-    if all(part is not None for part in named):
-        return named
-    if isinstance(batch, tuple | list) and len(batch) >= 2:
-        return batch[0], batch[1]
-    return None
 
 
 def logits_of(output: Any) -> Tensor:
@@ -85,34 +32,16 @@ def logits_of(output: Any) -> Tensor:
     """
     if isinstance(output, Tensor):
         return output
-    named = _named(output, LOGIT_NAMES)
+    named = named_tensor(output, LOGIT_NAMES)
     if named is not None:
         return named
     if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
         return output[0]
     raise InputError(
         "expected forward to return logits, or something that begins with them or names them "
-        f"(logits, out), got {_described(output)}; give SparseRobustness logits=, a function from "
+        f"(logits, out), got {described(output)}; give SparseRobustness logits=, a function from "
         "what forward returns to the logits"
     )
-
-
-def _named(parts: Any, names: Sequence[str]) -> Tensor | None:
-    """The first tensor that ``parts`` holds under one of these names."""
-    for name in names:
-        part = parts.get(name) if isinstance(parts, Mapping) else getattr(parts, name, None)
-        if isinstance(part, Tensor):
-            return part
-    return None
-
-
-def _described(parts: Any) -> str:
-    kind = type(parts).__name__
-    if isinstance(parts, Mapping):
-        return f"{kind} of {', '.join(map(str, parts))}"
-    if isinstance(parts, tuple | list):
-        return f"{kind} of {', '.join(type(part).__name__ for part in parts)}"
-    return kind
 
 
 class AttackedNet(nn.Module):
@@ -156,7 +85,7 @@ class AttackedNet(nn.Module):
         output = self.module(inputs) if self._call is None else self._call(self.module, inputs)
         logits = self._logits(output)
         if not isinstance(logits, Tensor):
-            raise InputError(f"expected `logits` to return a tensor, got {_described(logits)}")
+            raise InputError(f"expected `logits` to return a tensor, got {described(logits)}")
         if torch.is_grad_enabled() and images.requires_grad and not logits.requires_grad:
             raise InputError(
                 "forward passes no gradient back to its inputs (it runs under no_grad, or detaches "

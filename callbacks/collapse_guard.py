@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities import rank_zero_warn
 from typing_extensions import override
 
 from sztrain.callbacks._fresh import FreshFigures
@@ -16,7 +17,7 @@ from sztrain.callbacks._moved_files import bring_along
 from sztrain.callbacks.alarms import raise_alarm
 from sztrain.callbacks.collapse_rule import CollapseRule, budget_of
 from sztrain.callbacks.smoke_test import is_smoke_test
-from sztrain.errors import InputError, require_count, require_in
+from sztrain.errors import InputError, SztrainWarning, require_count, require_in
 from sztrain.types import Attack
 
 Action = Literal["warn", "stop", "more_steps"]
@@ -34,7 +35,7 @@ class CollapseGuard(Callback):
     epoch is sound again. An epoch without an adversary is not looked at, and neither is a smoke
     test (``fast_dev_run``). No figure is judged twice: in an epoch that is not validated, or not
     gauged, the training's own figures may show a collapse, but only an epoch with all figures is
-    called sound.
+    called sound. What it goes by and nothing logs is warned of after the first validated epoch.
 
     Args:
         rule: when it is a collapse; ``None``: the defaults of :class:`CollapseRule`.
@@ -81,8 +82,14 @@ class CollapseGuard(Callback):
                 f"expected `dirpath` to be a folder of this machine, got {dirpath}; upload "
                 "sound.ckpt from there, or leave `dirpath` out"
             )
+        if dirpath is not None and Path(dirpath).exists() and not Path(dirpath).is_dir():
+            raise InputError(f"expected `dirpath` to be a folder, got the file {dirpath}")
         if monitor is not None:
             budget_of(monitor)
+        if rule is not None and not isinstance(rule, CollapseRule):
+            raise InputError(
+                f"expected `rule` to be a CollapseRule(...), got {rule!r} ({type(rule).__name__})"
+            )
         self.rule = rule if rule is not None else CollapseRule()
         self.monitor = monitor
         self.sound = None if dirpath is None else Path(dirpath) / "sound.ckpt"
@@ -92,6 +99,7 @@ class CollapseGuard(Callback):
         self._state = _State(monitor=monitor)
         self._fresh = FreshFigures()
         self._step: int | None = None  # at which a training goes on
+        self._has_told = False
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -102,6 +110,7 @@ class CollapseGuard(Callback):
         if stage == "fit" and trainer.current_epoch == 0:  # else the same Trainer goes on
             self._state = _State(monitor=self.monitor)
             self._fresh = FreshFigures()
+            self._has_told = False
 
     @override
     def on_load_checkpoint(
@@ -150,9 +159,12 @@ class CollapseGuard(Callback):
                 if not self._fresh.is_stale(key, trainer)
             }
         )
+        if is_smoke_test(trainer):
+            return
+        self._tell_unseen(trainer, pl_module)
         if self._counts_otherwise(pl_module):
             metrics.pop("train/budget", None)
-        if "train/adv_acc" not in metrics or is_smoke_test(trainer):
+        if "train/adv_acc" not in metrics:
             return
         state = self._state
         signs = self.rule.signs(metrics, state.best_clean, state.best_robust, self.monitor)
@@ -173,6 +185,26 @@ class CollapseGuard(Callback):
             trainer.save_checkpoint(self.sound, weights_only=False)
             if is_first and self.action == "more_steps":
                 self._read(state.sound, trainer)  # what cannot be read is known before it is needed
+
+    def _tell_unseen(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say once what the rule goes by and nothing logs."""
+        logged = set(trainer.callback_metrics)
+        has_no_adversary = "train/clean_acc" in logged and "train/adv_acc" not in logged
+        if self._has_told or has_no_adversary or not self._fresh.is_validated(trainer):
+            return
+        self._has_told = True
+        if self._counts_otherwise(pl_module):
+            logged.add("train/budget")  # by which it does not go
+        unseen = self.rule.unseen(logged, self.monitor)
+        if unseen:
+            keys = dict.fromkeys(key for missing in unseen.values() for key in missing)
+            off = ", ".join(f"{name}=1" for name in unseen)
+            rank_zero_warn(
+                f"CollapseGuard: nothing logs {', '.join(keys)}, so that no epoch is held against "
+                f"{', '.join(unseen)}; log what is missing (self.log in a step), or give "
+                f"rule=CollapseRule({off})",
+                category=SztrainWarning,
+            )
 
     def _counts_otherwise(self, pl_module: pl.LightningModule) -> bool:
         """Whether the budget of the training and that of the monitor are in different units."""

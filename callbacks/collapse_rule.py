@@ -1,6 +1,6 @@
 """When an adversarial training has collapsed."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 
 from sztrain.errors import InputError, require_at_least
@@ -90,6 +90,30 @@ class CollapseRule:
         if best_robust > self.max_drop and robust < (1 - self.max_loss) * best_robust:
             found.append(f"{monitor} fell from {best_robust:.3f} to {robust:.3f}")
         return found
+
+    def unseen(self, logged: Collection[str], monitor: str | None = None) -> dict[str, list[str]]:
+        """The thresholds that no epoch is held against, since nothing logs what they go by.
+
+        Args:
+            logged: keys of the logs of an epoch.
+            monitor: see :meth:`signs`; ``None``, or a key without a budget: none is missed.
+
+        Returns:
+            The keys that are missing, by threshold.
+
+        Example:
+            >>> CollapseRule().unseen({"train/adv_acc", "train/clean_acc"})
+            {'max_drop': ['val/clean_acc']}
+        """
+        needed = {"margin": ["train/clean_acc"], "max_drop": ["val/clean_acc"]}
+        if monitor is not None and budget_of(monitor) is not None:
+            needed |= {"max_gap": ["train/budget", monitor], "max_loss": [monitor]}
+        missing = {
+            name: [key for key in ("train/adv_acc", *keys) if key not in logged]
+            for name, keys in needed.items()
+            if getattr(self, name) < 1  # else it is never exceeded
+        }
+        return {name: keys for name, keys in missing.items() if keys}
 
 
 def budget_of(monitor: str) -> int | None:

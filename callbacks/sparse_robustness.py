@@ -22,10 +22,8 @@ from sztrain.attacks.checks import (
 from sztrain.attacks.peers import check_library
 from sztrain.callbacks._adapters import (
     AttackedNet,
-    BatchHook,
     ForwardHook,
     LogitsHook,
-    inputs_and_labels,
     require_forward,
 )
 from sztrain.callbacks._advice import GaugeAdvice
@@ -34,8 +32,9 @@ from sztrain.callbacks._gauged_samples import GaugedSamples
 from sztrain.callbacks._image_space import ImageSpace
 from sztrain.callbacks._pace import Pace
 from sztrain.callbacks.smoke_test import is_smoke_test, shortened
-from sztrain.errors import InputError, require_count
+from sztrain.errors import InputError, require_count, require_several
 from sztrain.evaluation.advice import passes_gradient
+from sztrain.evaluation.batches import BatchHook, inputs_and_labels
 from sztrain.evaluation.gauge_keys import GaugeKeys
 from sztrain.evaluation.measurement import Measurement, Tally
 from sztrain.evaluation.probe import ProbeTally, check_probe
@@ -147,10 +146,13 @@ class SparseRobustness(Callback):
         max_share: float | None = None,
         name: str = "",
     ) -> None:
-        if not isinstance(budgets, Iterable):
-            raise InputError(f"expected `budgets` to be several, such as (10, 50), got {budgets!r}")
-        if not re.fullmatch(r"[\w.+-]*", name):
+        require_several("budgets", budgets, "(10, 50)")
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]*", name):
             raise InputError(f"expected `name` to be a word, part of the keys, got {name!r}")
+        hooks = {"batch_to_inputs": batch_to_inputs, "forward": forward, "logits": logits}
+        for argument, hook in hooks.items():
+            if hook is not None and not callable(hook):
+                raise InputError(f"expected `{argument}` to be a function, got {hook!r}")
         self.name = name
         for argument, value, minimum in (
             ("num_samples", num_samples, 1),

@@ -1,6 +1,7 @@
 """The one kind of error that a person can mend."""
 
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
 
 MAX_SEED = 2**63 - 1
@@ -105,6 +106,19 @@ def require_count(name: str, value: object, minimum: int) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InputError(f"expected `{name}` to be a whole number, got {value!r}")
     require_at_least(name, int(value), minimum)
+
+
+def require_several(name: str, values: object, example: str) -> None:
+    """Refuse what are no values, one after the other.
+
+    Example:
+        >>> require_several("budgets", (10, 50), "(10, 50)")
+
+    Raises:
+        InputError: ``values`` is a single one, or a text.
+    """
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise InputError(f"expected `{name}` to be several, such as {example}, got {values!r}")
 
 
 def require_seed(name: str, value: object) -> None:

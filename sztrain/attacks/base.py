@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sztrain.attacks.checks import validate_batch, validate_labels, validate_logits
+from sztrain.attacks.checks import require_net, validate_batch, validate_labels, validate_logits
 from sztrain.attacks.gradients import NO_GRADIENT
 from sztrain.attacks.modes import attack_mode
 from sztrain.attacks.slices import in_slices
@@ -91,8 +91,9 @@ def run_attack(
             that it claims; if so, answers of NaN, and many claims that do not hold, are warned of.
 
     Raises:
-        InputError: inputs, labels or logits that cannot be attacked.
+        InputError: a net, inputs, labels or logits that cannot be attacked.
     """
+    require_net("net", net)
     validate_batch(inputs, labels)
     check_budgets("budget", [budget], inputs.shape[1:], unit)
     with attack_mode(net, inputs.device), _precision(inputs.device, full=recheck):

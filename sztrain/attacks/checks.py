@@ -84,6 +84,23 @@ def check_search(attack: Attack, name: str | None = None) -> None:
         raise InputError(f"{name}: {error}" if name else str(error)) from None
 
 
+def require_net(name: str, net: object) -> None:
+    """Refuse what is no module.
+
+    Raises:
+        InputError: a function, say, or a class.
+
+    Example:
+        >>> require_net("net", torch.nn.Linear(2, 2))
+    """
+    if not isinstance(net, torch.nn.Module):
+        found = getattr(net, "__name__", repr(net))
+        raise InputError(
+            f"expected `{name}` to be a torch.nn.Module that maps images to logits, "
+            f"got {found} ({type(net).__name__})"
+        )
+
+
 def validate_batch(inputs: Tensor, labels: Tensor) -> None:
     """Check that a batch can be attacked: values in [0, 1], one class index a sample.
 
@@ -93,6 +110,9 @@ def validate_batch(inputs: Tensor, labels: Tensor) -> None:
     Example:
         >>> validate_batch(torch.rand(2, 1, 8, 8), torch.tensor([3, 1]))
     """
+    for name, part in (("inputs", inputs), ("labels", labels)):
+        if not isinstance(part, Tensor):
+            raise InputError(f"expected {name} to be a tensor, got {type(part).__name__}")
     if inputs.ndim < 2 or not inputs.is_floating_point() or inputs.numel() == 0:
         raise InputError(
             "expected inputs to be a non-empty float tensor of shape (N, ...), "

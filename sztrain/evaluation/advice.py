@@ -132,10 +132,7 @@ def passes_gradient(net: nn.Module, images: Tensor, labels: Tensor) -> bool:
         >>> passes_gradient(Detached(), images, labels)
         False
     """
-    try:
-        return _gradients(net, images, labels) is not None
-    except (InputError, RuntimeError):  # the latter is torch's own
-        return False
+    return _gradients(net, images, labels) is not None
 
 
 def _gradients(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor | None:
@@ -143,9 +140,10 @@ def _gradients(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor | None:
     with attack_mode(net, images.device):
         # Copies: tensors made in inference mode cannot be saved for a backward pass.
         images, labels = images.clone().requires_grad_(), labels.clone()
-        # The first layer of the net may work in place.
-        margins = difference_of_logits(net(images.clone()).float(), labels)
-        if not margins.requires_grad:
+        try:
+            # The first layer of the net may work in place.
+            margins = difference_of_logits(net(images.clone()).float(), labels)
+            (gradient,) = torch.autograd.grad(margins.sum(), images)
+        except (InputError, RuntimeError):  # the latter is torch's own
             return None
-        (gradient,) = torch.autograd.grad(margins.sum(), images, allow_unused=True)
     return gradient

@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sztrain.attacks.checks import require_attack, require_untargeted
-from sztrain.errors import InputError
+from sztrain.attacks.checks import require_attack, require_net, require_untargeted
+from sztrain.errors import InputError, require_several
 from sztrain.evaluation.advice import LOOKED_AT, Advice
+from sztrain.evaluation.batches import BatchHook, inputs_and_labels
 from sztrain.evaluation.breakdown import Breakdown, BreakdownMetric
 from sztrain.evaluation.examples import Examples, examples_of
 from sztrain.evaluation.runner import AttackedBatch, attack_batches
@@ -134,11 +136,12 @@ class Tally:
 def measure_robustness(
     net: nn.Module,
     attack: Attack,
-    batches: Iterable[Sequence[Tensor]],
+    batches: Iterable[Any],
     *,
     budgets: Sequence[int] = (10, 50),
     device: torch.device | str | None = None,
     num_examples: int = 0,
+    batch_to_inputs: BatchHook | None = None,
 ) -> Measurement:
     """Attack all samples of a loader, and say how robust the net is.
 
@@ -149,15 +152,16 @@ def measure_robustness(
     Args:
         net: any module that maps images in [0, 1] to logits, on ``device``.
         attack: the attack; without a ``budget`` it looks for the smallest l0 of each sample.
-        batches: sequences that begin with inputs ``(N, ...)`` in [0, 1] and labels, int64 ``(N,)``;
-            a ``DataLoader``, say.
+        batches: a ``DataLoader``, say, whose batches begin with inputs ``(N, ...)`` in [0, 1] and
+            labels ``(N,)``, or name them (image, x, ...; label, y, ...).
         budgets: at which success rate and robust accuracy are wanted.
         device: where the batches go; ``None``: where the net's weights are.
         num_examples: how many attacked samples to keep to look at.
+        batch_to_inputs: takes inputs and labels out of batches of another make.
 
     Raises:
-        InputError: what the attack refuses, no batch, a budget that no sample has room for or that
-            the attack did not try.
+        InputError: what the attack refuses, no net, no batch or one without inputs and labels, a
+            budget that no sample has room for or that the attack did not try.
 
     Example:
         >>> from sztrain.attacks import SigmaZero
@@ -167,8 +171,10 @@ def measure_robustness(
         >>> sorted(measured.values)
         ['asr@1', 'asr_inf', 'mean_l0', 'median_l0', 'robust_acc@1']
     """
+    require_net("net", net)
     require_attack("attack", attack)
     require_untargeted("attack", attack)
+    require_several("budgets", budgets, "(10, 50)")
     if attack.budget is not None and max(budgets, default=0) > attack.budget:
         raise InputError(
             f"expected `budgets` to be at most {attack.budget}, beyond which the attack tries "
@@ -178,7 +184,8 @@ def measure_robustness(
         weights = next(net.parameters(), None)
         device = "cpu" if weights is None else weights.device
     tally, advice = None, Advice("measure_robustness")
-    for batch in attack_batches(net, attack, _pairs(batches, budgets, attack.unit), device):
+    pairs = _pairs(batches, batch_to_inputs, budgets, attack.unit)
+    for batch in attack_batches(net, attack, pairs, device):
         if tally is None:
             shape = batch.inputs.shape[1:]
             tally = Tally(shape, attack.unit, budgets, device, num_examples)
@@ -191,10 +198,11 @@ def measure_robustness(
 
 
 def _pairs(
-    batches: Iterable[Sequence[Tensor]], budgets: Sequence[int], unit: Unit
+    batches: Iterable[Any], hook: BatchHook | None, budgets: Sequence[int], unit: Unit
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and labels, once the samples are known to have room for the budgets."""
-    for inputs, labels, *_ in batches:
+    for batch in batches:
+        inputs, labels = inputs_and_labels(batch, hook)
         check_budgets("budgets", budgets, inputs.shape[1:], unit)
         yield inputs, labels
 

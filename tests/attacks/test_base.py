@@ -243,6 +243,20 @@ def test_inputs_that_are_no_float_batch_are_refused(inputs):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.relu, INPUTS, LABELS), r"^expected `net` to be a torch\.nn\.Module .* got relu"),
+        ((nn.Linear, INPUTS, LABELS), r"^expected `net` to be .* got Linear \(type\)"),
+        ((nn.Identity(), INPUTS.numpy(), LABELS), "^expected inputs to be a tensor, got ndarray"),
+        ((nn.Identity(), INPUTS, LABELS.tolist()), "^expected labels to be a tensor, got list"),
+    ],
+)
+def test_what_is_no_net_or_no_tensor_is_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        SigmaZero(num_steps=1)(*arguments)
+
+
+@pytest.mark.parametrize(
     "labels",
     [LABELS[:3], LABELS.unsqueeze(1), LABELS.int(), LABELS.float(), torch.tensor(1)],
     ids=lambda labels: f"{labels.dtype}{list(labels.shape)}",

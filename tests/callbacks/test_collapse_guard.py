@@ -1,5 +1,7 @@
 """The decision rule on made-up histories, the guard in trainings, and one that does collapse."""
 
+import re
+import warnings
 from dataclasses import asdict, dataclass, field
 
 import pytest
@@ -78,6 +80,71 @@ def test_an_accuracy_alone_is_refused():
         RULE.signs({"train/adv_acc": 0.9}, best_clean=1, best_robust=1)
 
 
+@pytest.mark.parametrize(
+    ("missing", "unseen"),
+    [
+        ([], {}),
+        (["train/clean_acc"], {"margin": ["train/clean_acc"]}),
+        (["val/clean_acc"], {"max_drop": ["val/clean_acc"]}),
+        (["train/budget"], {"max_gap": ["train/budget"]}),
+        ([KEY], {"max_gap": [KEY], "max_loss": [KEY]}),
+        (
+            ["train/adv_acc"],
+            {name: ["train/adv_acc"] for name in ("margin", "max_drop", "max_gap", "max_loss")},
+        ),
+    ],
+)
+def test_a_threshold_misses_what_its_sign_goes_by(missing, unseen):
+    logged = SOUND.keys() - set(missing)
+    assert RULE.unseen(logged, KEY) == unseen
+    # Signs that are switched off, and a monitor that is none, miss nothing.
+    off = CollapseRule(**dict.fromkeys(("margin", "max_drop", "max_gap", "max_loss"), 1))
+    assert off.unseen(logged, KEY) == {}
+    without_budget = {name: unseen[name] for name in ("margin", "max_drop") if name in unseen}
+    for monitor in (None, "val/loss"):
+        assert RULE.unseen(logged, monitor) == without_budget
+
+
+def logging_module(**figures):
+    """A module of someone else's that logs these figures of its training."""
+
+    class Logging(foreign_module(pl)):
+        def training_step(self, batch, batch_idx):
+            self.log_dict(figures, on_step=False, on_epoch=True)
+            return super().training_step(batch, batch_idx)
+
+    return Logging()
+
+
+@pytest.mark.parametrize(
+    ("figures", "text"),
+    [
+        (
+            {"train_adv": 0.5},
+            "nothing logs train/adv_acc, train/clean_acc, val/clean_acc, so that no epoch is held "
+            "against margin, max_drop; log what is missing .* max_drop=1",
+        ),
+        (
+            {"train/adv_acc": 0.5, "train/clean_acc": 0.9},
+            "nothing logs val/clean_acc, so that no epoch is held against max_drop; ",
+        ),
+        ({"train/clean_acc": 0.9}, None),  # without an adversary, as yet or all along
+    ],
+)
+def test_what_nothing_logs_is_told_once_a_run(figures, text):
+    guard = CollapseGuard()
+    for _ in range(2):
+        trainer = make_trainer(
+            pl, callbacks=[guard], max_epochs=4, check_val_every_n_epoch=2, num_sanity_val_steps=0
+        )
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trainer.fit(logging_module(**figures), loader(), loader(seed=1))
+        told = [str(each.message) for each in caught if "CollapseGuard: " in str(each.message)]
+        assert len(told) == (text is not None)
+        assert all(re.search(text, message) for message in told)
+
+
 def test_values_out_of_range_are_refused():
     for options, message in (
         ({"action": "panic"}, "`action` to be one of warn, stop, more_steps, got panic"),
@@ -85,6 +152,11 @@ def test_values_out_of_range_are_refused():
         ({"max_steps": 0}, "`max_steps` to be at least 1, got 0"),
         ({"monitor": "acc@top5"}, "`monitor` to end in a budget, .* got acc@top5"),
         ({"action": "more_steps"}, "there is no `dirpath` to keep it in"),
+        (
+            {"rule": {"margin": 1}},
+            r"`rule` to be a CollapseRule.*, got {'margin': 1} \(dict\)",
+        ),
+        ({"dirpath": __file__}, f"`dirpath` to be a folder, got the file {__file__}"),
         ({"dirpath": "s3://bucket/run"}, "to be a folder of this machine, got s3://bucket/run"),
     ):
         with pytest.raises(InputError, match=message):
@@ -193,7 +265,8 @@ def test_what_has_diverged_is_not_kept(tmp_path):
             self.log_dict(figures, on_step=False, on_epoch=True)
             return super().training_step(batch, batch_idx)
 
-    trainer = make_trainer(pl, callbacks=[CollapseGuard(dirpath=tmp_path)], max_epochs=2)
+    guard = CollapseGuard(rule=CollapseRule(max_drop=1), dirpath=tmp_path)
+    trainer = make_trainer(pl, callbacks=[guard], max_epochs=2)
     trainer.fit(Diverging(), loader(), loader(seed=1))
     kept = torch.load(tmp_path / "sound.ckpt", weights_only=True)
     assert kept["epoch"] == 0
@@ -376,7 +449,7 @@ def test_it_cannot_go_back_where_weights_are_averaged(tmp_path, average):
     ],
 )
 def test_budgets_of_different_units_are_not_compared(unit, monitor, compared):
-    rule = Scripted()
+    rule = Scripted(max_gap=1, max_loss=1)  # there is no gauge
     guard = CollapseGuard(rule=rule, monitor=monitor)
     attack = SigmaZero(num_steps=1, unit=unit)
     method = SparseAT(toy_net(), num_classes=NUM_CLASSES, attack=attack, budget=2)
@@ -437,7 +510,7 @@ def test_an_epoch_that_is_not_validated_is_judged_by_its_own_figures(tmp_path):
 
 
 def test_a_training_that_is_never_validated_is_judged_by_its_own_figures(tmp_path):
-    rule = Scripted()
+    rule = Scripted(max_drop=1)
     trainer = make_trainer(
         pl,
         callbacks=[CollapseGuard(rule=rule, dirpath=tmp_path)],

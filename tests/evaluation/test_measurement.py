@@ -59,6 +59,17 @@ def test_a_net_of_ones_own_is_measured_in_one_call():
     assert torch.equal(measured.examples.inputs, expected.examples.inputs)
 
 
+def test_batches_of_another_make_are_those_of_the_gauge():
+    named = [{"image": images, "label": labels.int()} for images, labels in BATCHES]
+    others = [(labels, images) for images, labels in BATCHES]
+    for batches, hook in ((named, None), (others, lambda batch: (batch[1], batch[0]))):
+        attack = ScriptedAttack(script=SCRIPT)
+        measured = measure_robustness(
+            toy_net(), attack, batches, budgets=(2, 5), batch_to_inputs=hook
+        )
+        assert measured.values == tally().measurement().values
+
+
 @pytest.mark.parametrize(
     ("attack", "batches", "budgets", "message"),
     [
@@ -67,6 +78,8 @@ def test_a_net_of_ones_own_is_measured_in_one_call():
         (SigmaZero(budget=4), BATCHES, (2, 5), "`budgets` to be at most 4, beyond which"),
         (SigmaZero(targeted=True), BATCHES, (), "`attack` to be untargeted"),
         (toy_net, BATCHES, (), "`attack` to be an attack such as"),
+        (SigmaZero(), BATCHES, 10, r"`budgets` to be several, such as \(10, 50\), got 10"),
+        (SigmaZero(), [IMAGES], (), "pairs of inputs and labels, .* got Tensor; give batch_to_inp"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_a_pass(attack, batches, budgets, message):
@@ -77,6 +90,11 @@ def test_what_cannot_be_measured_is_refused_before_a_pass(attack, batches, budge
     net.register_forward_pre_hook(never)
     with pytest.raises(InputError, match=message):
         measure_robustness(net, attack, batches, budgets=budgets)
+
+
+def test_what_is_no_net_is_refused():
+    with pytest.raises(InputError, match=r"`net` to be a torch.nn.Module .* got toy_net \(func"):
+        measure_robustness(toy_net, SigmaZero(), BATCHES)
 
 
 def test_seconds_add_up():
