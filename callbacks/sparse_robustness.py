@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from sztrain.attacks import SigmaZero
+from sztrain.attacks.answers import check_answer
 from sztrain.attacks.checks import (
     check_search,
     require_attack,
@@ -310,7 +311,7 @@ class SparseRobustness(Callback):
         if trainer.sanity_checking:
             with isolate_rng(), _logging_nothing(pl_module):
                 self._check_outputs(pl_module, "val")
-                self._check_gradient(pl_module)
+                self._try_attacks(pl_module)
             self._samples.forget("val")  # the first of the loader; the validation brings them again
             return
         self._samples.complete("val")
@@ -368,14 +369,15 @@ class SparseRobustness(Callback):
         for images, labels in self._samples.batches(stage, self.batch_size)[:1]:
             self._advice.on_outputs(net, images.to(device), labels.to(device))
 
-    def _check_gradient(self, pl_module: pl.LightningModule) -> None:
-        """Refuse a forward that passes no gradient before an epoch is spent, if one is needed."""
+    def _try_attacks(self, pl_module: pl.LightningModule) -> None:
+        """Refuse before an epoch is spent what an attack cannot work with, or its answer."""
         net, device = self._attacked(pl_module), pl_module.device
         for images, labels in self._samples.batches("val", 2)[:1]:
             images, labels = images.to(device), labels.to(device)
-            if not passes_gradient(net, images, labels):
-                for attack in filter(None, (self.attack, self.probe)):
-                    shortened(attack)(net, images, labels)  # says what it misses
+            passes = passes_gradient(net, images, labels)
+            for attack in self._attacks().values():
+                if not passes or not type(attack).__module__.startswith("sztrain."):
+                    check_answer(attack, shortened(attack)(net, images, labels), images)
 
     def _measure(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str, attack: Attack

@@ -18,7 +18,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from sztrain.attacks.peers import check_library
-from sztrain.callbacks import SparseRobustness
+from sztrain.callbacks import CollapseGuard, SparseRobustness
 from sztrain.cli.build import (
     build_callbacks,
     build_data,
@@ -55,6 +55,7 @@ from sztrain.training import AdversarialTraining, RobustClassifier
 
 _TABLES = ("metrics.csv", "robustness_curves.csv", "class_l0.csv", "l0_histogram.csv")
 _KNOWN = {"sztrain", "pytorch_lightning"}  # whose callbacks log under names that are known
+_COUNTS = {"epoch", "step"}  # which Lightning's checkpoints can be kept by
 _OF_THE_VERDICT = ("summary.json", "robustness_curve.png", "adversarial_examples.png")
 
 
@@ -104,8 +105,8 @@ def train(cfg: DictConfig) -> float | None:
         for name in _TABLES:  # begun anew by a training that goes on in its own folder
             set_aside(output_dir / name)
         OmegaConf.save(cfg, output_dir / "config.yaml", resolve=True)
-    last = _last_file(callbacks.get("last"))
-    resumable = partial(_resumable, last, _written(last), cfg.ckpt_path)
+    kept = {path: _written(path) for path in _whole_epochs(callbacks, cfg.ckpt_path)}
+    resumable = partial(_resumable, kept, cfg.ckpt_path)
     uses_wandb = any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
     with ended_run(used=uses_wandb), _as_command_line_errors(trainer, resumable):
         trainer.fit(method, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
@@ -196,7 +197,10 @@ def _check_gauge(gauge: Callback | None, data: ImageDataModule) -> None:
 
 
 def _check_monitors(callbacks: dict[str, Callback]) -> None:
-    """Refuse to choose by a figure that nothing will log, now and not after an epoch."""
+    """Refuse to choose by a figure that nothing will log, now and not after an epoch.
+
+    What the training itself logs is up to its method.
+    """
     makers = {type(callback).__module__.split(".")[0] for callback in callbacks.values()}
     if not makers <= _KNOWN:
         return  # a callback of one's own may log what it likes
@@ -206,10 +210,11 @@ def _check_monitors(callbacks: dict[str, Callback]) -> None:
         known |= gauge.keys().figures
     for name, callback in callbacks.items():
         monitor = getattr(callback, "monitor", None)
-        if str(monitor).startswith("val/") and monitor not in known:
+        is_judged = monitor is None or str(monitor).startswith("train/") or monitor in _COUNTS
+        if not is_judged and monitor not in known:
             raise InputError(
                 f"callbacks.{name}.monitor: nothing logs {monitor}; expected one of "
-                f"{', '.join(sorted(known))}"
+                f"{', '.join(sorted(known))}, or one of the training's, such as train/loss"
             )
 
 
@@ -242,24 +247,38 @@ def _check_unused(callbacks: dict[str, Callback], ckpt_path: str | None) -> None
     folders = {Path(saver.dirpath) for saver in savers if saver.dirpath is not None}
     parent = None if ckpt_path is None else Path(ckpt_path).resolve().parent
     for folder in folders:
-        if parent != folder.resolve() and any(folder.glob("*.ckpt")):
+        found = sorted(folder.glob("*.ckpt"))
+        if parent != folder.resolve() and found:
+            latest = max(found, key=lambda path: (path.name == "last.ckpt", _written(path) or 0))
             raise InputError(
                 f"{folder} holds the checkpoints of another run, which would be overwritten: "
                 "choose another folder (hydra.run.dir, or hydra.sweep.dir with -m), or go on from "
-                f"one of them, such as {hydra_word('ckpt_path', folder / 'last.ckpt')}"
+                f"one of them, such as {hydra_word('ckpt_path', latest)}"
             )
 
 
-def _last_file(last: Callback | None) -> Path | None:
-    """Where the last whole epoch is kept."""
-    return Path(last.format_checkpoint_name({})) if isinstance(last, ModelCheckpoint) else None
+def _whole_epochs(callbacks: dict[str, Callback], ckpt_path: str | None) -> Iterator[Path]:
+    """Where a run keeps whole epochs, from which it can go on; the better ones first."""
+    last, guard = callbacks.get("last"), callbacks.get("guard")
+    if isinstance(last, ModelCheckpoint):
+        yield Path(last.format_checkpoint_name({}))
+    # The guard keeps its epoch first, and may have been interrupted before the others did. Of a
+    # run that goes on it may be the one that was taken along.
+    if ckpt_path is None and isinstance(guard, CollapseGuard) and guard.sound is not None:
+        yield guard.sound
 
 
-def _written(path: Path | None) -> int | None:
+def _written(path: Path) -> int | None:
     """When a file was written, in nanoseconds; ``None`` where there is none."""
-    return path.stat().st_mtime_ns if path is not None and path.is_file() else None
+    return path.stat().st_mtime_ns if path.is_file() else None
 
 
-def _resumable(last: Path | None, before: int | None, ckpt_path: str | None) -> str:
-    """The last whole epoch that belongs to this run; empty where there is none."""
-    return str(last) if _written(last) != before else ckpt_path or ""
+def _resumable(kept: dict[Path, int | None], ckpt_path: str | None) -> str:
+    """What of this run can be gone on from; empty where nothing can.
+
+    Args:
+        kept: its checkpoints, and when each was written before the run.
+        ckpt_path: what the run went on from.
+    """
+    written = (str(path) for path, before in kept.items() if _written(path) != before)
+    return next(written, ckpt_path or "")

@@ -4,7 +4,7 @@ import copy
 import io
 import math
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import pytorch_lightning as pl
@@ -520,6 +520,20 @@ def test_data_that_cannot_be_attacked_is_refused_early(sanity_steps, spoil, budg
     assert "\n" not in str(error.value)
     assert len(module.train_flags) == (0 if sanity_steps else 3)
     assert gauge.attack.calls == []
+
+
+@pytest.mark.parametrize("name", ["attack", "probe", "verdict"])
+def test_an_attack_of_ones_own_that_answers_wrongly_is_refused_early(name):
+    @dataclass(frozen=True, kw_only=True)
+    class Liar(SigmaZero):
+        def __call__(self, net, inputs, labels):
+            return replace(super().__call__(net, inputs, labels), l0=labels + 0.5)
+
+    module = foreign_module(pl)()
+    gauge = SparseRobustness(**{name: Liar(num_steps=20)}, budgets=(1,))
+    with pytest.raises(InputError, match=r"Liar"):
+        fit(gauge, module=module, num_sanity_val_steps=1)
+    assert module.train_flags == []
 
 
 def test_budgets_are_held_against_the_unit_of_the_attack():

@@ -81,6 +81,10 @@ TRAININGS = {
         "expected one of ",
         " val/robust_acc_worst@4",
     ),
+    "callbacks.best.monitor=robust_acc_worst@4": (
+        "callbacks.best.monitor: nothing logs robust_acc_worst@4",
+        " val/robust_acc_worst@4, or one of the training's, such as train/loss",
+    ),
     "verdict.last_samples=-1": ("`verdict.last_samples` to be at least 0, got -1",),
     "method.noise=-1": ("method: expected `noise` to be at least 0, got -1",),
     "callbacks.guard.action=panic": ("`callbacks.guard.action` to be warn or stop or more_steps",),

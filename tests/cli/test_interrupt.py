@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from sztrain.callbacks import SparseRobustness
 from sztrain.evaluation import recording
@@ -131,6 +132,27 @@ def test_an_interrupt_during_the_verdict_keeps_the_training(call, tiny, tmp_path
     )
     assert last.exists()
     assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_an_interrupt_before_the_first_epoch_is_kept_names_what_there_is(
+    call, tiny, tmp_path, monkeypatch
+):
+    """The guard keeps its epoch before the others do."""
+    command = f"train {tiny} logger=none callbacks.gauge.verdict=null hydra.run.dir=run"
+    folder = tmp_path / "run" / "checkpoints"
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelCheckpoint, "on_train_epoch_end", interrupted)
+        outcome = call(command)
+    assert [path.name for path in folder.iterdir()] == ["sound.ckpt"]
+    hint = f"ckpt_path={folder / 'sound.ckpt'}"
+    assert outcome.err.strip() == f"sztrain: interrupted; the same command goes on with {hint}"
+    refused = call(command)
+    assert refused.status == 2
+    assert refused.err.strip().endswith(f"go on from one of them, such as {hint}")
+    outcome = call(f"{command} {hint} trainer.max_epochs=2")
+    assert outcome.status == 0, outcome.err
+    assert (folder / "last.ckpt").exists()
+    assert call(command).err.strip().endswith(f"such as ckpt_path={folder / 'last.ckpt'}")
 
 
 @pytest.mark.slow
