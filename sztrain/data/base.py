@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from sztrain.data.checks import check_form, check_shape, require_classes, require_two
 from sztrain.data.loading import (
     EpochLoader,
     EpochSampler,
@@ -19,7 +20,7 @@ from sztrain.data.loading import (
 )
 from sztrain.data.samples import IndexedPart, Part, Samples
 from sztrain.data.splits import first_of_seeded_order, require_fraction, stratified_split
-from sztrain.errors import InputError, require_count, require_in, require_seed
+from sztrain.errors import require_count, require_in, require_seed
 
 Split = Literal["train", "val", "test"]
 
@@ -173,16 +174,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             return
         if self.trainer is None:
             self.prepare_data()  # a Trainer has called it already, in one process only
-        train, test = self.load()
-        if self._num_classes is None:
-            self._num_classes = int(train.labels.max()) + 1
-        for samples in (train, test):
-            samples.check_labels(self._num_classes)
-            if samples.image_shape[0] != self.in_channels:
-                raise InputError(
-                    f"the images of {self.name} have {samples.image_shape[0]} channels but "
-                    f"in_channels={self.in_channels}; set `data.in_channels` to match"
-                )
+        train, test = require_two(type(self).__name__, self.load())
+        self._check(train, test)
         stays, cut = stratified_split(train.labels, self.val_fraction, self.split_seed)
         if self.limit_train is not None:
             first = first_of_seeded_order(len(stays), self.limit_train, self.split_seed)
@@ -190,6 +183,18 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.train_set = Part(train.subset(stays), seed=self.seed)
         self.val_set = Part(train.subset(cut), seed=self.seed)
         self.test_set = Part(test, seed=self.seed)
+
+    def _check(self, train: Samples, test: Samples) -> None:
+        owner = type(self).__name__
+        for part, samples in (("training", train), ("test", test)):
+            check_form(f"the {part} part of {owner}", samples)
+        if self._num_classes is None:
+            self._num_classes = int(train.labels.max()) + 1
+        require_classes(owner, self._num_classes)
+        for samples in (train, test):
+            samples.check_labels(self._num_classes)
+            check_shape(owner, samples.image_shape, self.in_channels, self.fixed_shape)
+        check_shape(owner, test.image_shape, self.in_channels, train.image_shape)
 
     def train_dataloader(self) -> DataLoader[Sample] | DataLoader[IndexedSample]:
         """Shuffled, augmented batches; ``set_epoch`` of the sampler chooses the epoch."""

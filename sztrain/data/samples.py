@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from sztrain.data.augment import CropFlip
 from sztrain.data.loading import IndexedSample, Sample
-from sztrain.errors import InputError
+from sztrain.errors import InputError, require_positive
 
 
 class Samples(ABC):
@@ -44,10 +44,8 @@ class Samples(ABC):
         """Refuse labels that the net has no logit for.
 
         Raises:
-            InputError: there is no sample, or a label below 0 or at least ``num_classes``.
+            InputError: a label below 0 or at least ``num_classes``.
         """
-        if len(self.labels) == 0:
-            raise InputError("the data set has no samples; check `data.root`")
         for label in (int(self.labels.min()), int(self.labels.max())):
             if not 0 <= label < num_classes:
                 raise InputError(
@@ -68,7 +66,7 @@ class TensorSamples(Samples):
         augmentation: what training does to an image; ``None``: nothing.
 
     Raises:
-        InputError: shapes do not fit, or an image leaves [0, ``scale``].
+        InputError: no tensors, other dtypes or shapes, or an image leaves [0, ``scale``].
 
     Example:
         >>> images = torch.full((2, 1, 8, 8), 51, dtype=torch.uint8)
@@ -83,22 +81,44 @@ class TensorSamples(Samples):
     augmentation: CropFlip | None = None
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.labels.shape != self.images.shape[:1]:
+        if not isinstance(self.images, Tensor) or not isinstance(self.labels, Tensor):
+            raise InputError(
+                f"expected images and labels to be tensors, got {type(self.images).__name__} and "
+                f"{type(self.labels).__name__}; torch.from_numpy makes one of an array"
+            )
+        if (
+            self.images.ndim != 4
+            or 0 in self.images.shape[1:]
+            or self.labels.shape != self.images.shape[:1]
+        ):
             raise InputError(
                 f"expected images of shape (N, C, H, W) with labels of shape (N,), got "
                 f"{tuple(self.images.shape)} and {tuple(self.labels.shape)}"
             )
+        if self.labels.dtype != torch.int64:
+            raise InputError(
+                f"expected labels to be int64, got {self.labels.dtype}; labels.long() makes them so"
+            )
+        self._check_values()
+
+    def _check_values(self) -> None:
         if self.images.dtype in (torch.uint16, torch.uint32, torch.uint64):
             raise InputError(
                 f"torch hardly computes with {self.images.dtype}: give images as int32 or float32"
             )
+        if self.images.is_complex():
+            raise InputError(f"expected images of real numbers, got {self.images.dtype}")
+        require_positive("scale", self.scale)
         if len(self.images) == 0:
             return
         low, high = (value.item() / self.scale for value in self.images.aminmax())
         if not (low >= 0 and high <= 1):  # written so that NaN is refused as well
+            whole = low >= 0 and not self.images.is_floating_point()
+            remedy = (
+                "`scale` is the value that stands for 1.0" if whole else "give them unnormalised"
+            )
             raise InputError(
-                f"images must lie in [0, 1], got values from {low:g} to {high:g}; "
-                "give them unnormalised"
+                f"images must lie in [0, 1], got values from {low:g} to {high:g}; {remedy}"
             )
 
     @property

@@ -230,7 +230,7 @@ def test_values_out_of_range_are_refused_at_once(toy, options, message):
     [
         ({"num_classes": 3}, "the data set has label 3 but num_classes=3; labels must lie in 0..2"),
         ({"labels": torch.arange(40) % 4 - 1}, "the data set has label -1 but num_classes=4"),
-        ({"in_channels": 3}, "the images of toy have 1 channels but in_channels=3"),
+        ({"in_channels": 3}, "the images of Toy have 1 channels but in_channels=3"),
         ({"limit_train": 37}, "limit_train=37 asks for more than the 36 training samples"),
     ],
 )
