@@ -1,5 +1,6 @@
 """Images that stay on disk and are decoded when a batch needs them."""
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -13,7 +14,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from sztrain.data.augment import CropFlip, derive_seed, seeded_rng
 from sztrain.data.samples import Samples
-from sztrain.errors import InputError
+from sztrain.errors import InputError, SztrainWarning
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -21,7 +22,9 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", 
 def open_image(path: Path, mode: str) -> Image.Image:
     """Decode an image file and convert it to ``mode`` (``"RGB"`` or ``"L"``).
 
-    Grey values of 16 bits are scaled to 8; Pillow's own conversion would cut them off at 255.
+    Grey values of 16 bits are scaled to 8; Pillow's own conversion would cut them off at 255. (Of
+    colours of 16 bits it keeps the upper 8.) Transparency is dropped, with a warning where there is
+    any: what was drawn in it alone is gone then.
 
     Raises:
         InputError: the file is damaged, is no image, or has values of an unknown range.
@@ -34,6 +37,8 @@ def open_image(path: Path, mode: str) -> Image.Image:
                 return Image.fromarray(scaled).convert(mode)
             if image.mode in ("I", "F"):
                 raise ValueError(f"it has values of 32 bits, Pillow's mode {image.mode}")
+            if image.has_transparency_data:
+                _warn_of_transparency(image.convert("RGBA").getchannel("A"))
             return image.convert(mode)
     # Pillow raises SyntaxError on some broken PNG files.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -41,6 +46,19 @@ def open_image(path: Path, mode: str) -> Image.Image:
         raise InputError(
             f"{path} cannot be read as an image ({reason}); replace or remove it"
         ) from error
+
+
+def _warn_of_transparency(opacity: Image.Image) -> None:
+    """Say so where colours stand that nobody sees; an alpha channel that hides nothing is fine."""
+    lowest, _ = opacity.getextrema()
+    if lowest != 255:
+        # Without the file's name: a text that changes would be shown anew for every image.
+        warnings.warn(
+            "images have transparent places, and the net sees the colours under them, whatever "
+            "they are; where that is not meant, put the images on a background before",
+            SztrainWarning,
+            stacklevel=3,
+        )
 
 
 def common_size(root: Path, names: list[str]) -> tuple[int, int]:

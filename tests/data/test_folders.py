@@ -1,3 +1,7 @@
+import shutil
+import struct
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +10,7 @@ import torch
 from PIL import Image
 
 from sztrain.data import ImageFolders, ImageNet
-from sztrain.errors import InputError
+from sztrain.errors import InputError, SztrainWarning
 
 
 def write_images(folder, num_images=6, size=(9, 7), classes=("cat", "ant", "bee")):
@@ -130,6 +134,56 @@ def test_portable_grey_maps_of_16_bits_are_scaled(parts):
     assert (images - torch.from_numpy(ramp / 65535).float()).abs().max() <= 0.5 / 255 + 1e-6
 
 
+@pytest.mark.parametrize("in_channels", [1, 3])
+@pytest.mark.parametrize("opacity", [255, 254, 0])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_dropped_and_warned_of_where_it_hides_anything(
+    parts, mode, opacity, in_channels
+):
+    image = Image.fromarray(np.full((7, 9, 3), 204, dtype=np.uint8))
+    if mode == "P":
+        image, options = image.convert("P"), {"transparency": bytes([opacity]) * 256}
+    else:
+        image.putalpha(opacity)
+        image, options = image.convert(mode), {}
+    for path in parts.rglob("*.png"):
+        image.save(path, **options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data = ImageFolders(root=str(parts), in_channels=in_channels, eval_batch_size=6)
+        images, _ = next(iter(data.test_dataloader()))
+    assert torch.equal(images, torch.full((6, in_channels, 7, 9), 0.8))
+    texts = {(item.category, str(item.message).partition(",")[0]) for item in caught}
+    told = {(SztrainWarning, "images have transparent places")}
+    assert texts == (set() if opacity == 255 else told)
+    assert len({str(item.message) for item in caught}) <= 1  # so that it is shown once
+
+
+def test_colours_of_16_bits_keep_the_upper_8(parts):
+    colours = np.linspace(0, 65535, 7 * 9 * 3).reshape(7, 9, 3).astype(">u2")
+    for path in parts.rglob("*.png"):
+        path.write_bytes(png_of_16_bits(colours))
+    images, _ = next(iter(ImageFolders(root=str(parts)).test_dataloader()))
+    expected = torch.from_numpy((colours >> 8).astype(np.float32)).permute(2, 0, 1) / 255
+    assert torch.equal(images, expected.expand(6, -1, -1, -1))
+
+
+def png_of_16_bits(colours):
+    """A PNG file of three channels of 16 bits each, which Pillow cannot write."""
+    height, width, _ = colours.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    lines = b"".join(b"\0" + line.tobytes() for line in colours)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    written = (
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(written)
+
+
 def test_images_of_an_unknown_range_are_refused(parts):
     path = parts / "test" / "bee" / "1.tiff"
     Image.fromarray(np.zeros((7, 9), dtype=np.float32)).save(path)
@@ -212,6 +266,12 @@ def unknown_class(root):
     return root
 
 
+def one_class(root):
+    for path in root.glob("*/[!c]*"):
+        shutil.rmtree(path)
+    return root
+
+
 def no_test(root):
     (root / "test").rename(root / "tests")
     return root
@@ -225,6 +285,7 @@ def no_test(root):
         (empty_class, "dog has no images"),
         (unknown_class, "has the class folder dog, which the training part lacks"),
         (no_test, "there is no folder .*test; put"),
+        (one_class, "ImageFolders to have samples of at least 2 classes, got 1; add the others"),
     ],
 )
 def test_folders_that_are_not_complete_are_refused(parts, spoil, message):
