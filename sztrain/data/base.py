@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from sztrain.data.checks import check_form, check_shape, require_classes, require_two
+from sztrain.data.checks import check_form, check_shape, load_two, require_classes
 from sztrain.data.loading import (
     EpochLoader,
     EpochSampler,
@@ -174,7 +174,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             return
         if self.trainer is None:
             self.prepare_data()  # a Trainer has called it already, in one process only
-        train, test = require_two(type(self).__name__, self.load())
+        train, test = load_two(type(self).__name__, self.load)
         self._check(train, test)
         stays, cut = stratified_split(train.labels, self.val_fraction, self.split_seed)
         if self.limit_train is not None:

@@ -1,32 +1,42 @@
 """What ``load`` of a data module returned, checked before anything is trained or judged on it."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from sztrain.data.samples import Samples
-from sztrain.errors import InputError
+from sztrain.errors import InputError, UnavailableError, first_line
 
 Shape = tuple[int, int, int]
 """``(C, H, W)``."""
 
 
-def require_two(owner: str, loaded: object) -> tuple[Samples, Samples]:
-    """Refuse anything but training samples and test samples.
+def load_two(owner: str, load: Callable[[], object]) -> tuple[Samples, Samples]:
+    """Load training samples and test samples, and refuse anything else.
 
     Args:
         owner: name of the data module, for the message.
-        loaded: what its ``load`` returned.
+        load: its method, which may be a person's own.
 
     Raises:
         InputError: not two, or something else than samples.
+        UnavailableError: a file is missing.
 
     Example:
-        >>> require_two("Shapes", None)
+        >>> load_two("Shapes", lambda: None)
         Traceback (most recent call last):
         ...
         sztrain.errors.InputError: expected `load` of Shapes to return two samples, those of the \
 training and those of the test (sztrain.data.TensorSamples, say), got None
     """
+    try:
+        loaded = load()
+    except FileNotFoundError as error:
+        raise UnavailableError(
+            f"the data of {owner} is not on disk: {first_line(error)}; check `data.root` (or "
+            "SZTRAIN_DATA_DIR)"
+        ) from error
     parts = loaded if isinstance(loaded, tuple | list) else ()
     if len(parts) == 2 and all(isinstance(part, Samples) for part in parts):
         return parts[0], parts[1]

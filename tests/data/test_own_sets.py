@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sztrain.data import ImageDataModule, Samples, TensorSamples
-from sztrain.errors import InputError
+from sztrain.errors import InputError, UnavailableError
 
 IMAGES = torch.full((20, 1, 6, 6), 51, dtype=torch.uint8)
 LABELS = torch.arange(20) % 4
@@ -83,6 +83,15 @@ def refuse(message, returned, **options):
     with pytest.raises(InputError, match=message) as caught:
         data.setup()
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_one_line(tmp_path):
+    class Absent(Shapes):
+        def load(self):
+            return np.load(self.root / "shapes.npz")
+
+    with pytest.raises(UnavailableError, match=r"Absent is not on disk: .*shapes\.npz.*root"):
+        Absent(None, root=str(tmp_path)).setup()
 
 
 INT64 = "labels of the {} part of Shapes to be int64 of shape \\(N,\\), got "
