@@ -8,7 +8,7 @@ from types import MappingProxyType
 from torch import Tensor, nn
 
 from sztrain.errors import InputError, first_line
-from sztrain.models._checks import did_you_mean
+from sztrain.models._checks import did_you_mean, require_path
 from sztrain.models.digits_cnn import digits_cnn
 from sztrain.models.preact_resnet import preact_resnet18
 from sztrain.models.resnet import resnet18
@@ -178,6 +178,7 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
         ...
         sztrain.errors.InputError: there is no checkpoint none.ckpt
     """
+    require_path("a checkpoint", path)
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}")

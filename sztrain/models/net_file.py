@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sztrain.errors import InputError, first_line
 from sztrain.files import write_whole
+from sztrain.models._checks import require_path
 from sztrain.models.checkpoint import assemble, check_hyper_parameters
 
 METADATA_KEY = "sztrain"
@@ -26,8 +27,8 @@ def save_net(net: nn.Module, hyper_parameters: Mapping[str, object], path: str |
         path: the file to write, ending in ``.safetensors``.
 
     Raises:
-        InputError: another file ending, hyper-parameters that are incomplete, not plain or of
-            another net, weights that are not finite; the file cannot be written.
+        InputError: no net, another file ending, hyper-parameters that are incomplete, not plain or
+            of another net, weights that are not finite; the file cannot be written.
 
     Example:
         >>> save_net(nn.Linear(2, 2), {}, "net.ckpt")
@@ -37,9 +38,12 @@ def save_net(net: nn.Module, hyper_parameters: Mapping[str, object], path: str |
     """
     from safetensors.torch import save
 
+    require_path("a .safetensors file", path)
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"expected a file name that ends in .safetensors, got {path}")
+    if not isinstance(net, nn.Module):
+        raise InputError(f"expected `net` to be a torch.nn.Module, got a {type(net).__name__}")
     checked = check_hyper_parameters(hyper_parameters, "save_net")
     try:
         header = json.dumps(checked, allow_nan=False)

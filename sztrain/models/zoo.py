@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sztrain.errors import InputError, SztrainWarning
 from sztrain.files import write_whole
-from sztrain.models._checks import did_you_mean
+from sztrain.models._checks import did_you_mean, require_path
 from sztrain.models.checkpoint import assemble, build_net, net_from_checkpoint, read_checkpoint
 from sztrain.models.net_file import read_net_file
 from sztrain.models.paper_nets import PAPER_CARDS, NetCard
@@ -92,8 +92,8 @@ def load_net(name_or_path: str | Path) -> nn.Module:
 
     Raises:
         UnavailableError: the weights of a published net are not here and cannot be downloaded.
-        InputError: no such name or file; a file that is damaged, has another checksum than
-            published or noted, or holds weights of another architecture or not finite.
+        InputError: no name, or no such name or file; a file that is damaged, has another checksum
+            than published or noted, or holds weights of another architecture or not finite.
 
     Example:
         >>> load_net("digits_sparse")
@@ -152,6 +152,7 @@ def describe_net(name_or_path: str | Path) -> dict[str, object]:
 
 def _kind(name_or_path: str | Path) -> str:
     """``card``, ``.ckpt`` or ``.safetensors``."""
+    require_path("a net, or of its .ckpt or .safetensors file,", name_or_path)
     if str(name_or_path) in CARDS:
         return "card"
     suffix = Path(name_or_path).suffix

@@ -209,6 +209,12 @@ def test_refuses_weights_that_are_not_finite(path, value):
         load_net(write(path, net))
 
 
+@pytest.mark.parametrize("load", [read_checkpoint, net_from_checkpoint])
+def test_refuses_what_is_no_path(load):
+    with pytest.raises(InputError, match="expected the name of a checkpoint as text, got None"):
+        load(None)
+
+
 def test_refuses_missing_and_damaged_files(path):
     with pytest.raises(InputError, match="there is no checkpoint"):
         load_net(path)

@@ -180,13 +180,20 @@ def test_save_net_takes_weights_that_share_memory_or_are_transposed(path):
         (digits_cnn(width=4), {"method": object()}, "no plain containers"),
         (digits_cnn(width=4), {"method": {"lr": float("nan")}}, "no plain containers"),
         (digits_cnn(width=4), {"net": {"_target_": "os.system"}}, "`_target_`"),
+        (digits_cnn(width=4).state_dict(), {}, "`net` to be a torch.nn.Module, got a OrderedDict"),
     ],
-    ids=["architecture", "unit", "object", "nan", "target"],
+    ids=["architecture", "unit", "object", "nan", "target", "weights"],
 )
 def test_save_net_refuses_what_could_not_be_read_back(path, net, changes, match):
     with pytest.raises(InputError, match=match):
         save_net(net, {**HYPER_PARAMETERS, **changes}, path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("name", [None, 7])
+def test_save_net_refuses_what_is_no_path(name):
+    with pytest.raises(InputError, match=r"name of a \.safetensors file as text, got"):
+        save_net(digits_cnn(width=4), HYPER_PARAMETERS, name)
 
 
 def test_save_net_refuses_nan(path):
@@ -224,6 +231,10 @@ def test_safetensors_files_that_are_no_nets(path):
         ("digits-standard", "got digits-standard; did you mean digits_standard"),
         ("net.pth", "or a .ckpt or .safetensors file, got net.pth"),
         ("", "expected a net's name"),
+        (None, "expected the name of a net, or of its .ckpt or .* file, as text, got None"),
+        (7, "as text, got a int"),
+        (["M1"], "as text, got a list"),
+        (digits_cnn(), "as text, got a DigitsCNN"),
     ],
 )
 def test_refuses_other_names(load, name, match):
