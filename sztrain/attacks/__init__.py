@@ -1,8 +1,14 @@
-"""Sparse attacks: each a frozen set of hyper-parameters, called on a net and a batch."""
+"""Sparse attacks: each a frozen set of hyper-parameters, called on a net and a batch.
+
+Beside them stands what an attack of one's own is made with, from :class:`Found` to
+:func:`run_attack`; docs/attacks.md has one.
+"""
 
 from sztrain.attacks.aslo import ASLO
 from sztrain.attacks.attack_mix import AttackMix
+from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack
 from sztrain.attacks.budgeted_sigma_zero import BudgetedSigmaZero
+from sztrain.attacks.checks import validate_attack
 from sztrain.attacks.gse import GSE
 from sztrain.attacks.lin_sparse import LinSparse
 from sztrain.attacks.peers import (
@@ -34,10 +40,15 @@ __all__ = [
     "AttackMix",
     "BBadv",
     "BudgetedSigmaZero",
+    "Found",
     "LinSparse",
+    "Logits",
     "SigmaZero",
     "SparseAutoAttack",
     "SparseFool",
     "SparsePGD",
     "SparseRS",
+    "is_adversarial",
+    "run_attack",
+    "validate_attack",
 ]

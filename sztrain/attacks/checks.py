@@ -1,6 +1,8 @@
 """What an attack is asked with, checked before hours are spent on it."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import is_dataclass
 
 import torch
 from torch import Tensor
@@ -32,16 +34,42 @@ def require_attack(name: str, value: object) -> None:
     """Refuse what is not an attack.
 
     Raises:
-        InputError: ``value`` is no dataclass with ``unit``, ``budget``, ``num_steps`` and a call.
+        InputError: ``value`` is no dataclass with ``unit``, ``budget``, ``num_steps`` and a call,
+            or counts in a unit that there is not.
 
     Example:
         >>> from sztrain.attacks import SigmaZero
         >>> require_attack("attack", SigmaZero())
+        >>> require_attack("attack", SigmaZero)
+        Traceback (most recent call last):
+        ...
+        sztrain.errors.InputError: expected `attack` to be an attack such as \
+sztrain.attacks.SigmaZero(), got the class SigmaZero; call it to make one
     """
-    if not isinstance(value, Attack) or isinstance(value, type):
-        raise InputError(
-            f"expected `{name}` to be an attack such as sztrain.attacks.SigmaZero(), got {value!r}"
-        )
+    if isinstance(value, Attack) and not isinstance(value, type):
+        require_in(f"{name}.unit", value.unit, UNITS)
+        return
+    raise InputError(
+        f"expected `{name}` to be an attack such as sztrain.attacks.SigmaZero(), got "
+        f"{_what_it_lacks(value)}"
+    )
+
+
+def _what_it_lacks(value: object) -> str:
+    kind = type(value)
+    if isinstance(value, type):
+        return f"the class {value.__name__}; call it to make one"
+    if value is None or isinstance(value, str | int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return f"a {kind.__name__}; in a config `_target_` has to name its class"
+    lacking = [option for option in ("unit", "budget", "num_steps") if not hasattr(value, option)]
+    wrong = [f"has no {', no '.join(lacking)}"] if lacking else []
+    if not is_dataclass(value):
+        wrong.insert(0, "is no dataclass")
+    if not callable(value):
+        wrong.append("cannot be called")
+    return f"a {kind.__name__}, which {' and '.join(wrong)}"
 
 
 def require_untargeted(name: str, attack: Attack) -> None:

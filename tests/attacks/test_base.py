@@ -1,6 +1,7 @@
 """What the contract makes of a search that lies, fails or leaves things behind."""
 
 import warnings
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -347,6 +348,45 @@ def test_hyper_parameters_that_all_attacks_share_are_checked():
 def test_what_is_no_attack_is_refused(value):
     with pytest.raises(InputError, match=r"^expected `attack` to be an attack such as"):
         require_attack("attack", value)
+
+
+class Callable:
+    unit, budget = "features", None
+
+    def __call__(self, net, inputs, labels):
+        return None
+
+
+@dataclass(frozen=True)
+class Silent:
+    unit: str = "features"
+    budget: int | None = None
+    num_steps: int = 1
+
+
+@dataclass(frozen=True)
+class Other(Callable):
+    unit: str = "values"
+    num_steps: int = 1
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (SigmaZero, "got the class SigmaZero; call it to make one"),
+        ("sigma_zero", "got 'sigma_zero'"),
+        (Callable(), "got a Callable, which is no dataclass and has no num_steps"),
+        ({"a": 1}, "got a dict; in a config `_target_` has to name its class"),
+        (Silent(), "got a Silent, which cannot be called$"),
+        (nn.Linear(2, 2), "got a Linear, which is no dataclass and has no unit, no budget, no num"),
+        (Found, "got the class Found"),
+        (Other(), "`attack.unit` to be one of features, pixels, got values"),
+    ],
+)
+def test_what_an_attack_lacks_is_told_in_one_line(value, message):
+    with pytest.raises(InputError, match=message) as caught:
+        require_attack("attack", value)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_attack_is_told_by_what_it_has_not_by_its_class():
