@@ -31,6 +31,16 @@ class Dimmed(Digits):
         ]
 
 
+class Bare(Dimmed):
+    def load(self):
+        return [part.images / 16 for part in Digits.load(self)]
+
+
+class Absent(Dimmed):
+    def load(self):
+        return open(self.root / "absent.npz")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plain:
     """An attack without an option that the training's configs know of."""
@@ -109,6 +119,8 @@ def test_a_data_set_is_judged_as_it_was_trained_on(call, own, tiny, without_pict
         (("base/images@_here_, ", ""), "there is no data.recipe."),
         (("own_parts.Dimmed", "builtins.dict"), "expected an ImageDataModule, got a dict"),
         (("own_parts", "other_parts"), "other_parts"),
+        (("own_parts.Dimmed", "own_parts.Bare"), "`load` of Bare to return two samples"),
+        (("own_parts.Dimmed", "own_parts.Absent"), "data of Absent is not on disk: "),
     ],
 )
 def test_a_data_set_that_cannot_be_found_again_is_refused(refused, own, wrong, fragment):
