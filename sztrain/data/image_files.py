@@ -38,7 +38,9 @@ def open_image(path: Path, mode: str) -> Image.Image:
             if image.mode in ("I", "F"):
                 raise ValueError(f"it has values of 32 bits, Pillow's mode {image.mode}")
             if image.has_transparency_data:
-                _warn_of_transparency(image.convert("RGBA").getchannel("A"))
+                with_opacity = image.convert("RGBA")  # Pillow asks for it where there is a palette
+                _warn_of_transparency(with_opacity.getchannel("A"))
+                return with_opacity.convert(mode)
             return image.convert(mode)
     # Pillow raises SyntaxError on some broken PNG files.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
