@@ -105,7 +105,8 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 def _joined(text: str) -> str:
     without_internals = re.sub(r"\n\s*(full_key|object_type|reference_type).*", "", text)
     blocks = re.split(r"\n\s*\n", without_internals.strip())
-    return "; ".join(" ".join(block.split()).rstrip(".") for block in blocks)
+    # A full stop goes; the dots of `start_from=...` stay.
+    return "; ".join(re.sub(r"(?<!\.)\.$", "", " ".join(block.split())) for block in blocks)
 
 
 def _meant(name: str, known: Sequence[str]) -> str:

@@ -140,6 +140,10 @@ def test_an_input_error_deep_in_the_chain_says_it_best():
     assert one_line(error) == "expected `x` to be 1, got 2"
 
 
+def test_a_full_stop_is_left_out_and_what_stands_for_a_value_is_not():
+    assert one_line(InputError("no such net.\n\nGive net=...")) == "no such net; Give net=..."
+
+
 def test_what_our_own_code_says_of_a_download_comes_before_its_cause(monkeypatch, tmp_path):
     def offline(*arguments, **options):
         raise OSError("no route to host")
