@@ -22,7 +22,7 @@ from sztrain.cli.file_labels import file_labels
 from sztrain.cli.hydra_job import choice_of, is_sweep, own_overrides
 from sztrain.cli.jobs import Job, Selection, attack_share
 from sztrain.cli.memory import keep_freed_memory
-from sztrain.cli.net_checks import check_known_net, check_parts
+from sztrain.cli.net_checks import check_known_net, check_parts, options_brought_by
 from sztrain.cli.one_at_a_time import one_at_a_time
 from sztrain.cli.options import EvaluateOptions, check_options
 from sztrain.cli.report import Report
@@ -121,7 +121,8 @@ def _net_jobs(cfg: DictConfig, device: torch.device) -> list[Job]:
     attack: Attack = make(cfg.attack, "attack")
     require_attack("attack", attack)
     check_judge("attack", type(attack))
-    data = build_data(cfg.data)
+    with options_brought_by(_names(cfg.net), "~data.{option} leaves it out"):
+        data = build_data(cfg.data)
     nets = {name: load_net(name) for name in _names(cfg.net)}
     if cfg.channels_last:
         for net in nets.values():

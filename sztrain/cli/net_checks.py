@@ -1,10 +1,15 @@
 """Checks that a net and the data it is judged on go together."""
 
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
 from sztrain.attacks.checks import validate_batch, validate_logits
 from sztrain.attacks.modes import eval_mode
+from sztrain.cli.messages import chain
 from sztrain.cli.net_data import CUT, data_of_net
 from sztrain.data import ImageDataModule, Split
 from sztrain.errors import InputError
@@ -91,3 +96,31 @@ def check_parts(name: str, data: ImageDataModule, split: Split) -> None:
             f"may be among those that it has learnt; give {was}, and evaluate nets that were "
             "trained on other parts apart"
         )
+
+
+@contextmanager
+def options_brought_by(names: Iterable[str], way_on: str) -> Iterator[None]:
+    """Say of an option that a data set does not take which net has brought it along.
+
+    Args:
+        names: of the nets, as :func:`sztrain.models.load_net` takes them.
+        way_on: what to do about it; ``{net}`` and ``{option}`` in it are filled in.
+
+    Raises:
+        InputError: the data was made with an option that a net has brought, and does not take it.
+    """
+    try:
+        yield
+    except InputError as error:
+        told = (
+            re.search(r"unexpected keyword argument '(\w+)'", str(link)) for link in chain(error)
+        )
+        option = next((found.group(1) for found in told if found), None)
+        for name in names if option else ():
+            dataset, options = data_of_net(name)
+            if option in options:
+                raise InputError(
+                    f"{name} was trained with data.{option}={options[option]}, an option that "
+                    f"data={dataset} no longer has; {way_on.format(net=name, option=option)}"
+                ) from error
+        raise

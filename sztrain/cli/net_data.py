@@ -42,8 +42,9 @@ def data_of_net(name: str) -> tuple[str, dict[str, Any]]:
 def with_data_of_net(args: list[str]) -> list[str]:
     """Add ``data=`` of the net's own data set where the command names a net but no data.
 
-    A checkpoint also brings the data options it was trained with; the command's own win. Where
-    nets were trained on different parts of the data, none of them is taken, and
+    A checkpoint also brings the data options it was trained with; the command's own win, and
+    ``~data.option`` leaves one out that this version's data no longer has. Where nets were trained
+    on different parts of the data, none of them is taken, and
     :func:`sztrain.cli.net_checks.check_parts` tells whether it matters.
 
     Args:
@@ -78,16 +79,22 @@ def with_data_of_net(args: list[str]) -> list[str]:
     if len(datasets) > 1:
         listed = ", ".join(f"{name} ({dataset})" for name, (dataset, _) in found.items())
         raise InputError(f"these nets are of several data sets: {listed}; evaluate them apart")
-    taken = {override.key_or_group for override in given}
-    extra = [
-        f"++data.{key}={_as_override(value, key)}"
-        for key, value in _common({name: options for name, (_, options) in found.items()}, taken)
-    ]
+    # One that is to be left out is brought along all the same: Hydra deletes only what there is.
+    taken = {override.key_or_group: not override.is_delete() for override in given}
+    options = _common({name: brought for name, (_, brought) in found.items()}, taken)
+    extra = [word for key, value in options for word in _as_overrides(key, value)]
     # Hydra takes overrides in one block: behind a flag it would not know the new ones. What the
     # command says of a part of an option comes after the whole, and wins.
     words = hydra_flags(args).overrides
     start, end = args.index(words[0]), len(args) - args[::-1].index(words[-1])
     return [*args[:start], *extra, *args[start:end], f"data={datasets.pop()}", *args[end:]]
+
+
+def _as_overrides(option: str, value: Any) -> list[str]:
+    """What sets an option of the data to a value, whatever the config says of it."""
+    # Hydra would merge a mapping into the config's own, but not into null.
+    emptied = [f"++data.{option}=null"] if isinstance(value, Mapping) else []
+    return [*emptied, f"++data.{option}={_as_override(value, option)}"]
 
 
 def _as_override(value: Any, option: str) -> str:
@@ -112,18 +119,25 @@ def _as_override(value: Any, option: str) -> str:
     return "null" if value is None else str(value).lower()
 
 
-def _common(found: Mapping[str, Mapping[str, Any]], taken: set[str]) -> Iterator[tuple[str, Any]]:
+def _common(
+    found: Mapping[str, Mapping[str, Any]], taken: Mapping[str, bool]
+) -> Iterator[tuple[str, Any]]:
     """Options that the nets bring along together; a published net, which brings none, minds none.
+
+    Args:
+        found: the options by net.
+        taken: the keys that the command speaks of; whether it gives a value.
 
     Raises:
         InputError: they need the data in several forms.
     """
     for key in dict.fromkeys(key for options in found.values() for key in options):
         values = {name: options[key] for name, options in found.items() if key in options}
-        if f"data.{key}" in taken:
+        given = taken.get(f"data.{key}")
+        if given:
             continue
         first = next(iter(values.values()))
-        if all(value == first for value in values.values()):
+        if given is False or all(value == first for value in values.values()):
             yield key, first
         elif key not in CUT:
             listed = ", ".join(f"{name} ({value})" for name, value in values.items())

@@ -19,7 +19,7 @@ from sztrain.cli.checks import check_attack
 from sztrain.cli.file_labels import file_labels
 from sztrain.cli.groups import config_option, require_options
 from sztrain.cli.jobs import Job, Selection
-from sztrain.cli.net_checks import check_known_net
+from sztrain.cli.net_checks import check_known_net, options_brought_by
 from sztrain.cli.net_data import CUT, data_of_net
 from sztrain.cli.suites import Run, Suite
 from sztrain.cli.team import automatic_batch_size
@@ -63,7 +63,8 @@ def suite_jobs(
     @cache
     def selection_of(model: str) -> Selection:
         dataset, options = data_of_net(model)
-        return selection_on(dataset, json.dumps(options))
+        with options_brought_by([model], "it is judged alone: net={net} ~data.{option}"):
+            return selection_on(dataset, json.dumps(options))
 
     @cache
     def selection_on(dataset: str, options: str) -> Selection:
@@ -215,9 +216,10 @@ def _selection(name: str, options: Mapping[str, Any], suite: Suite, seed: int) -
 
 
 def _chosen(name: str, options: Mapping[str, Any], suite: Suite, seed: int) -> Selection:
-    node = {"seed": seed, "data": config_option("data", name)}
-    chosen = {"data": {**options, "download": suite.download}}
-    data = build_data(OmegaConf.merge(node, chosen).data)
+    # Not merged: a mapping that a net brings along takes the place of the config's own.
+    configured: Any = OmegaConf.to_container(config_option("data", name))
+    chosen = {**configured, **options, "download": suite.download}
+    data = build_data(OmegaConf.create({"seed": seed, "data": chosen}).data)
     part = data.part("test")
     if suite.first_sample >= len(part):
         raise InputError(

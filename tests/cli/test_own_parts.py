@@ -4,10 +4,12 @@ import json
 import sys
 
 import pytest
+import torch
 from omegaconf import OmegaConf
+from one_line import assert_one_line
 
 from sztrain.cli.net_data import with_data_of_net
-from sztrain.models import describe_net
+from sztrain.models import describe_net, digits_cnn
 
 MODULE = '''
 from dataclasses import dataclass, replace
@@ -20,9 +22,19 @@ from sztrain.data.samples import TensorSamples
 class Dimmed(Digits):
     name = "dimmed"
 
-    def __init__(self, *, contrast: float = 1.0, tags: dict | None = None, **options):
+    made = []
+
+    def __init__(
+        self,
+        *,
+        contrast: float = 1.0,
+        tags: dict | None = None,
+        cache: bool = False,
+        **options,
+    ):
         super().__init__(**options)
         self.contrast, self.tags = contrast, tags
+        self.made.append((tags, cache))
 
     def load(self):
         return [
@@ -111,6 +123,58 @@ def test_a_data_set_is_judged_as_it_was_trained_on(call, own, tiny, without_pict
     assert not any(word.startswith("++data.limit_train") for word in completed)
 
 
+def checkpoint_of(folder, name, **data):
+    """Path of a checkpoint that a training on the dimmed digits may have left."""
+    net = {"_target_": "sztrain.models.digits_cnn", "width": 2}
+    weights = {f"net.{key}": tensor for key, tensor in digits_cnn(width=2).state_dict().items()}
+    told = {"net": net, "data": {"name": "dimmed", **data}, "unit": "features", "method": {}}
+    path = folder / f"{name}.ckpt"
+    torch.save({"state_dict": weights, "hyper_parameters": told}, path)
+    return path
+
+
+OF_DIMMED = "num_samples=4 attack.num_steps=2 hydra.run.dir=judged"
+
+
+@pytest.mark.parametrize(
+    ("brought", "words", "judged_on"),
+    [
+        ({"a": 1}, "", {"a": 1}),
+        ({"a": 1}, "data.tags.a=5", {"a": 5}),
+        ({"a": 1}, "+data.tags.c=5", {"a": 1, "c": 5}),
+        ({"a": 1}, "data.tags=null", None),
+        ({}, "", {}),
+        (None, "", None),
+        ({"a": {"c": 1}}, "data.tags.a.c=2", {"a": {"c": 2}}),
+    ],
+)
+def test_a_mapping_that_a_net_brings_takes_the_place_of_the_configs(
+    call, own, without_pictures, brought, words, judged_on
+):
+    text = DIMMED.replace("tags: null", "tags: {b: 2, a: {d: 3}}")
+    (own / "data" / "dimmed.yaml").write_text(text)
+    net = checkpoint_of(own.parent, "net", tags=brought)
+    outcome = call(f"evaluate --config-dir=mine net={net} {words} {OF_DIMMED}")
+    assert outcome.status == 0, outcome.err
+    assert OmegaConf.load("judged/config.yaml").data.tags == judged_on
+
+
+def test_an_option_that_the_data_no_longer_has_is_named_and_can_be_left_out(
+    call, own, without_pictures
+):
+    net = checkpoint_of(own.parent, "old", gone=3)
+    command = f"evaluate --config-dir=mine net={net} {OF_DIMMED}"
+    was = "trained with data.gone=3, an option that data=dimmed no longer has"
+    assert_one_line(call(command), [f"{net} was {was}; ~data.gone leaves it out"])
+    outcome = call(f"{command} ~data.gone")
+    assert outcome.status == 0, outcome.err
+    assert "gone" not in OmegaConf.load("judged/config.yaml").data
+    other = checkpoint_of(own.parent, "older", gone=4)
+    both = f"evaluate --config-dir=mine net=[{net},{other}] {OF_DIMMED}"
+    assert_one_line(call(both), ["these nets differ in data.gone"])
+    assert call(f"{both} ~data.gone hydra.run.dir=both").status == 0
+
+
 @pytest.mark.parametrize(
     ("wrong", "fragment"),
     [
@@ -173,6 +237,51 @@ def test_records_of_an_attack_are_those_of_its_code(call, own, without_pictures)
     outcome = call(f"{command} hydra.run.dir=out")
     assert outcome.status == 2
     assert "has records of another run: attack.code is" in outcome.err
+
+
+def test_nets_that_read_the_data_otherwise_are_judged_together_as_the_command_says(
+    call, own, without_pictures
+):
+    text = DIMMED.replace("contrast: 1.0", "contrast: 1.0\ncache: false")
+    (own / "data" / "dimmed.yaml").write_text(text)
+    nets = ",".join(
+        str(checkpoint_of(own.parent, str(cache), cache=cache)) for cache in (True, False)
+    )
+    command = f"evaluate --config-dir=mine net=[{nets}] {OF_DIMMED}"
+    assert_one_line(call(command), ["these nets differ in data.cache", "or give data.cache=..."])
+    outcome = call(f"{command} data.cache=true")
+    assert outcome.status == 0, outcome.err
+    assert sys.modules["own_parts"].Dimmed.made == [(None, True)]
+
+
+@pytest.fixture
+def suite_of(own):
+    """A command that judges nets side by side on as little as can be."""
+
+    def write(*nets):
+        text = SUITE.replace("[M1]", f"[{', '.join(map(str, nets))}]", 1)
+        (own / "suite" / "own.yaml").write_text(f"{text}num_samples: 4\nfixed_budgets: []\n")
+        return "evaluate --config-dir=mine suite=own hydra.run.dir=suite"
+
+    return write
+
+
+def test_a_suite_judges_each_net_as_it_was_trained(call, own, suite_of, without_pictures):
+    text = DIMMED.replace("tags: null", "tags: {b: 2}")
+    text = text.replace("contrast: 1.0", "cache: false\ncontrast: 1.0")
+    (own / "data" / "dimmed.yaml").write_text(text)
+    nets = [
+        checkpoint_of(own.parent, str(cache), tags={"a": 1}, cache=cache) for cache in (True, False)
+    ]
+    outcome = call(suite_of(*nets))
+    assert outcome.status == 0, outcome.err
+    assert sys.modules["own_parts"].Dimmed.made == [({"a": 1}, True), ({"a": 1}, False)]
+
+
+def test_a_suite_names_an_option_that_the_data_no_longer_has(call, own, suite_of):
+    net = checkpoint_of(own.parent, "old", gone=3)
+    told = ["data.gone=3, an option", f"judged alone: net={net} ~data.gone"]
+    assert_one_line(call(suite_of(net)), told)
 
 
 SUITE = "defaults: [base/suite@_here_, _self_]\nmodels: [M1]\nattacks: [plain]\nnum_steps: [1]\n"

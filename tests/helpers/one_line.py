@@ -11,4 +11,4 @@ def assert_one_line(outcome, fragments):
     assert outcome.lines == [outcome.err.strip()], outcome
     assert outcome.err.startswith("sztrain: error: ")
     for fragment in fragments:
-        assert fragment in outcome.err
+        assert fragment in outcome.err, outcome.err
