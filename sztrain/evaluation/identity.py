@@ -1,5 +1,6 @@
 """What records are of: checksums of nets and data, and the file beside the records that says it."""
 
+import ast
 import hashlib
 import inspect
 import json
@@ -18,6 +19,8 @@ from sztrain.files import write_whole
 from sztrain.types import Attack
 
 _KNOWN_PACKAGES = {"sztrain", *sys.stdlib_module_names}
+
+_CODE = ".code."  # before the name of a module, in the keys of an attack
 
 LATER_KEYS = ("dataset", "split", "first_sample")
 """Which name the samples, whose checksum is older: records without them are as good."""
@@ -75,7 +78,7 @@ def attack_identity(attack: Attack) -> dict[str, Any]:
     return {"name": kind.__name__, **_origin(kind), **plain}
 
 
-def _origin(kind: type) -> dict[str, str]:
+def _origin(kind: type) -> dict[str, Any]:
     """Where an attack of a person's own comes from, and its code: ours goes by the version.
 
     The code is that of the modules in which it and the classes that it derives from stand.
@@ -84,11 +87,32 @@ def _origin(kind: type) -> dict[str, str]:
     own = [name for name in modules if name.partition(".")[0] not in _KNOWN_PACKAGES]
     if not own:
         return {}
-    digest = hashlib.sha256()
+    code = {}
     for name in own:
-        with suppress(KeyError, OSError, TypeError):  # typed into a prompt, say
-            digest.update(inspect.getsource(sys.modules[name]).encode())
-    return {"module": kind.__module__, "code": digest.hexdigest()[:8]}
+        with suppress(KeyError, OSError, TypeError, SyntaxError):  # typed into a prompt, say
+            code[name] = _code_digest(inspect.getsource(sys.modules[name]))
+    return {"module": kind.__module__, "code": code}
+
+
+def _code_digest(source: str) -> str:
+    """Checksum of what a module does: comments, docstrings and how it is laid out do not count."""
+    return hashlib.sha256(_syntax(ast.parse(source)).encode()).hexdigest()[:8]
+
+
+def _syntax(node: Any) -> str:
+    """A syntax tree as text, the same in every version of Python, as ``ast.dump`` is not."""
+    if isinstance(node, list):
+        return f"[{','.join(_syntax(item) for item in node if not _is_idle(item))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    # Newer versions have further fields, empty where an older one can read the code.
+    told = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
+    return f"{type(node).__name__}({','.join(f'{name}={_syntax(part)}' for name, part in told)})"
+
+
+def _is_idle(statement: Any) -> bool:
+    """Whether it is a constant that stands alone, as docstrings do."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def _plain(value: Any) -> Any:
@@ -168,15 +192,23 @@ def _read_identity(path: Path) -> dict[str, Any]:
 
 def _require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
     there, here = dict(_flat(found)), dict(_flat(wanted))
-    # Checksums last: they differ for a reason that another key may name.
     later = {key for key in LATER_KEYS if key not in there}
     keys = (there.keys() | here.keys()) - later
-    for key in sorted(keys, key=lambda key: (key in ("net", "data"), key)):
+    for key in sorted(keys, key=lambda key: (_is_checksum(key), key)):
         if there.get(key) != here.get(key):
+            differs = f"{key} is {there.get(key)} there and {here.get(key)} here"
+            file = getattr(sys.modules.get(key.partition(_CODE)[2]), "__file__", None)
+            if file:
+                differs = f"the code of the attack in {file} has changed since"
             raise InputError(
-                f"{folder} has records of another run: {key} is {there.get(key)} there and "
-                f"{here.get(key)} here; choose another folder or remove that one"
+                f"{folder} has records of another run: {differs}; choose another folder or remove "
+                "that one"
             )
+
+
+def _is_checksum(key: str) -> bool:
+    """Whether it may differ for a reason that another key names, which is to be told first."""
+    return key in ("net", "data") or _CODE in key
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

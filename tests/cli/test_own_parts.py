@@ -231,12 +231,17 @@ def test_an_attack_that_claims_what_it_does_not_show_is_refused(call, own):
 def test_records_of_an_attack_are_those_of_its_code(call, own, without_pictures):
     command = "evaluate --config-dir=mine attack=plain net=digits_standard num_samples=2"
     assert call(f"{command} hydra.run.dir=out").status == 0
+    path = own.parent / "own_parts.py"
     sys.modules.pop("own_parts")
-    with (own.parent / "own_parts.py").open("a") as file:
-        file.write("CHANGED = True\n")
+    path.write_text("# The same.\n" + MODULE.replace("An attack without", "One without"))
+    outcome = call(f"{command} hydra.run.dir=out")
+    assert outcome.status == 0
+    assert "nothing was run anew" in outcome.out
+    sys.modules.pop("own_parts")
+    path.write_text(MODULE.replace("result.l0 / 2", "result.l0 / 3"))
     outcome = call(f"{command} hydra.run.dir=out")
     assert outcome.status == 2
-    assert "has records of another run: attack.code is" in outcome.err
+    assert f"another run: the code of the attack in {path} has changed since" in outcome.err
 
 
 def test_nets_that_read_the_data_otherwise_are_judged_together_as_the_command_says(

@@ -1,10 +1,12 @@
 """Records on disk: whole or not at all, of one run alone, and read as they were written."""
 
 import gzip
+import importlib
 import json
 import math
 import os
 import shutil
+import sys
 from dataclasses import asdict, dataclass, replace
 
 import pytest
@@ -418,6 +420,65 @@ def test_attacks_inside_an_attack_are_part_of_its_identity():
     assert found["first"]["num_steps"] == 3
     assert [(one["num_steps"], one["seed"]) for one in found["others"]] == [(4, 5)]
     assert json.loads(json.dumps(found)) == found
+
+
+OWN = """
+from sztrain.attacks import SigmaZero
+
+class Own(SigmaZero):
+    def scaled(self, values, by=None):
+        return [value * (by or 2) for value in values if value != "none"]
+"""
+
+
+@pytest.fixture
+def identity_of(tmp_path, monkeypatch):
+    """The identity of an attack whose module has that text."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def of(text):
+        (tmp_path / "own_attack.py").write_text(text)
+        monkeypatch.delitem(sys.modules, "own_attack", raising=False)
+        importlib.invalidate_caches()
+        return attack_identity(importlib.import_module("own_attack").Own())
+
+    yield of
+    sys.modules.pop("own_attack", None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ("class", "# A comment.\nclass", True),
+        ("    def", '    """A docstring."""\n\n    def', True),
+        ("for", "\n            for", True),
+        ('"none"', "'none'", True),
+        ("(by or 2)", "((by) or 2)", True),
+        ("or 2", "or 3", False),
+        ('"none"', '"None"', False),
+        ("by=None", "by=False", False),
+        ("by=None", "*, by=None", False),
+        ("!=", "==", False),
+        ("    def", "    @classmethod\n    def", False),
+    ],
+)
+def test_the_code_of_ones_own_attack_is_what_it_does(identity_of, before, after, same):
+    other = OWN.replace(before, after)
+    assert other != OWN
+    assert (identity_of(OWN) == identity_of(other)) is same
+
+
+def test_the_code_is_told_in_the_same_way_in_every_version_of_python(identity_of):
+    assert identity_of(OWN)["code"] == {"own_attack": "dca73273"}
+
+
+def test_other_options_are_told_before_other_code(tmp_path, identity_of):
+    Records(tmp_path / "a", {"attack": identity_of(OWN)})
+    changed = identity_of(OWN.replace("or 2", "or 3"))
+    with pytest.raises(InputError, match=r"the code of the attack in .*own_attack\.py has changed"):
+        Records(tmp_path / "a", {"attack": changed})
+    with pytest.raises(InputError, match=r"attack\.num_steps is 1000 there and 7 here"):
+        Records(tmp_path / "a", {"attack": changed | {"num_steps": 7}})
 
 
 def test_the_order_in_which_layers_were_named_is_no_part_of_a_net():
