@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from one_line import assert_one_line
 
 from sztrain.cli.net_data import with_data_of_net
+from sztrain.cli.presets import PRESETS
 from sztrain.models import describe_net, digits_cnn
 
 MODULE = '''
@@ -210,9 +211,29 @@ def test_an_attack_takes_the_place_of_another_with_more_options(call, own, tiny,
     assert json.loads((own.parent / "out" / "summary.json").read_text())
 
 
-def test_an_option_that_the_command_sets_is_not_dropped(refused, own):
-    command = "train --config-dir=mine attack@method.attack=plain method.attack.recheck=true"
-    refused(command, "method.attack: ", "recheck")
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("method.attack", "method.attack.recheck=true"),
+        ("method.attack", "method.attack={recheck:false}"),
+        ("callbacks.gauge.verdict", "callbacks.gauge.verdict={num_queries:5}"),
+        ("callbacks.gauge.probe", "callbacks.gauge={probe:{num_queries:300}}"),
+        ("callbacks.gauge.probe", "experiment=own"),
+    ],
+)
+def test_an_option_that_a_person_sets_is_not_dropped(refused, own, place, words):
+    (own / "experiment").mkdir()
+    experiment = "# @package _global_\ncallbacks: {gauge: {probe: {num_queries: 5}}}\n"
+    (own / "experiment" / "own.yaml").write_text(experiment)
+    command = f"train --config-dir=mine attack@{place}=plain {words}"
+    refused(command, f"{place}: ", "recheck" if "recheck" in words else "num_queries")
+
+
+def test_presets_are_what_the_configs_say(composed):
+    cfg = composed("train")
+    for place, options in PRESETS.items():
+        values = OmegaConf.to_container(OmegaConf.select(cfg, place))
+        assert {option: values[option] for option in options} == options
 
 
 @pytest.mark.parametrize("place", ["attack", "probe", "verdict"])
