@@ -6,6 +6,8 @@ from pydoc import ErrorDuringImport, locate
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, Unpack, get_args, get_origin, get_type_hints
 
+from torch import Tensor
+
 from sztrain.errors import InputError
 
 _NAMES = {
@@ -91,6 +93,8 @@ def _fits_one(value: Any, choice: Any) -> bool:
         return True
     if get_origin(choice) is Literal:
         return type(value) is type(get_args(choice)[0]) and value == get_args(choice)[0]
+    if choice is Tensor:  # made by a group, if at all
+        return isinstance(value, Mapping)
     if choice is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if choice in _SCALARS:
@@ -103,5 +107,7 @@ def _described(annotation: Any) -> str:
     choices = _choices(annotation)
     named = [_NAMES[choice] for choice in choices if choice in _SCALARS]
     listed = [str(get_args(choice)[0]) for choice in choices if get_origin(choice) is Literal]
-    others = ["a list or group"] if len(named) + len(listed) < len(choices) else []
-    return " or ".join(dict.fromkeys([*listed, *named, *others]))
+    known = len(named) + len(listed) + choices.count(Tensor)
+    others = ["a list or group"] if known < len(choices) else []
+    # Of a tensor nothing is said where a number will do.
+    return " or ".join(dict.fromkeys([*listed, *named, *others])) or "a group"

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import socket
 import string
@@ -232,6 +233,13 @@ def test_a_value_of_another_type_is_refused_with_its_place(name, value, right):
         check_arguments(nested, "node")
     expected = f"expected `node.some[0].{name}` to be {right}, got {value!r}"
     assert str(caught.value) == expected
+
+
+def test_a_number_that_may_be_a_tensor_is_asked_for_as_a_number():
+    told = r"^expected `optimizer\.lr` to be a number, got 'fast'$"
+    for value in ("fast", [0.1]):
+        with pytest.raises(InputError, match=told.replace("'fast'", re.escape(repr(value)))):
+            check_arguments({"_target_": "torch.optim.AdamW", "lr": value}, "optimizer")
 
 
 def test_values_that_fit_and_what_is_not_annotated_pass():
