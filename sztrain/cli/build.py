@@ -19,6 +19,7 @@ from torch import nn
 from sztrain.cli.arguments import check_arguments
 from sztrain.cli.messages import chain
 from sztrain.cli.net_data import CUT
+from sztrain.cli.targets import check_targets
 from sztrain.data import ImageDataModule
 from sztrain.errors import InputError, SztrainWarning
 from sztrain.models import build_net as net_from_spec
@@ -68,11 +69,13 @@ def make(cfg: Any, key: str, **arguments: Any) -> Any:
         **arguments: further arguments of the constructor.
 
     Raises:
-        InputError: an argument of another type than expected, or refused by the constructor.
+        InputError: it names what cannot be found; an argument of another type than expected, or
+            refused by the constructor.
     """
     node = plain(cfg)
     if node is None:
         return None
+    check_targets(node, key)
     check_arguments(node, key)
     with named(key):
         return instantiate(node, _convert_="all", **arguments)

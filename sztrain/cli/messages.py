@@ -61,7 +61,7 @@ def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = 
             return f"the sweeper {choice} is not installed: {needed} brings optuna"
         listed = f"expected one of {', '.join(error.options)}"
         own = "" if _own_folder(args) else "; one of your own needs --config-dir"
-        return f"there is no {group}={choice}; {listed}{_meant(choice, error.options) or own}"
+        return f"there is no {group}={choice}; {listed}{meant(choice, error.options) or own}"
     lost = re.search(r"Interpolation key '([\w.]+)' not found", str(error))
     if lost is not None:
         wanted = getattr(error, "full_key", None) or "another option"
@@ -109,7 +109,13 @@ def _joined(text: str) -> str:
     return "; ".join(re.sub(r"(?<!\.)\.$", "", " ".join(block.split())) for block in blocks)
 
 
-def _meant(name: str, known: Sequence[str]) -> str:
+def meant(name: str, known: Sequence[str]) -> str:
+    """End of a message: the known name that is closest to one that does not exist, if any is.
+
+    Example:
+        >>> meant("SigmaZer0", ["SigmaZero", "SparseRS"])
+        '; did you mean SigmaZero?'
+    """
     matches = get_close_matches(name, known, n=1)
     return f"; did you mean {matches[0]}?" if matches else ""
 

@@ -5,8 +5,10 @@ from inspect import Parameter, signature
 from types import MappingProxyType
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from sztrain.cli.targets import find_target
+from sztrain.errors import InputError
 
 # As configs/method/base/adversarial.yaml and configs/callbacks/default.yaml have them: another
 # value is a person's, wherever it was set.
@@ -64,8 +66,8 @@ def _parameters(node: object) -> Collection[str] | None:
     if not isinstance(node, DictConfig) or "_target_" not in node:
         return None
     try:
-        parameters = signature(get_object(node["_target_"])).parameters
-    except Exception:  # whatever an import may raise
+        parameters = signature(find_target(node["_target_"])).parameters
+    except (InputError, TypeError, ValueError):  # the latter two of what cannot be called
         return None
     takes_any = any(each.kind is Parameter.VAR_KEYWORD for each in parameters.values())
     return None if takes_any else parameters.keys()

@@ -183,7 +183,7 @@ def test_an_option_that_the_data_no_longer_has_is_named_and_can_be_left_out(
         (("name: dimmed", "name: other"), "'other' and 'dimmed'"),
         (("base/images@_here_, ", ""), "there is no data.recipe."),
         (("own_parts.Dimmed", "builtins.dict"), "expected an ImageDataModule, got a dict"),
-        (("own_parts", "other_parts"), "other_parts"),
+        (("own_parts", "other_parts"), "data: there is no module other_parts"),
         (("own_parts.Dimmed", "own_parts.Bare"), "`load` of Bare to return two samples"),
         (("own_parts.Dimmed", "own_parts.Absent"), "data of Absent is not on disk: "),
     ],
