@@ -58,6 +58,36 @@ def check_optimizer(checkpoint: Mapping[str, Any], optimizer: Optimizer, path: s
         )
 
 
+def check_epochs(checkpoint: Mapping[str, Any], max_epochs: object, path: str) -> None:
+    """Refuse a checkpoint that lies beyond the end of the training, before anything begins.
+
+    Args:
+        checkpoint: as Lightning wrote it.
+        max_epochs: of the Trainer; ``None`` or -1: there is no such end.
+        path: of the checkpoint.
+
+    Raises:
+        InputError: it has more epochs behind it than the training shall have.
+
+    Example:
+        >>> loops = {"fit_loop": {"epoch_progress": {"current": {"processed": 6}}}}
+        >>> check_epochs({"loops": loops}, 4, "last.ckpt")
+        Traceback (most recent call last):
+        ...
+        sztrain.errors.InputError: last.ckpt has 6 epochs behind it, and the training ends by \
+trainer.max_epochs=4; with trainer.max_epochs=7 or more it goes on, with 6 it is judged as it is
+    """
+    if not isinstance(max_epochs, int) or max_epochs == -1 or "loops" not in checkpoint:
+        return
+    done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    if done > max_epochs:
+        raise InputError(
+            f"{path} has {done} epochs behind it, and the training ends by "
+            f"trainer.max_epochs={max_epochs}; with trainer.max_epochs={done + 1} or more it goes "
+            f"on, with {done} it is judged as it is"
+        )
+
+
 def check_continuation(described: Mapping[str, Any], chosen: Mapping[str, Any], path: str) -> None:
     """Make sure that a training goes on as it began, or that its person knows in what it does not.
 

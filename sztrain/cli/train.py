@@ -36,7 +36,12 @@ from sztrain.cli.checks import (
     check_wandb,
     set_num_threads,
 )
-from sztrain.cli.continuation import check_checkpoint, check_continuation, check_optimizer
+from sztrain.cli.continuation import (
+    check_checkpoint,
+    check_continuation,
+    check_epochs,
+    check_optimizer,
+)
 from sztrain.cli.hydra_job import choice_of, is_sweep, own_overrides
 from sztrain.cli.memory import keep_freed_memory
 from sztrain.cli.net_checks import check_net, check_parts
@@ -156,6 +161,7 @@ def _method(cfg: DictConfig, data: ImageDataModule) -> tuple[RobustClassifier, s
     method = build_method(cfg, net, data, run_id)
     if checkpoint is not None:
         check_optimizer(checkpoint, method.optimizer(net.parameters()), cfg.ckpt_path)
+        check_epochs(checkpoint, OmegaConf.select(cfg, "trainer.max_epochs"), cfg.ckpt_path)
         check_continuation(checkpoint["hyper_parameters"], method.hparams, cfg.ckpt_path)
     if isinstance(method, AdversarialTraining):
         if method.attack.budget is not None:

@@ -180,6 +180,8 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     """
     require_path("a checkpoint", path)
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"expected a checkpoint, got the folder {path}{checkpoints_in(path)}")
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}")
     checkpoint = read_plain(path, str(path))
@@ -190,6 +192,19 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     )
     checkpoint["state_dict"] = tensors_of(checkpoint["state_dict"], str(path))
     return checkpoint
+
+
+def checkpoints_in(folder: Path) -> str:
+    """End of an error message: the checkpoints of a run whose folder was named in their place.
+
+    Example:
+        >>> import tempfile
+        >>> checkpoints_in(Path(tempfile.mkdtemp()))
+        ', which holds none'
+    """
+    places = (folder, folder / "checkpoints")
+    found = [str(path) for place in places for path in sorted(place.glob("*.ckpt"))]
+    return f", which holds {', '.join(found)}" if found else ", which holds none"
 
 
 def net_from_checkpoint(path: str | Path) -> nn.Module:

@@ -25,12 +25,23 @@ _WRAPPED_AS = ("module.", "model.", "net.", "_orig_mod.", "0.", "1.")
 def weights_dir() -> Path:
     """Folder of published weights: ``$SZTRAIN_WEIGHTS_DIR``, else ``~/.cache/sztrain/weights``.
 
+    Raises:
+        InputError: what the variable names is a file.
+
     Example:
         >>> isinstance(weights_dir(), Path)
         True
     """
     named = os.environ.get(WEIGHTS_DIR_VARIABLE)
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "sztrain" / "weights"
+    if not named:
+        return Path.home() / ".cache" / "sztrain" / "weights"
+    folder = Path(named).expanduser()
+    if folder.is_file():
+        raise InputError(
+            f"expected {WEIGHTS_DIR_VARIABLE} to name the folder of the weights, got the file "
+            f"{folder}, which lies in {folder.parent}"
+        )
+    return folder
 
 
 def download(url: str) -> bytes:

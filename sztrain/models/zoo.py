@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from sztrain.errors import InputError, SztrainWarning
 from sztrain.files import write_whole
 from sztrain.models._checks import did_you_mean, require_path
-from sztrain.models.checkpoint import assemble, build_net, net_from_checkpoint, read_checkpoint
+from sztrain.models.checkpoint import (
+    assemble,
+    build_net,
+    checkpoints_in,
+    net_from_checkpoint,
+    read_checkpoint,
+)
 from sztrain.models.net_file import read_net_file
 from sztrain.models.paper_nets import PAPER_CARDS, NetCard
 from sztrain.models.state_dicts import (
@@ -155,11 +161,15 @@ def _kind(name_or_path: str | Path) -> str:
     require_path("a net, or of its .ckpt or .safetensors file,", name_or_path)
     if str(name_or_path) in CARDS:
         return "card"
-    suffix = Path(name_or_path).suffix
+    path = Path(name_or_path)
+    suffix = path.suffix
     if suffix not in (".ckpt", ".safetensors"):
+        found = f"{name_or_path}{did_you_mean(str(name_or_path), CARDS)}"
+        if path.is_dir():
+            found = f"the folder {path}{checkpoints_in(path)}"
         raise InputError(
             f"expected a net's name ({', '.join(CARDS)}) or a .ckpt or .safetensors file, got "
-            f"{name_or_path}{did_you_mean(str(name_or_path), CARDS)}"
+            f"{found}"
         )
     return suffix
 

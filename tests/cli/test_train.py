@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from one_line import assert_one_line
 from pace import slow_after
 from PIL import Image
 from wandb_files import summary_of
@@ -254,6 +255,23 @@ def test_a_training_that_goes_on_does_not_start_again(trained, call, small):
     start = "start_from=gone.safetensors trainer.max_epochs=6 verdict.num_samples=8"
     command = f"train {small} {start} ckpt_path={trained.last} hydra.run.dir=on"
     assert call(command).status == 0
+
+
+def test_a_training_does_not_go_on_beyond_its_end(trained, call, small):
+    epochs = read_checkpoint(trained.last)["epoch"] + 1
+    command = f"train {small} ckpt_path={trained.last} hydra.run.dir=on"
+    outcome = call(f"{command} trainer.max_epochs={epochs - 1}")
+    told = f"{trained.last} has {epochs} epochs behind it, and the training ends by trainer.max_ep"
+    assert_one_line(
+        outcome, [told, f"={epochs + 1} or more it goes on, with {epochs} it is judged"]
+    )
+    assert not Path("on").exists()
+
+
+def test_the_folder_of_a_run_is_no_checkpoint_but_its_checkpoints_are_named(trained, call, small):
+    for word in ("ckpt_path", "start_from"):
+        outcome = call(f"train {small} {word}={trained.dir} hydra.run.dir=on")
+        assert_one_line(outcome, [f"got the folder {trained.dir}, which holds {trained.best}, "])
 
 
 def test_another_method_does_not_go_on(trained, call, small):

@@ -119,6 +119,13 @@ def test_weights_dir(monkeypatch, tmp_path):
     assert weights_dir() == tmp_path / ".cache" / "sztrain" / "weights"
 
 
+def test_a_file_is_no_folder_of_weights(monkeypatch, tmp_path):
+    (tmp_path / "net.pth").touch()
+    monkeypatch.setenv("SZTRAIN_WEIGHTS_DIR", str(tmp_path / "net.pth"))
+    with pytest.raises(InputError, match=f"got the file .*net.pth, which lies in {tmp_path}$"):
+        load_net("M1")
+
+
 def test_shipped_net_is_read_from_the_package(tmp_path, monkeypatch):
     folder = tmp_path / "weights"
     folder.mkdir()
