@@ -26,7 +26,7 @@ from sztrain.cli.messages import CONFIG_MODULE, one_line
 from sztrain.cli.net_data import with_data_of_net
 from sztrain.cli.one_checkpoint import refuse_shared_checkpoint
 from sztrain.cli.resolvers import register_resolvers
-from sztrain.cli.sweep_table import print_kept
+from sztrain.cli.sweep_table import print_kept, what_is_kept
 from sztrain.errors import InputError
 
 USAGE_ERROR = 2
@@ -175,7 +175,9 @@ def _one_line_errors(config_name: str, in_full: bool, *, in_sweep: bool = False)
         yield
     except KeyboardInterrupt as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # leaving is what a second one asks for, too
-        _leave("; ".join(["interrupted", *map(str, error.args)]), INTERRUPTED)
+        has_table = in_sweep and config_name == "train"
+        kept = [what_is_kept(Path(HydraConfig.get().sweep.dir))] if has_table else []
+        _leave("; ".join(["interrupted", *kept, *map(str, error.args)]), INTERRUPTED)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         # Hydra's answer to `group=null`; any other ValueError than our own is a bug.
         null_group = str(error).startswith("Config group override must be")

@@ -58,6 +58,20 @@ def print_kept(folder: Path) -> None:
         print_sweep(rows, folder / FILE)
 
 
+def what_is_kept(folder: Path) -> str:
+    """What to say of a sweep that breaks off: its table has the trainings before.
+
+    Example:
+        >>> what_is_kept(Path("nowhere"))
+        'no run of the sweep has ended, so there is no nowhere/sweep.csv'
+    """
+    path = folder / FILE
+    number = len(_read(path))
+    if number == 0:
+        return f"no run of the sweep has ended, so there is no {path}"
+    return f"{path} has the {f'{number} runs' if number > 1 else 'run'} that ended before"
+
+
 def _outcome(job_return: JobReturn) -> dict[str, Any]:
     """The score of a training, or why there is none."""
     if job_return.status == JobStatus.COMPLETED:

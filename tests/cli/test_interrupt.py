@@ -163,6 +163,7 @@ def test_a_run_of_a_sweep_goes_on_alone_and_as_it_was_begun(call, tiny, tmp_path
         outcome = call(command)
     assert outcome.status == 130
     folder = tmp_path / "many" / "0"
+    assert "no run of the sweep has ended, so there is no many/sweep.csv; this" in outcome.err
     hint = outcome.err.strip().rpartition("this run goes on, without -m, with ")[2]
     assert hint.endswith(f"hydra.run.dir={folder} ckpt_path={folder / 'checkpoints' / 'last.ckpt'}")
     assert "seed=3" in hint.split()
@@ -171,6 +172,20 @@ def test_a_run_of_a_sweep_goes_on_alone_and_as_it_was_begun(call, tiny, tmp_path
     assert outcome.status == 0, outcome.err
     assert "written with other options" not in outcome.err
     assert (folder / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_that_breaks_off_says_what_is_there(call, tiny, tmp_path, monkeypatch):
+    def second(gauge, trainer, *arguments):
+        if (tmp_path / "many" / "sweep.csv").exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SparseRobustness, "on_train_epoch_start", second)
+    sweep = "seed=3,4 method=standard callbacks.gauge.verdict=null hydra.sweep.dir=many"
+    outcome = call(f"train -m {tiny} logger=none {sweep}")
+    assert outcome.status == 130
+    told = "sztrain: interrupted; many/sweep.csv has the run that ended before"
+    assert outcome.err.splitlines()[-1] == told
 
 
 def test_several_runs_do_not_go_on_from_one_checkpoint(call, tiny, tmp_path):
