@@ -24,7 +24,8 @@ def check_answer(attack: Attack, result: object, inputs: Tensor) -> None:
 
     Raises:
         InputError: no result, parts of another shape, examples outside [0, 1], an l0 that is not
-            that of the examples, or success beyond the budget.
+            that of the examples, or success beyond the budget; or inputs for which no attack could
+            have answered rightly.
 
     Example:
         >>> from sztrain.attacks import SigmaZero
@@ -37,9 +38,20 @@ def check_answer(attack: Attack, result: object, inputs: Tensor) -> None:
     else:
         wrong = _wrong_form(result, inputs) or _wrong_claim(attack, result, inputs)
     if wrong:
+        _require_sound(inputs)
         raise InputError(
             f"{type(attack).__name__} answered {wrong}; let its call go through "
             "sztrain.attacks.base.run_attack, which verifies what an attack claims"
+        )
+
+
+def _require_sound(inputs: Tensor) -> None:
+    """Refuse inputs outside [0, 1], before an attack is blamed that has left them as they were."""
+    low, high = (float(bound) for bound in inputs.detach().aminmax())
+    if not (low >= 0 and high <= 1):
+        raise InputError(
+            f"expected inputs in [0, 1], got values from {low:.8g} to {high:.8g}; look for them in "
+            "the data, or normalise inside the net, with sztrain.models.Normalize"
         )
 
 

@@ -78,6 +78,20 @@ def test_success_beyond_the_budget_is_refused():
         check_answer(replace(ATTACK, budget=most - 1), RESULT, INPUTS)
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(1 + 1e-6, "from .* to 1.000001;"), (-0.5, "from -0.5 to"), (torch.nan, "from nan to nan")],
+)
+def test_inputs_outside_their_range_are_no_fault_of_the_attack(value, told):
+    inputs = edited(INPUTS, (0, 0, 0, 0), value)
+    answer = changed(adv_inputs=inputs, last_inputs=inputs, best_inputs=inputs, l0=0 * RESULT.l0)
+    with pytest.raises(
+        InputError, match=rf"^expected inputs in \[0, 1\], got values {told}"
+    ) as caught:
+        check_answer(ATTACK, answer, inputs)
+    assert "look for them in the data" in str(caught.value)
+
+
 def test_the_unit_is_the_attacks():
     assert (RESULT.l0 > 1).any()
     with pytest.raises(InputError, match="how many pixels"):
