@@ -11,7 +11,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sztrain.cli.command_line import hydra_flags
+from sztrain.cli.command_line import given_overrides, hydra_flags, quoted
 from sztrain.errors import InputError
 
 CONFIG_MODULE = "sztrain.configs"
@@ -51,8 +51,8 @@ def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = 
     if isinstance(error, OverrideParseException):
         reason = error.message.partition("\n")[0]
         key, _, value = str(error.override).partition("=")
-        quoted = f"; a value with signs of its own goes in quotes: '{key}=\"{value}\"'"
-        expected = quoted if re.search("[=, ]", value) else ""
+        in_quotes = f"; a value with signs of its own goes in quotes: '{key}=\"{value}\"'"
+        expected = in_quotes if re.search("[=, ]", value) else ""
         return f"cannot read {error.override}: {reason}; expected key=value{expected}"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
@@ -60,7 +60,7 @@ def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = 
             needed = "pip install -c constraints.txt -e '.[sweep]'"
             return f"the sweeper {choice} is not installed: {needed} brings optuna"
         listed = f"expected one of {', '.join(error.options)}"
-        own = "" if _own_folder(args) else "; one of your own needs --config-dir"
+        own = "" if _own_folders(args) else "; one of your own needs --config-dir"
         return f"there is no {group}={choice}; {listed}{meant(choice, error.options) or own}"
     lost = re.search(r"Interpolation key '([\w.]+)' not found", str(error))
     if lost is not None:
@@ -123,8 +123,8 @@ def meant(name: str, known: Sequence[str]) -> str:
 def _meant_key(key: str, config_name: str, args: Sequence[str]) -> str:
     """The keys that one which does not exist may have meant, or those that there are."""
     groups = [arg for arg in args if re.fullmatch(r"[\w/@]+=\w+", arg)]
-    own = _own_folder(args)
-    places = [f"hydra.searchpath=[file://{Path(own).resolve()}]"] if own else []
+    own = ",".join(map(quoted, _own_folders(args)))
+    places = [f"hydra.searchpath=[{own}]"] if own else []
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
@@ -149,9 +149,14 @@ def _meant_key(key: str, config_name: str, args: Sequence[str]) -> str:
     return f"; known here: {', '.join(siblings or map(str, cfg))}"
 
 
-def _own_folder(args: Sequence[str]) -> str | None:
-    folder: str | None = hydra_flags(list(args)).config_dir
-    return folder
+def _own_folders(args: Sequence[str]) -> list[str]:
+    """Where a command has configs of a person's own, as Hydra's search path names them."""
+    flag: str | None = hydra_flags(list(args)).config_dir
+    named = [] if flag is None else [f"file://{Path(flag).resolve()}"]
+    for override in given_overrides(list(args)):
+        value = override.value() if override.key_or_group == "hydra.searchpath" else None
+        named += map(str, value) if isinstance(value, list) else []
+    return named
 
 
 def _keys(node: object, prefix: str = "") -> Iterator[str]:

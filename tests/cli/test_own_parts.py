@@ -328,4 +328,9 @@ def test_a_suite_that_is_none_is_refused(refused, own, text, fragments):
 
 def test_where_ones_own_is_to_be_found_is_told(refused, own):
     refused("evaluate attack=plain", "there is no attack=plain", "needs --config-dir")
-    refused(f"{TRAIN} data=dimmed data.contrats=1", "did you mean data.contrast?")
+    place = f"hydra.searchpath=[file://{own}]"
+    for train in (TRAIN, f"{TRAIN.replace('--config-dir=mine', '')} {place}"):
+        refused(f"{train} data=dimmed data.contrats=1", "did you mean data.contrast?")
+    assert "--config-dir" not in refused(
+        f"evaluate {place} attack=plane", "expected one of", "plain"
+    )
