@@ -35,10 +35,11 @@ def check_answer(attack: Attack, result: object, inputs: Tensor) -> None:
     """
     if not isinstance(result, AttackResult):
         wrong = f"a {type(result).__name__}, which is no AttackResult"
-    else:
-        wrong = _wrong_form(result, inputs) or _wrong_claim(attack, result, inputs)
+    elif not (wrong := _wrong_form(result, inputs)):
+        wrong = _wrong_claim(attack, result, inputs)
+        if wrong:
+            _require_sound(inputs)
     if wrong:
-        _require_sound(inputs)
         raise InputError(
             f"{type(attack).__name__} answered {wrong}; let its call go through "
             "sztrain.attacks.base.run_attack, which verifies what an attack claims"

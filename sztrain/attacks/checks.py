@@ -156,7 +156,7 @@ def validate_batch(inputs: Tensor, labels: Tensor) -> None:
         raise InputError("expected inputs in [0, 1], got NaN; look for it in the data")
     if not (low >= 0 and high <= 1):
         raise InputError(
-            f"expected inputs in [0, 1], got values from {low:.4g} to {high:.4g}; "
+            f"expected inputs in [0, 1], got values from {low:.8g} to {high:.8g}; "
             "normalise inside the net, with sztrain.models.Normalize"
         )
 

@@ -275,8 +275,9 @@ def test_inputs_outside_the_box_are_refused(value):
     inputs = INPUTS.clone()
     inputs[2, 1] = value
     message = r"^expected inputs in \[0, 1\], got values from .* normalise inside the net"
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as error:
         validate_batch(inputs, LABELS)
+    assert f"{value:.7g}" in str(error.value)  # not rounded to a bound
     validate_batch(torch.tensor([[0.0, 1.0]]), torch.tensor([0]))  # the bounds belong to it
 
 
