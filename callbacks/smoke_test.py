@@ -8,7 +8,6 @@ import pytorch_lightning as pl
 
 from sztrain.attacks import AttackMix, SparseAutoAttack
 from sztrain.attacks.fixed_budget import FixedBudgetAttack
-from sztrain.errors import InputError
 from sztrain.types import Attack
 
 
@@ -35,8 +34,8 @@ def shortened(attack: Attack) -> Attack:
         changes["num_queries"] = 1
     if isinstance(attack, AttackMix | FixedBudgetAttack | SparseAutoAttack):
         changes["budget"] = attack.budget or 1
-    # Some refuse a single step, and a mix what one of its members refuses.
+    # Some refuse a single step, in words of their own maybe, and a mix what a member refuses.
     for num_steps in range(1, attack.num_steps):
-        with suppress(InputError):
+        with suppress(ValueError):  # which an InputError is
             return replace(attack, num_steps=num_steps, **changes)
     return replace(attack, **changes)

@@ -436,6 +436,17 @@ def test_every_attack_runs_once_it_is_shortened(name):
     assert result.l0.shape == (2,)
 
 
+def test_an_attack_of_ones_own_may_refuse_few_steps_in_words_of_its_own():
+    @dataclass(frozen=True, kw_only=True)
+    class Slow(SigmaZero):
+        def __post_init__(self):
+            if self.num_steps < 5:
+                raise ValueError("too few")
+
+    assert shortened(Slow(num_steps=9)).num_steps == 5
+    assert shortened(Slow(num_steps=5)).num_steps == 5
+
+
 def test_a_mix_takes_as_few_steps_as_all_of_its_members_take():
     mix = AttackMix(members={"pgd": PGDL0()}, weights={"pgd": 1})
     assert (shortened(mix).num_steps, shortened(mix).budget) == (2, 1)
