@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterator, Mapping
 from inspect import Parameter, signature
 from types import MappingProxyType
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from sztrain.cli.command_line import given_overrides
 from sztrain.cli.targets import find_target
 from sztrain.errors import InputError
 
@@ -37,7 +37,7 @@ def drop_unfit_presets(cfg: DictConfig, overrides: Collection[str]) -> None:
         >>> list(cfg.callbacks.gauge.probe)
         ['_target_', 'num_steps']
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = given_overrides(list(overrides))
     given = {key for each in parsed for key in _keys(each.key_or_group, each.value())}
     for place, options in PRESETS.items():
         node = OmegaConf.select(cfg, place)

@@ -253,7 +253,7 @@ def _check_unused(callbacks: dict[str, Callback], ckpt_path: str | None) -> None
     folders = {Path(saver.dirpath) for saver in savers if saver.dirpath is not None}
     parent = None if ckpt_path is None else Path(ckpt_path).resolve().parent
     for folder in folders:
-        found = sorted(folder.glob("*.ckpt"))
+        found = list(folder.glob("*.ckpt"))
         if parent != folder.resolve() and found:
             latest = max(found, key=lambda path: (path.name == "last.ckpt", _written(path) or 0))
             raise InputError(

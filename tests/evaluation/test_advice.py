@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from toy_training import NUM_CLASSES, SHAPE, ScriptedAttack, toy_data, toy_net
+from toy_training import NUM_CLASSES, SHAPE, ScriptedAttack, answer, toy_data, toy_net
 
 from sztrain.attacks import SigmaZero, SparseRS
 from sztrain.errors import SztrainWarning
@@ -15,7 +15,6 @@ from sztrain.evaluation.advice import LOOKED_AT, Advice, passes_gradient
 from sztrain.evaluation.recording import record_attack
 from sztrain.evaluation.records import Records
 from sztrain.evaluation.runner import AttackedBatch
-from sztrain.types import AttackResult
 
 INF = torch.inf
 
@@ -30,22 +29,11 @@ def heard(look):
 def attacked(inputs, *, wrong, l0):
     """A batch of class 0, with what an attack by gradients is to have found."""
     labels = torch.zeros(len(inputs), dtype=torch.int64)
-    l0 = torch.as_tensor(l0, dtype=torch.float32)
-    passes = torch.ones_like(labels)
-    result = AttackResult(
-        adv_inputs=inputs,
-        success=l0.isfinite(),
-        l0=l0,
-        num_forwards=passes,
-        num_backwards=passes,
-        last_inputs=inputs,
-        best_inputs=inputs,
-    )
     return AttackedBatch(
         inputs=inputs,
         labels=labels,
         clean_predictions=torch.as_tensor(wrong).long(),
-        result=result,
+        result=answer(inputs, torch.as_tensor(l0, dtype=torch.float32)),
         seconds=0.0,
     )
 

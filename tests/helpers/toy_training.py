@@ -153,6 +153,20 @@ class RecordingSigmaZero(SigmaZero):
         return super().__call__(net, inputs, labels)
 
 
+def answer(adv_inputs, l0):
+    """What an attack answers that claims this l0, after one pass forwards and one backwards."""
+    passes = torch.ones(len(l0), dtype=torch.int64)
+    return AttackResult(
+        adv_inputs=adv_inputs,
+        success=l0.isfinite(),
+        l0=l0,
+        num_forwards=passes,
+        num_backwards=passes,
+        last_inputs=adv_inputs,
+        best_inputs=adv_inputs,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScriptedAttack:
     """Claims, call after call, the l0 of its script; changes that many of the first units."""
@@ -171,16 +185,7 @@ class ScriptedAttack:
         order = torch.arange(counted.numel()).view(counted.shape)
         changed = order < l0.nan_to_num(posinf=0)[:, None, None, None]
         adv_inputs = torch.where(changed, (inputs + 0.5) % 1, inputs)
-        passes = torch.ones_like(labels)
-        return AttackResult(
-            adv_inputs=adv_inputs,
-            success=l0.isfinite(),
-            l0=l0,
-            num_forwards=passes,
-            num_backwards=passes,
-            last_inputs=adv_inputs,
-            best_inputs=adv_inputs,
-        )
+        return answer(adv_inputs, l0)
 
 
 def figures(l0, budgets, stage="val", suffix=""):
