@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,12 +69,14 @@ def make(cfg: Any, key: str, **arguments: Any) -> Any:
         **arguments: further arguments of the constructor.
 
     Raises:
-        InputError: it names what cannot be found; an argument of another type than expected, or
-            refused by the constructor.
+        InputError: it is no group, or names what cannot be found; an argument of another type than
+            expected, or refused by the constructor.
     """
     node = plain(cfg)
     if node is None:
         return None
+    if not isinstance(node, Mapping | list):
+        raise InputError(f"expected `{key}` to be a group with a `_target_`, got {node!r}")
     check_targets(node, key)
     check_arguments(node, key)
     with named(key):
@@ -179,10 +181,26 @@ def build_callbacks(cfg: DictConfig) -> dict[str, Callback]:
     """The callbacks by their name in the config; empty nodes are left out.
 
     Raises:
-        InputError: an argument is out of its range.
+        InputError: one of them is no callback, or an argument is out of its range.
     """
-    made = {key: make(node, f"callbacks.{key}") for key, node in plain(cfg).items()}
-    return {key: callback for key, callback in made.items() if callback is not None}
+    # Lightning has two packages with a class of that name; its Trainer goes by what they share.
+    return _made(plain(cfg), "callbacks", "callback of Lightning", has="state_key")
+
+
+def _made(nodes: Mapping[str, Any], group: str, kind: str, *, has: str) -> dict[str, Any]:
+    """What the nodes of a group make; empty ones are left out.
+
+    Raises:
+        InputError: one of them makes something without the attribute ``has``.
+    """
+    made = {name: make(node, f"{group}.{name}") for name, node in nodes.items()}
+    for name, one in made.items():
+        if one is not None and not hasattr(one, has):
+            needs = "" if "_target_" in nodes[name] else "; `_target_` has to name its class"
+            raise InputError(
+                f"expected `{group}.{name}` to be a {kind}, got a {type(one).__name__}{needs}"
+            )
+    return {name: one for name, one in made.items() if one is not None}
 
 
 def build_trainer(cfg: DictConfig, callbacks: list[Callback], run_id: str) -> pl.Trainer:
@@ -192,10 +210,13 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], run_id: str) -> pl
         InputError: an argument is out of its range, or asks for what the machine does not have.
     """
     loggers: dict[str, Any] = plain(cfg.get("logger")) or {}
-    if loggers.get("wandb") is not None and loggers["wandb"].get("id") is None:
-        loggers["wandb"] |= {"id": run_id, "resume": "allow"}
-    made = [make(node, "logger") for node in loggers.values() if node is not None]
-    trainer: pl.Trainer = make(cfg.trainer, "trainer", callbacks=callbacks, logger=made)
+    wandb = loggers.get("wandb")
+    if isinstance(wandb, dict) and wandb.get("id") is None:
+        loggers["wandb"] = {**wandb, "id": run_id, "resume": "allow"}
+    made = _made(loggers, "logger", "logger of Lightning", has="log_hyperparams")
+    trainer: pl.Trainer = make(
+        cfg.trainer, "trainer", callbacks=callbacks, logger=list(made.values())
+    )
     return trainer
 
 

@@ -147,7 +147,7 @@ def check_wandb(loggers: DictConfig | None) -> None:
         InputError: with the two ways out.
     """
     wandb_cfg = (plain(loggers) or {}).get("wandb")
-    if not wandb_cfg:
+    if not isinstance(wandb_cfg, dict):  # none, or refused where the loggers are made
         return
     mode = wandb_cfg.get("mode") or "online"  # W&B's own default
     require_in("logger.wandb.mode", mode, (*_WANDB_REMOTE, *_WANDB_LOCAL))

@@ -140,6 +140,17 @@ TRAININGS = {
     ),
     "ckpt_path=nowhere.ckpt": ("there is no checkpoint nowhere.ckpt",),
     "logger.wandb.mode=sometimes": ("`logger.wandb.mode` to be one of online",),
+    # what is none of what its group is made of
+    "callbacks.ema.decay=0.998": (
+        "expected `callbacks.ema` to be a callback of Lightning, got a dict; `_target_` has to",
+    ),
+    "callbacks.ema._target_=torch.nn.ReLU": (
+        "expected `callbacks.ema` to be a callback of Lightning, got a ReLU",
+    ),
+    "callbacks.gauge=3": ("expected `callbacks.gauge` to be a group with a `_target_`, got 3",),
+    "logger.mine.name=a": ("expected `logger.mine` to be a logger of Lightning, got a dict; `_",),
+    "logger.csv=true": ("expected `logger.csv` to be a group with a `_target_`, got True",),
+    "logger.wandb=false": ("expected `logger.wandb` to be a group with a `_target_`, got False",),
 }
 
 
