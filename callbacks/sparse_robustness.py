@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -309,7 +309,7 @@ class SparseRobustness(Callback):
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
-            with isolate_rng(), _logging_nothing(pl_module):
+            with _beside_the_training(pl_module, "val"):
                 self._check_outputs(pl_module, "val")
                 self._try_attacks(pl_module)
             self._samples.forget("val")  # the first of the loader; the validation brings them again
@@ -390,10 +390,8 @@ class SparseRobustness(Callback):
         net, device = self._attacked(pl_module), pl_module.device
         tally = Tally(shape, attack.unit, self.budgets, device, self.num_examples)
         both = None if probe is None else ProbeTally(probe, self.budgets, device)
-        # A net may draw random numbers even in eval mode: the training must not miss them.
         with (
-            isolate_rng(),
-            _logging_nothing(pl_module),
+            _beside_the_training(pl_module, stage),
             attack_progress(
                 f"{stage} attack",
                 len(labels),
@@ -434,6 +432,20 @@ class SparseRobustness(Callback):
         for key, value in values.items():
             shown = key.endswith(("/median_l0", "/median_l0_px"))
             pl_module.log(key, value, prog_bar=shown, logger=logger, sync_dist=True)
+
+
+@contextmanager
+def _beside_the_training(pl_module: pl.LightningModule, stage: str) -> Iterator[None]:
+    """Inside, what passes a module leaves nothing behind that the training would go by."""
+    with (
+        # A net may draw random numbers even in eval mode: the training must not miss them.
+        isolate_rng(),
+        # Each size of a batch that a compiled module meets has a say in how it is compiled from
+        # then on; at a verdict the training is over.
+        torch.compiler.set_stance("force_eager") if stage == "val" else nullcontext(),
+        _logging_nothing(pl_module),
+    ):
+        yield
 
 
 @contextmanager

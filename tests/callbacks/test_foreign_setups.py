@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from pace import slow_after
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 from toy_training import (
@@ -23,7 +24,7 @@ from toy_training import (
     toy_net,
 )
 
-from sztrain.attacks import SigmaZero
+from sztrain.attacks import SigmaZero, SparseRS
 from sztrain.callbacks import SparseRobustness
 from sztrain.errors import SztrainWarning
 
@@ -404,6 +405,38 @@ def test_compiled(make, namespace, backend):
     assert gauge.measurements["val"].num_samples == 10
     for key, value in with_gauge.items():
         assert torch.equal(value, without[key])
+
+
+@pytest.mark.parametrize("make", slow_after(1, [compiled_net, compiled_module]))
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_the_gauge_has_no_say_in_how_a_module_is_compiled(lightning, make):
+    """The sizes of its batches would, and other kernels round otherwise."""
+
+    def compiled_for(gauges):
+        torch.compiler.reset()
+        shapes = []  # of the images that a graph was compiled for
+
+        def backend(graph, inputs):
+            tensors = (part for part in inputs if isinstance(part, torch.Tensor))
+            shapes.extend(str(part.shape) for part in tensors if part.ndim == 4)
+            return graph.forward
+
+        trainer = make_trainer(lightning, callbacks=gauges, max_epochs=2)
+        module = make(lightning, backend)
+        trainer.fit(module, loader(), loader(seed=1))
+        in_training = list(shapes)
+        trainer.test(module, loader(num_samples=5), verbose=False)
+        return in_training, shapes
+
+    attack, probe = SigmaZero(num_steps=5, patience=1), SparseRS(num_steps=9, budget=1)
+    gauge = SparseRobustness(
+        attack=attack, num_samples=11, budgets=(1,), probe=probe, verdict=SigmaZero(num_steps=2)
+    )
+    (found, with_verdict), (expected, without) = compiled_for([gauge]), compiled_for([])
+    assert found
+    assert found == expected
+    assert gauge.measurements["val"].num_samples == 11
+    assert len(with_verdict) > len(without)  # after the training it may be compiled, and faster
 
 
 # Averaged weights
