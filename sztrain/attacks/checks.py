@@ -129,6 +129,20 @@ def require_net(name: str, net: object) -> None:
         )
 
 
+def require_tensors(inputs: object, labels: object) -> None:
+    """Refuse a batch that is none, before anyone asks where it is.
+
+    Raises:
+        InputError: an array or a list, say.
+
+    Example:
+        >>> require_tensors(torch.rand(2, 1, 8, 8), torch.tensor([3, 1]))
+    """
+    for name, part in (("inputs", inputs), ("labels", labels)):
+        if not isinstance(part, Tensor):
+            raise InputError(f"expected {name} to be a tensor, got {type(part).__name__}")
+
+
 def validate_batch(inputs: Tensor, labels: Tensor) -> None:
     """Check that a batch can be attacked: values in [0, 1], one class index a sample.
 
@@ -138,9 +152,7 @@ def validate_batch(inputs: Tensor, labels: Tensor) -> None:
     Example:
         >>> validate_batch(torch.rand(2, 1, 8, 8), torch.tensor([3, 1]))
     """
-    for name, part in (("inputs", inputs), ("labels", labels)):
-        if not isinstance(part, Tensor):
-            raise InputError(f"expected {name} to be a tensor, got {type(part).__name__}")
+    require_tensors(inputs, labels)
     if inputs.ndim < 2 or not inputs.is_floating_point() or inputs.numel() == 0:
         raise InputError(
             "expected inputs to be a non-empty float tensor of shape (N, ...), "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack
 from sztrain.attacks.budget_search import search_budgets
-from sztrain.attacks.checks import validate_attack
+from sztrain.attacks.checks import require_tensors, validate_attack
 from sztrain.attacks.rows import Outcome
 from sztrain.errors import InputError, require_at_least, require_count, require_seed
 from sztrain.types import AttackResult, Unit
@@ -67,6 +67,7 @@ class FixedBudgetAttack(ABC):
                 budget above the number of units, too few steps for a search, or pixels asked of
                 something without channels.
         """
+        require_tensors(inputs, labels)
         attack = self.of_a_round()
         generator = torch.Generator(inputs.device).manual_seed(self.seed)
         return run_attack(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sztrain.attacks._search import AdamSearch, Seen, corrected, margin_gradient
 from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack
-from sztrain.attacks.checks import validate_attack
+from sztrain.attacks.checks import require_tensors, validate_attack
 from sztrain.attacks.cuda_graph import Recorded, require_cuda
 from sztrain.attacks.rows import Outcome, steps_between_syncs
 from sztrain.errors import InputError, require_at_least, require_count, require_in, require_positive
@@ -115,6 +115,7 @@ class SigmaZero:
             InputError: inputs outside [0, 1], labels outside the classes, non-finite logits, a
                 budget above the number of units, or pixels asked of something without channels.
         """
+        require_tensors(inputs, labels)
         if self.autocast:
             warn_of_slow_bfloat16(inputs.device)
         return run_attack(

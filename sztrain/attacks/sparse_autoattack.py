@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sztrain.attacks.base import Found, Logits, run_attack
-from sztrain.attacks.checks import validate_attack
+from sztrain.attacks.checks import require_tensors, validate_attack
 from sztrain.attacks.fixed_budget import FixedBudgetAttack, attack_correct
 from sztrain.attacks.rows import Outcome
 from sztrain.attacks.sigma_zero import SigmaZero, sigma_zero
@@ -158,6 +158,7 @@ class SparseAutoAttack:
                 budget above the number of units, fewer than 10 steps or queries without a budget,
                 or pixels asked of something without channels.
         """
+        require_tensors(inputs, labels)
         self.check_search()
         members = [
             member if isinstance(member, SigmaZero) else member.of_a_round()

@@ -249,12 +249,14 @@ def test_inputs_that_are_no_float_batch_are_refused(inputs):
         ((torch.relu, INPUTS, LABELS), r"^expected `net` to be a torch\.nn\.Module .* got relu"),
         ((nn.Linear, INPUTS, LABELS), r"^expected `net` to be .* got Linear \(type\)"),
         ((nn.Identity(), INPUTS.numpy(), LABELS), "^expected inputs to be a tensor, got ndarray"),
+        ((nn.Identity(), INPUTS.tolist(), LABELS), "^expected inputs to be a tensor, got list"),
         ((nn.Identity(), INPUTS, LABELS.tolist()), "^expected labels to be a tensor, got list"),
     ],
 )
 def test_what_is_no_net_or_no_tensor_is_refused(arguments, message):
-    with pytest.raises(InputError, match=message):
-        SigmaZero(num_steps=1)(*arguments)
+    for attack in (SigmaZero(num_steps=1), SigmaZero(num_steps=1, autocast=True)):
+        with pytest.raises(InputError, match=message):
+            attack(*arguments)
 
 
 @pytest.mark.parametrize(

@@ -559,6 +559,8 @@ def bad_batches():
     yield "normalised", 2 * images - 1, labels, "expected inputs in"
     yield "to 255", 255 * images, labels, "expected inputs in"
     yield "nan", nan, labels, "expected inputs in .* got NaN; look for it in the data"
+    yield "a list", images.tolist(), labels, "expected inputs to be a tensor, got list"
+    yield "a list of labels", images, labels.tolist(), "expected labels to be a tensor, got list"
     yield "too few labels", images, labels[:3], "expected labels to be int64 of shape"
     yield "float labels", images, labels.float(), "expected labels to be int64 of shape"
     yield "one-hot labels", images, torch.eye(4).long(), "expected labels to be int64 of shape"
@@ -579,6 +581,13 @@ def test_it_refuses_what_cannot_be_attacked(name, inputs, labels, message, make_
         make_attack(name)(batch.net, inputs, labels)
     assert "\n" not in str(caught.value)
     assert_untouched(before, snapshot(batch.net))
+
+
+@attack_names
+def test_it_refuses_a_function_for_a_net(name, make_batch):
+    batch = make_batch(dtype=torch.float32)
+    with pytest.raises(InputError, match=r"^expected `net` to be .*Module .* got forward"):
+        make_attack(name)(batch.net.forward, batch.inputs, batch.labels)
 
 
 @attack_names

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sztrain.attacks.base import Found, Logits, is_adversarial, run_attack
-from sztrain.attacks.checks import validate_attack
+from sztrain.attacks.checks import require_net, validate_attack
 from sztrain.attacks.peers.isolation import CountedNet, frozen, seeded, shares
 from sztrain.errors import InputError, require_positive, require_seed
 from sztrain.norms import l0_norm, per_sample
@@ -89,6 +89,7 @@ class PeerAttack(ABC):
             InputError: inputs outside [0, 1], labels outside the classes, non-finite logits, a
                 budget above the number of units, or pixels asked of something without channels.
         """
+        require_net("net", net)
         library = self.load()
         with frozen(net):
             return run_attack(

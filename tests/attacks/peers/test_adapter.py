@@ -66,6 +66,17 @@ def test_only_samples_that_are_correct_reach_the_library():
     assert torch.equal(result.adv_inputs[1], INPUTS[1])
 
 
+def test_what_is_no_net_or_no_tensor_is_refused():
+    attack = Stub(answer=brighten)
+    for arguments, message in (
+        ((torch.relu, INPUTS, LABELS), r"`net` to be a torch\.nn\.Module .* got relu"),
+        ((Sum(), INPUTS.tolist(), LABELS), "inputs to be a tensor, got list"),
+    ):
+        with pytest.raises(InputError, match=message):
+            attack(*arguments)
+    assert attack.log == []
+
+
 @pytest.mark.parametrize("recheck", [False, True])
 def test_samples_that_are_all_misclassified_cost_one_query(recheck):
     attack, net, passes = Stub(answer=brighten, recheck=recheck), Sum(), []
