@@ -148,6 +148,7 @@ class SparseRobustness(Callback):
         name: str = "",
     ) -> None:
         require_several("budgets", budgets, "(10, 50)")
+        budgets = tuple(budgets)  # once: they may be counted out by an iterator
         if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]*", name):
             raise InputError(f"expected `name` to be a word, part of the keys, got {name!r}")
         hooks = {"batch_to_inputs": batch_to_inputs, "forward": forward, "logits": logits}
@@ -178,7 +179,7 @@ class SparseRobustness(Callback):
         if probe is not None:
             check_probe(probe, self.attack.unit)
         self.num_samples = num_samples
-        self.budgets = tuple(budgets)
+        self.budgets = tuple(map(int, budgets))
         self.batch_size = batch_size
         self.seed = seed
         self.verdict_samples = verdict_samples

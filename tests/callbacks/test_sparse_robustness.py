@@ -6,6 +6,7 @@ import math
 import sys
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import rich
@@ -609,6 +610,13 @@ def test_too_few_steps_to_search_for_a_budget_are_refused_early(name):
 def test_arguments_out_of_range_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         SparseRobustness(**options)
+
+
+@pytest.mark.parametrize("several", [[1, 4], range(1, 5, 3), iter((1, 4)), np.array([1, 4])])
+def test_budgets_are_those_that_were_given_whatever_holds_them(several):
+    gauge, plain = SparseRobustness(budgets=several), SparseRobustness(budgets=(1, 4))
+    assert gauge.budgets == (1, 4)
+    assert gauge.state_key == plain.state_key
 
 
 # validate and test
