@@ -176,6 +176,8 @@ class RobustnessDashboard(Callback):
 
     def _alarm(self, trainer: pl.Trainer, keys: GaugeKeys, measurement: Measurement) -> None:
         for budget, worst in zip(keys.probe_budgets, keys.worst_accs, strict=True):
+            if worst not in trainer.callback_metrics:  # a Trainer that logs nothing (barebones)
+                return
             robust, left = float(measurement.curve[budget]), float(trainer.callback_metrics[worst])
             total = measurement.num_samples
             enough = round(robust * total) >= max(_LEAST_SHARE * total, _LEAST_SAMPLES)

@@ -1,7 +1,7 @@
 """What the methods with an adversary share: its examples, its budget, its cost, its success."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import replace
 from typing import Any, cast
 
@@ -239,10 +239,17 @@ class AdversarialTraining(RobustClassifier):
     def on_train_start(self) -> None:
         """Begin with the labels of the data, or with those of a checkpoint."""
         if self.soft_labels is not None:
-            loader: Any = self.trainer.train_dataloader
-            num_samples = len(loader.dataset)
+            loader = self.trainer.train_dataloader
+            dataset = getattr(loader, "dataset", None)
+            if not isinstance(dataset, Sized):  # several loaders, or a stream
+                found = loader if dataset is None else dataset
+                raise InputError(
+                    "soft labels need one training loader of samples that can be counted, got "
+                    f"{type(found).__name__}; use a data module of sztrain.data, or "
+                    "soft_labels_from=null"
+                )
             num_steps = self.trainer.estimated_stepping_batches
-            self.soft_labels.begin(num_samples, self.num_classes, num_steps)
+            self.soft_labels.begin(len(dataset), self.num_classes, num_steps)
 
     def on_train_epoch_start(self) -> None:
         """Let the budget follow the gauge, where it does."""

@@ -570,6 +570,18 @@ def test_too_few_samples_are_no_alarm(monkeypatch):
     assert alarms(monkeypatch, one_batch(9, 10), one_batch(0, 0), num_samples=24) == [1]
 
 
+@pytest.mark.filterwarnings("ignore:.*barebones=True")
+def test_where_nothing_is_logged_there_is_no_alarm_and_no_error():
+    gauge = SparseRobustness(
+        attack=ScriptedAttack(), budgets=BUDGETS, probe=ScriptedAttack(budget=3)
+    )
+    trainer = pl.Trainer(
+        barebones=True, accelerator="cpu", max_epochs=1, callbacks=[gauge, RobustnessDashboard()]
+    )
+    trainer.fit(make_module(pl, 32), loader(), loader())
+    assert gauge.measurements["val"].num_samples == 24
+
+
 def test_the_share_says_how_much_the_probe_may_break(monkeypatch):
     script, probe = one_batch(20, 20), one_batch(11, 9)
     assert alarms(monkeypatch, script, probe, share=0.5) == [1]

@@ -117,11 +117,20 @@ def test_a_data_module_is_asked_for_the_indices():
     assert not data.indexed
 
 
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield from loader().dataset
+
+
 def test_what_soft_labels_need_is_said():
     # Said in the first batch, not in the middle of the run.
     method = SparseAT(toy_net(), num_classes=3, attack=ScriptedAttack(), soft_labels_from=1.0)
     with pytest.raises(InputError, match="batches of inputs, labels and indices, got no indices"):
         make_trainer(pl, limit_val_batches=0).fit(method, loader(), loader())
+    stream = torch.utils.data.DataLoader(Stream(), batch_size=8)
+    for loaders, found in ((stream, "Stream"), ([loader(), loader()], "list")):
+        with pytest.raises(InputError, match=f"samples that can be counted, got {found}; use a"):
+            make_trainer(pl, limit_val_batches=0, max_steps=3).fit(method, loaders, loader())
     with pytest.raises(InputError, match="whose end nobody knows"):
         SoftLabels(0.5).begin(1, 2, float("inf"))
     soft = SoftLabels(0.5)
