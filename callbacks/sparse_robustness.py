@@ -1,14 +1,12 @@
 """Sparse robustness: gauges median l0 beside a training."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from typing_extensions import override
 
@@ -28,6 +26,7 @@ from sztrain.callbacks._adapters import (
     require_forward,
 )
 from sztrain.callbacks._advice import GaugeAdvice
+from sztrain.callbacks._beside import beside_the_training
 from sztrain.callbacks._epochs import GaugedEpochs
 from sztrain.callbacks._gauged_samples import GaugedSamples
 from sztrain.callbacks._image_space import ImageSpace
@@ -310,7 +309,7 @@ class SparseRobustness(Callback):
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
-            with _beside_the_training(pl_module, "val"):
+            with beside_the_training(pl_module, "val"):
                 self._check_outputs(pl_module, "val")
                 self._try_attacks(pl_module)
             self._samples.forget("val")  # the first of the loader; the validation brings them again
@@ -392,7 +391,7 @@ class SparseRobustness(Callback):
         tally = Tally(shape, attack.unit, self.budgets, device, self.num_examples)
         both = None if probe is None else ProbeTally(probe, self.budgets, device)
         with (
-            _beside_the_training(pl_module, stage),
+            beside_the_training(pl_module, stage),
             attack_progress(
                 f"{stage} attack",
                 len(labels),
@@ -433,39 +432,6 @@ class SparseRobustness(Callback):
         for key, value in values.items():
             shown = key.endswith(("/median_l0", "/median_l0_px"))
             pl_module.log(key, value, prog_bar=shown, logger=logger, sync_dist=True)
-
-
-@contextmanager
-def _beside_the_training(pl_module: pl.LightningModule, stage: str) -> Iterator[None]:
-    """Inside, what passes a module leaves nothing behind that the training would go by."""
-    with (
-        # A net may draw random numbers even in eval mode: the training must not miss them.
-        isolate_rng(),
-        # Each size of a batch that a compiled module meets has a say in how it is compiled from
-        # then on; at a verdict the training is over.
-        torch.compiler.set_stance("force_eager") if stage == "val" else nullcontext(),
-        _logging_nothing(pl_module),
-    ):
-        yield
-
-
-@contextmanager
-def _logging_nothing(pl_module: pl.LightningModule) -> Iterator[None]:
-    """Inside, a ``forward`` that logs logs nothing: its figures are not of adversarial images."""
-
-    def ignore(*args: Any, **kwargs: Any) -> None:
-        pass
-
-    own = vars(pl_module)
-    before = {name: own.get(name) for name in ("log", "log_dict")}
-    own.update(dict.fromkeys(before, ignore))
-    try:
-        yield
-    finally:
-        for name, method in before.items():
-            del own[name]
-            if method is not None:
-                own[name] = method
 
 
 def _figures(measurement: Measurement) -> dict[str, float]:

@@ -49,6 +49,54 @@ class AlwaysNoisy(nn.Module):
         return inputs + 0.01 * torch.randn_like(inputs)
 
 
+class Ranging(nn.Module):
+    """Learns the range of what passes in eval mode as well, as observers of quantisation do."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("largest", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, inputs):
+        with torch.no_grad():
+            self.largest.copy_(torch.maximum(self.largest, inputs.max()))
+            self.mean = 0.9 * self.mean + 0.1 * inputs.mean()  # another tensor
+        return inputs / (1 + self.largest + self.mean)
+
+
+def test_a_net_that_learns_in_eval_mode_learns_nothing_from_the_attack():
+    gauge = SparseRobustness(attack=SigmaZero(num_steps=4), num_samples=10, budgets=(1,))
+    assert_same(trained([gauge], [Ranging()]), trained([], [Ranging()]))
+
+
+class Storing(nn.Module):
+    """Has buffers of all kinds: some that nobody can write to, one that grows, one that is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(0))
+        self.register_buffer("wide", torch.tensor([torch.nan]).expand(16))
+        self.register_buffer("sparse", torch.eye(16).to_sparse())
+        self.register_buffer("none", None)
+        self.unused = nn.LazyBatchNorm1d()
+
+    def forward(self, inputs):
+        self.seen.resize_(len(self.seen) + 1).fill_(len(inputs))
+        return inputs @ self.sparse.to_dense()
+
+
+def test_buffers_of_all_kinds_are_as_they_were():
+    gauge = SparseRobustness(attack=SigmaZero(num_steps=2), num_samples=10, budgets=(1,))
+    found = []
+    for gauges in ([gauge], []):
+        module = foreign_module(pl)(toy_net(extra=[Storing()]))
+        make_trainer(pl, callbacks=gauges).validate(module, loader(seed=1), verbose=False)
+        found.append(dict(module.body[3].named_buffers(recurse=False)))
+    assert gauge.measurements["val"].num_samples == 10
+    assert found[0]["seen"].tolist() == found[1]["seen"].tolist() == [8.0] * 3
+    assert found[0].keys() == found[1].keys()
+
+
 def net(extra=()):
     layers = [nn.BatchNorm1d(16), nn.Dropout(0.4), Stubborn(16), *extra]
     return toy_net(extra=layers)
@@ -191,7 +239,13 @@ def inspected(attack, **options):
     return gauge
 
 
-@pytest.mark.parametrize("trace", ["flags", "gradients", "frozen", "buffers"])
+@pytest.mark.parametrize("inference_mode", [True, False])
+def test_buffers_that_an_attack_changes_are_put_back(inference_mode):
+    gauge = inspected(Vandal(num_steps=3, trace="buffers"), inference_mode=inference_mode)
+    assert all(map(equal, gauge.before, gauge.after))
+
+
+@pytest.mark.parametrize("trace", ["flags", "gradients", "frozen"])
 def test_an_attack_that_leaves_traces_would_be_seen(trace):
     """What the test above looks for, it finds."""
     gauge = inspected(Vandal(num_steps=3, trace=trace), inference_mode=False)
