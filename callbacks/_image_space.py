@@ -125,4 +125,5 @@ class ImageSpace:
 
 
 def _numbers(given: Sequence[float] | float | None, default: float) -> Tensor:
-    return torch.as_tensor(default if given is None else given, dtype=torch.float64).reshape(-1)
+    numbers = default if given is None else given
+    return torch.as_tensor(numbers, dtype=torch.float64, device="cpu").reshape(-1)

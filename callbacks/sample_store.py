@@ -1,7 +1,11 @@
 """A fixed, seeded subset of the samples that pass by."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+_PRIORITIES: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
 
 
 class SampleStore:
@@ -25,18 +29,18 @@ class SampleStore:
 
     def __init__(self, num_samples: int | None, seed: int | None = 0) -> None:
         self.num_samples = num_samples
-        self._generator = None if seed is None else torch.Generator().manual_seed(seed)
+        self._generator = None if seed is None else torch.Generator("cpu").manual_seed(seed)
         self._num_seen = 0
-        self._priorities = torch.empty(0, dtype=torch.float64)
+        self._priorities = torch.empty(0, **_PRIORITIES)
         self._inputs: list[Tensor] = []
         self._labels: list[Tensor] = []
 
     def add(self, inputs: Tensor, labels: Tensor) -> None:
         """Show a batch: inputs ``(N, ...)`` and labels ``(N,)``."""
         if self._generator is None:
-            priorities = torch.arange(len(inputs), dtype=torch.float64) + self._num_seen
+            priorities = torch.arange(len(inputs), **_PRIORITIES) + self._num_seen
         else:
-            priorities = torch.rand(len(inputs), generator=self._generator, dtype=torch.float64)
+            priorities = torch.rand(len(inputs), generator=self._generator, **_PRIORITIES)
         self._num_seen += len(inputs)
         known = self._priorities
         self._priorities = torch.cat([known, priorities])
@@ -67,7 +71,8 @@ class SampleStore:
     @property
     def labels(self) -> Tensor:
         """Their labels, int64 ``(M,)``; empty before the first batch."""
-        return torch.cat(self._labels) if self._labels else torch.empty(0, dtype=torch.int64)
+        none = torch.empty(0, dtype=torch.int64, device="cpu")
+        return torch.cat(self._labels) if self._labels else none
 
     def batches(self, batch_size: int, *, by_priority: bool = False) -> list[tuple[Tensor, Tensor]]:
         """The samples kept, in batches of at most ``batch_size``.

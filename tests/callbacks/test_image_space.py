@@ -23,6 +23,14 @@ def test_there_is_as_torchvision_normalises_and_back_is_the_image(mean, std, low
     assert torch.allclose(space.to_images(inputs), images, atol=1e-9)
 
 
+def test_the_default_device_of_torch_changes_nothing():
+    images = torch.rand(2, 3, 4, 4)
+    with torch.device("meta"):
+        space = ImageSpace(mean=[0.1, 0.2, 0.3], std=0.5)
+        inputs = space.from_images(images, torch.float32)
+    assert torch.allclose(inputs[:, 2], (images[:, 2] - 0.3) / 0.5)
+
+
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 5), (2, 3, 4, 4), (2, 3, 2, 4, 4)])
 def test_numbers_meet_the_channels_of_any_rank(shape):
     space = ImageSpace(mean=torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1), std=[1.0, 2.0, 4.0])

@@ -73,6 +73,20 @@ def test_global_random_state_is_not_touched(seed):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_the_default_device_of_torch_changes_nothing():
+    expected, store = SampleStore(num_samples=3, seed=1), SampleStore(num_samples=3, seed=1)
+    first = SampleStore(num_samples=3, seed=None)
+    inputs, labels = torch.rand(8, 2), torch.arange(8)
+    expected.add(inputs, labels)
+    with torch.device("meta"):
+        store.add(inputs, labels)
+        first.add(inputs, labels)
+        kept = [each.batches(2, by_priority=True)[0][1] for each in (store, first)]
+    assert torch.equal(store.inputs, expected.inputs)
+    assert torch.equal(kept[0], expected.batches(2, by_priority=True)[0][1])
+    assert kept[1].tolist() == [0, 1]
+
+
 def test_samples_are_copies():
     inputs, labels = torch.zeros(2, 3, requires_grad=True), torch.tensor([4, 5])
     store = SampleStore(2)
