@@ -8,6 +8,8 @@ from sztrain.callbacks._gauges import is_repeated
 class FreshFigures:
     """Tells figures of this epoch from those of an earlier one.
 
+    Figures of a validation are known by ``val/``, with which their names begin.
+
     Example:
         >>> trainer = pl.Trainer(logger=False, accelerator="cpu")
         >>> FreshFigures().is_stale("train/loss", trainer)

@@ -15,7 +15,8 @@ class EpochLines(Callback):
 
     A bar needs a terminal. In the log file of a batch job it leaves nothing until the end, so that
     hours pass without a word, and then a line that is broken anywhere: there it is left out. The
-    figures are those that the bar would show, without what was measured in an earlier epoch.
+    figures are those that the bar would show, without those under ``val/`` and of a gauge that were
+    measured in an earlier epoch.
 
     Example:
         >>> trainer = pl.Trainer(callbacks=[EpochLines()], logger=False, accelerator="cpu")
