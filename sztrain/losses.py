@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sztrain.types import Unit
+from sztrain.errors import require_in
+from sztrain.types import UNITS, Unit
 
 
 def difference_of_logits(logits: Tensor, labels: Tensor) -> Tensor:
@@ -45,6 +46,9 @@ def smooth_l0(delta: Tensor, sigma: float, unit: Unit = "features") -> Tensor:
     Returns:
         Shape ``(N,)``, from 0 to the number of units d.
 
+    Raises:
+        InputError: ``unit`` is unknown.
+
     Reference:
         Eq. 7 of `arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_.
 
@@ -71,6 +75,9 @@ def smooth_l0_gradient(delta: Tensor, sigma: float | Tensor, unit: Unit = "featu
     Returns:
         The shape of ``delta``.
 
+    Raises:
+        InputError: ``unit`` is unknown.
+
     Reference:
         Eq. 7 of `arXiv:2402.01879 <https://arxiv.org/abs/2402.01879>`_, differentiated by hand:
         backpropagation would pass over δ twice as often.
@@ -84,6 +91,7 @@ def smooth_l0_gradient(delta: Tensor, sigma: float | Tensor, unit: Unit = "featu
 
 
 def _square_changes(delta: Tensor, unit: Unit) -> Tensor:
+    require_in("unit", unit, UNITS)
     square = delta.square()
     return square.sum(dim=1, keepdim=True) if unit == "pixels" else square
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sztrain.errors import InputError, require_at_least, require_count
-from sztrain.types import Unit
+from sztrain.errors import InputError, require_count, require_in
+from sztrain.types import UNITS, Unit
 
 
 def magnitudes(delta: Tensor, unit: Unit) -> Tensor:
@@ -20,6 +20,9 @@ def magnitudes(delta: Tensor, unit: Unit) -> Tensor:
     Returns:
         ``(N, C, H, W)`` for features, ``(N, 1, H, W)`` for pixels.
 
+    Raises:
+        InputError: ``unit`` is unknown.
+
     Example:
         >>> delta = torch.tensor([[[[0.5]], [[-1.0]]]])  # one pixel, two channels
         >>> magnitudes(delta, "pixels").flatten().tolist()
@@ -27,6 +30,7 @@ def magnitudes(delta: Tensor, unit: Unit) -> Tensor:
         >>> magnitudes(delta, "features").flatten().tolist()
         [0.5, 1.0]
     """
+    require_in("unit", unit, UNITS)
     return delta.abs() if unit == "features" else delta.abs().amax(dim=1, keepdim=True)
 
 
@@ -39,6 +43,9 @@ def l0_norm(delta: Tensor, unit: Unit = "features") -> Tensor:
 
     Returns:
         float32 tensor of shape ``(N,)`` (float, so that it can also be inf).
+
+    Raises:
+        InputError: ``unit`` is unknown.
 
     Example:
         >>> delta = torch.zeros(1, 3, 2, 2)
@@ -65,6 +72,9 @@ def num_changed_windows(delta: Tensor, size: int = 8) -> Tensor:
     Returns:
         float32 tensor of shape ``(N,)``, from 0 to ``(H - size + 1) * (W - size + 1)``.
 
+    Raises:
+        InputError: ``size`` is below 1, larger than an image, or no whole number.
+
     Reference:
         Measure of group-wise sparsity in `arXiv:2311.17434 <https://arxiv.org/abs/2311.17434>`_.
 
@@ -75,6 +85,13 @@ def num_changed_windows(delta: Tensor, size: int = 8) -> Tensor:
         >>> num_changed_windows(delta)
         tensor([65.])
     """
+    require_count("size", size, 1)
+    height, width = delta.shape[-2:]
+    if size > min(height, width):
+        raise InputError(
+            f"expected `size` to be at most {min(height, width)}, images being {height} x {width} "
+            f"pixels, got {size}"
+        )
     changed = magnitudes(delta, "pixels").sign().float()
     return F.max_pool2d(changed, size, stride=1).flatten(1).sum(dim=1)
 
@@ -87,12 +104,14 @@ def num_units(shape: torch.Size | tuple[int, ...], unit: Unit) -> int:
         unit: what to count.
 
     Raises:
-        InputError: pixels were asked of something that is not an image ``(C, H, W)``.
+        InputError: pixels were asked of something that is not an image ``(C, H, W)``, or ``unit``
+            is unknown.
 
     Example:
         >>> num_units((3, 32, 32), "features"), num_units((3, 32, 32), "pixels")
         (3072, 1024)
     """
+    require_in("unit", unit, UNITS)
     if unit == "pixels":
         if len(shape) != 3:
             raise InputError(
@@ -152,13 +171,14 @@ def project_l0(delta: Tensor, budget: int, unit: Unit = "features") -> Tensor:
         A new tensor of the shape of ``delta``.
 
     Raises:
-        InputError: ``budget`` is negative.
+        InputError: ``budget`` is negative or no whole number, or ``unit`` is unknown.
 
     Example:
         >>> project_l0(torch.tensor([[0.3, -0.5, 0.1, 0.5]]), budget=2)
         tensor([[ 0.0000, -0.5000,  0.0000,  0.5000]])
     """
-    require_at_least("budget", budget, 0)
+    require_in("unit", unit, UNITS)
+    require_count("budget", budget, 0)
     pixels = unit == "pixels"
     size = torch.linalg.vector_norm(delta, dim=1, keepdim=True) if pixels else delta.abs()
     flat = size.flatten(1)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
+from sztrain.errors import InputError
 from sztrain.losses import (
     difference_of_logits,
     smooth_l0,
@@ -198,3 +199,9 @@ def test_trades_kl_of_half_precision_is_that_of_the_rounded_logits(dtype):
     assert torch.equal(found, trades_kl(clean.float(), adv.float()))
     assert (found > 0).all()
     assert found.max() < 0.01
+
+
+@pytest.mark.parametrize("penalty", [smooth_l0, smooth_l0_gradient])
+def test_an_unknown_unit_is_refused(penalty):
+    with pytest.raises(InputError, match=r"^expected `unit` to be one of .*, got pixel$"):
+        penalty(torch.ones(1, 3, 2, 2), 0.1, "pixel")

@@ -178,9 +178,26 @@ def test_projection_does_not_depend_on_the_memory_format():
         assert torch.equal(last, project_l0(delta, 5, unit))
 
 
-def test_projection_refuses_a_negative_budget():
+def test_projection_refuses_what_is_no_budget():
     with pytest.raises(InputError, match=r"^expected `budget` to be at least 0, got -1$"):
         project_l0(torch.ones(1, 4), -1)
+    with pytest.raises(InputError, match=r"^expected `budget` to be a whole number, got 2\.5$"):
+        project_l0(torch.ones(1, 4), 2.5)
+
+
+@pytest.mark.parametrize("unit", ["feature", "pixel", "Pixels", None])
+@pytest.mark.parametrize(
+    "count",
+    [
+        lambda delta, unit: l0_norm(delta, unit),
+        lambda delta, unit: magnitudes(delta, unit),
+        lambda delta, unit: project_l0(delta, 1, unit),
+        lambda delta, unit: num_units(delta.shape[1:], unit),
+    ],
+)
+def test_an_unknown_unit_is_refused_and_not_taken_for_one_of_the_two(count, unit):
+    with pytest.raises(InputError, match=f"^expected `unit` to be one of .*, got {unit}$"):
+        count(torch.ones(1, 3, 2, 2), unit)
 
 
 FLOATS = st.floats(0, 1, width=32)
@@ -232,6 +249,20 @@ def test_changed_windows_are_those_whose_norm_is_not_zero(size, shape, density):
     expected = (torch.linalg.vector_norm(windows, dim=1) != 0).sum(dim=1).float()
     assert torch.equal(num_changed_windows(delta, size), expected)
     assert expected.any() == (density > 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (6, "`size` to be at most 5, images being 5 x 9 pixels, got 6"),
+        (0, "`size` to be at least 1, got 0"),
+        (1.5, "`size` to be a whole number, got 1.5"),
+    ],
+)
+def test_windows_that_fit_into_no_image_are_refused(size, message):
+    assert num_changed_windows(torch.ones(1, 1, 5, 9), 5).tolist() == [5.0]
+    with pytest.raises(InputError, match=f"^expected {message}$"):
+        num_changed_windows(torch.ones(1, 1, 5, 9), size)
 
 
 def test_a_corner_lies_in_one_window_and_an_inner_pixel_in_all_of_a_patch():

@@ -16,7 +16,8 @@ def l0_histogram(l0: Tensor, num_units: int) -> Tensor:
     """Count how many samples were broken at each l0.
 
     Args:
-        l0: changes per sample, shape ``(N,)``, whole numbers in 0..``num_units``, or inf.
+        l0: changes per sample, shape ``(N,)``, whole numbers in 0..``num_units``, or inf; of any
+            number type.
         num_units: largest l0 possible, d: C·H·W counting features, H·W counting pixels.
 
     Returns:
@@ -29,6 +30,8 @@ def l0_histogram(l0: Tensor, num_units: int) -> Tensor:
         >>> l0_histogram(torch.tensor([0.0, 2.0, 2.0, torch.inf]), num_units=3)
         tensor([1, 0, 2, 0, 1])
     """
+    if not l0.is_floating_point():
+        l0 = l0.long()  # a type of few bits cannot be compared with a large d
     _check_l0(l0, num_units)
     never = l0.isinf()
     bins = l0.masked_fill(never, 0).long().masked_fill(never, num_units + 1)

@@ -101,7 +101,8 @@ def average_changed_windows(delta: Tensor, broken: Tensor, size: int = 8) -> Ten
         Scalar tensor; NaN if no sample counts.
 
     Raises:
-        InputError: ``delta`` is no batch of images, or ``broken`` of another length.
+        InputError: ``delta`` is no batch of images, ``broken`` of another length, or ``size`` no
+            whole number from 1 to the smaller side of an image.
 
     Example:
         >>> delta = torch.zeros(1, 1, 9, 9)

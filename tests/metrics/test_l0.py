@@ -125,10 +125,27 @@ def test_large_counts_are_exact():
     assert metric.compute().item() == largest
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64])
-def test_other_number_types_are_counted(dtype):
-    histogram = functional.l0_histogram(torch.tensor([0, 3, 3], dtype=dtype), 4)
-    assert histogram.tolist() == [1, 0, 0, 2, 0, 0]
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.int8, torch.uint8]
+)
+@pytest.mark.parametrize("num_units", [4, 784, 3 * 224 * 224])  # more than 8 bits, and than 16
+def test_other_number_types_are_counted(dtype, num_units):
+    l0 = torch.tensor([0, 3, 3, 4, 100], dtype=dtype)[: 5 if num_units > 100 else 4]
+    histogram = functional.l0_histogram(l0, num_units)
+    assert histogram.dtype == torch.int64
+    assert len(histogram) == num_units + 2
+    found = {k: int(histogram[k]) for k in histogram.nonzero().flatten().tolist()}
+    assert found == {0: 1, 3: 2, 4: 1} | ({100: 1} if num_units > 100 else {})
+
+
+def test_whole_numbers_that_cannot_be_an_l0_are_refused_whatever_their_type():
+    for dtype in (torch.int8, torch.int64):
+        with pytest.raises(InputError, match=r"in 0\.\.784, or inf, got -1 at sample 1"):
+            functional.l0_histogram(torch.tensor([3, -1], dtype=dtype), 784)
+    with pytest.raises(InputError, match="got 13 at sample 0"):
+        functional.l0_histogram(torch.tensor([13], dtype=torch.uint8), 12)
+    broken = functional.l0_histogram(torch.tensor([True, False]), 12)  # 1 and 0
+    assert broken[:3].tolist() == [1, 1, 0]
 
 
 @pytest.mark.parametrize(
