@@ -282,7 +282,11 @@ def difference(ours: float | None, printed: float | None) -> float | None:
     Example:
         >>> difference(21.0, 22.0), difference(float("inf"), float("inf")), difference(1.0, None)
         (-1.0, 0.0, None)
+        >>> difference(30.2, 32.2)
+        -2.0
     """
     if ours is None or printed is None:
         return None
-    return 0.0 if ours == printed else ours - printed  # ∞ - ∞ is NaN, but they agree
+    if ours == printed:
+        return 0.0  # ∞ - ∞ is NaN, but they agree
+    return round(ours - printed, 9)  # 32.2 - 30.2 is more than 2

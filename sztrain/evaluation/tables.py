@@ -137,7 +137,8 @@ def printed_table(
 def _cell(ours: Any, printed: Any) -> Cell:
     if not isinstance(ours, float) or printed is None:
         return Cell(digits(ours))
-    return Cell(digits(ours), digits(printed), f"{difference(ours, printed):+.3g}")
+    off = f"{difference(ours, printed):+.3g}".replace("inf", "∞")
+    return Cell(digits(ours), digits(printed), off)
 
 
 def digits(value: Any) -> str:

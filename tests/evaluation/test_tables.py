@@ -15,6 +15,7 @@ from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.record import Cost
 from sztrain.evaluation.rows import (
     budget_rows,
+    difference,
     headings_of,
     missing_row,
     paper_row,
@@ -384,6 +385,25 @@ def test_a_fixed_budget_is_compared_with_what_was_run_alike(attack, about, besid
 def test_a_row_is_reproduced_within_a_feature_and_two_points(deltas, expected):
     keys = ("delta_median_l0", "delta_asr_10", "delta_asr_50")
     assert verdict(dict(zip(keys, deltas, strict=True))) == expected
+
+
+@pytest.mark.parametrize("points", [2, -2])
+def test_two_points_off_are_two_points_whatever_binary_fractions_make_of_them(points):
+    """32.2 - 30.2 is 2.0000000000000036."""
+    with PUBLISHED.open(encoding="utf-8") as file:
+        printed = [float(row[key]) for row in csv.DictReader(file) for key in ("asr_10", "asr_50")]
+    for asr in printed:
+        ours = round(100 * (asr + points)) / 100  # of 10,000 images
+        assert verdict({"delta_asr_10": difference(ours, asr)}) == "reproduced"
+        assert difference(ours, asr) == points
+
+
+def test_a_difference_that_is_infinite_is_printed_as_the_figures_are(tmp_path):
+    write_markdown([row(measured(median=INF))], tmp_path / "results.md")
+    assert "| ∞ (paper 16, +∞) |" in (tmp_path / "results.md").read_text()
+    of_c6 = {"model": "C6", "dataset": "cifar10", "attack": BB(num_steps=1000)}
+    write_latex([row(measured(median=17.0), **of_c6)], tmp_path / "results.tex")
+    assert r"& 17 ($\infty$, -$\infty$) &" in (tmp_path / "results.tex").read_text()
 
 
 def test_odd_names_do_not_break_a_table(tmp_path):
