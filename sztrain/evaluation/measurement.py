@@ -8,8 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sztrain.attacks.checks import require_attack, require_net, require_untargeted
-from sztrain.errors import InputError, require_several
+from sztrain.attacks.checks import (
+    require_attack,
+    require_net,
+    require_untargeted,
+    validate_batch,
+)
+from sztrain.errors import InputError, require_count, require_several
 from sztrain.evaluation.advice import LOOKED_AT, Advice
 from sztrain.evaluation.batches import BatchHook, inputs_and_labels
 from sztrain.evaluation.breakdown import Breakdown, BreakdownMetric
@@ -149,19 +154,23 @@ def measure_robustness(
     where the net returns probabilities, where gradients vanish, and where an attack of one's own
     changes what the net misclassifies anyway: each makes it look more robust than it is.
 
+    Where ``torch.distributed`` runs, the figures are over the samples of all processes: every one
+    has to call it, on ``batches`` of its own.
+
     Args:
         net: any module that maps images in [0, 1] to logits, on ``device``.
         attack: the attack; without a ``budget`` it looks for the smallest l0 of each sample.
         batches: a ``DataLoader``, say, whose batches begin with inputs ``(N, ...)`` in [0, 1] and
-            labels ``(N,)``, or name them (image, x, ...; label, y, ...).
+            labels ``(N,)``, or name them (image, x, ...; label, y, ...); all samples of one shape.
         budgets: at which success rate and robust accuracy are wanted.
         device: where the batches go; ``None``: where the net's weights are.
         num_examples: how many attacked samples to keep to look at.
         batch_to_inputs: takes inputs and labels out of batches of another make.
 
     Raises:
-        InputError: what the attack refuses, no net, no batch or one without inputs and labels, a
-            budget that no sample has room for or that the attack did not try.
+        InputError: what the attack refuses, no net or one that returns no logits, no batch or one
+            without inputs and labels, a budget that no sample has room for or that the attack did
+            not try.
 
     Example:
         >>> from sztrain.attacks import SigmaZero
@@ -175,6 +184,9 @@ def measure_robustness(
     require_attack("attack", attack)
     require_untargeted("attack", attack)
     require_several("budgets", budgets, "(10, 50)")
+    budgets = tuple(budgets)  # read several times, which some can be but once
+    for budget in budgets:
+        require_count("budgets", budget, 1)
     if attack.budget is not None and max(budgets, default=0) > attack.budget:
         raise InputError(
             f"expected `budgets` to be at most {attack.budget}, beyond which the attack tries "
@@ -185,12 +197,11 @@ def measure_robustness(
         device = "cpu" if weights is None else weights.device
     tally, advice = None, Advice("measure_robustness")
     pairs = _pairs(batches, batch_to_inputs, budgets, attack.unit)
-    for batch in attack_batches(net, attack, pairs, device):
+    for batch in attack_batches(net, attack, _with_a_look(pairs, net, advice, device), device):
         if tally is None:
             shape = batch.inputs.shape[1:]
             tally = Tally(shape, attack.unit, budgets, device, num_examples)
         tally.add(net, batch)
-        advice.on_outputs(net, batch.inputs[:LOOKED_AT], batch.labels[:LOOKED_AT])
         advice.on_attacked(net, attack, batch)
     if tally is None:
         raise InputError("expected `batches` to hold samples, got none")
@@ -200,10 +211,31 @@ def measure_robustness(
 def _pairs(
     batches: Iterable[Any], hook: BatchHook | None, budgets: Sequence[int], unit: Unit
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and labels, once the samples are known to have room for the budgets."""
+    """Inputs and labels that can be attacked, and whose samples have room for the budgets."""
+    shape = None
     for batch in batches:
         inputs, labels = inputs_and_labels(batch, hook)
-        check_budgets("budgets", budgets, inputs.shape[1:], unit)
+        validate_batch(inputs, labels)
+        if shape is None:
+            shape = inputs.shape[1:]
+            check_budgets("budgets", budgets, shape, unit)
+        elif inputs.shape[1:] != shape:
+            raise InputError(
+                f"expected samples of one shape, which share their number of {unit}, got "
+                f"{tuple(shape)} and later {tuple(inputs.shape[1:])}"
+            )
+        yield inputs, labels
+
+
+def _with_a_look(
+    pairs: Iterable[tuple[Tensor, Tensor]],
+    net: nn.Module,
+    advice: Advice,
+    device: torch.device | str,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same, once the net has answered some of them with logits."""
+    for inputs, labels in pairs:
+        advice.on_outputs(net, inputs[:LOOKED_AT].to(device), labels[:LOOKED_AT].to(device))
         yield inputs, labels
 
 

@@ -80,6 +80,13 @@ def test_batches_of_another_make_are_those_of_the_gauge():
         (toy_net, BATCHES, (), "`attack` to be an attack such as"),
         (SigmaZero(), BATCHES, 10, r"`budgets` to be several, such as \(10, 50\), got 10"),
         (SigmaZero(), [IMAGES], (), "pairs of inputs and labels, .* got Tensor; give batch_to_inp"),
+        (SigmaZero(), BATCHES, ["2"], "`budgets` to be a whole number, got '2'"),
+        (SigmaZero(budget=4), BATCHES, ["2"], "`budgets` to be a whole number, got '2'"),
+        (SigmaZero(), BATCHES, [None], "`budgets` to be a whole number, got None"),
+        (SigmaZero(), [((255 * IMAGES).byte(), LABELS)], (), "inputs to be .* float .* torch.uint"),
+        (SigmaZero(), [(255 * IMAGES, LABELS)], (), r"inputs in \[0, 1\], got values from"),
+        (SigmaZero(), [(IMAGES, LABELS.float())], (), "labels to be int64 .* got torch.float32"),
+        (SigmaZero(), [(IMAGES[:0], LABELS[:0])], (), "inputs to be a non-empty float tensor"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_a_pass(attack, batches, budgets, message):
@@ -95,6 +102,48 @@ def test_what_cannot_be_measured_is_refused_before_a_pass(attack, batches, budge
 def test_what_is_no_net_is_refused():
     with pytest.raises(InputError, match=r"`net` to be a torch.nn.Module .* got toy_net \(func"):
         measure_robustness(toy_net, SigmaZero(), BATCHES)
+
+
+@pytest.mark.parametrize("budgets", [[2, 5], (2, 5), {2: "a", 5: "b"}, np.array([2, 5])])
+@pytest.mark.parametrize("once", [False, True])
+def test_budgets_may_come_in_any_form_even_one_that_is_read_once(budgets, once):
+    budgets = (k for k in budgets) if once else budgets
+    attack = ScriptedAttack(script=((0.0, 3.0, INF, 5.0),), budget=5)
+    measured = measure_robustness(toy_net(), attack, BATCHES[:1], budgets=budgets)
+    assert measured.values["robust_acc@2"] == 0.75
+    assert measured.values["asr@5"] == 0.75
+
+
+class Answering(torch.nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.net, self.answer = toy_net(), answer
+
+    def forward(self, inputs):
+        return self.answer(self.net(inputs))
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (lambda logits: (logits, None), "tuple"),
+        (lambda logits: {"logits": logits}, "dict"),
+        (lambda logits: logits[:, 0], r"\(4,\)"),
+        (lambda logits: logits[:, :1], r"\(4, 1\)"),
+    ],
+)
+def test_a_net_that_returns_no_logits_is_refused(answer, found):
+    message = rf"^expected the net to return logits of shape \(N, K\), K >= 2, got {found}$"
+    with pytest.raises(InputError, match=message):
+        measure_robustness(Answering(answer), SigmaZero(num_steps=2), BATCHES, budgets=())
+
+
+def test_samples_of_several_sizes_are_refused():
+    net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), toy_net())
+    batches = [*BATCHES[:2], (torch.rand(4, 2, 6, 6), LABELS[:4])]
+    message = r"^expected samples of one shape, .* got \(2, 4, 4\) and later \(2, 6, 6\)$"
+    with pytest.raises(InputError, match=message):
+        measure_robustness(net, SigmaZero(num_steps=2), batches, budgets=())
 
 
 def test_seconds_add_up():
