@@ -1,5 +1,7 @@
 """The page of an evaluation: it explains what it shows, and nothing else."""
 
+import re
+
 import pytest
 
 from sztrain.evaluation.html import write_report
@@ -27,3 +29,10 @@ def test_what_a_cell_or_a_heading_says_is_no_markup(tmp_path):
     page = page_of(tmp_path, **{odd: (["net", odd], [[Cell("M1"), Cell(odd, odd, odd)]])})
     assert "<b>" not in page
     assert page.count("&lt;b&gt;&amp;amp;&#34;&#39;") >= 5
+
+
+def test_a_wide_picture_scrolls_by_itself_and_not_the_page(tmp_path):
+    """A column of 1fr is never narrower than what stands in it."""
+    columns = re.findall(r"grid-template-columns:(.*?);", page_of(tmp_path))
+    assert len(columns) == 3
+    assert all(re.search(r"minmax\((0|min\(100%.*), 1fr\)|max-content 1fr", one) for one in columns)

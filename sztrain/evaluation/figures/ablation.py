@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sztrain.errors import InputError, require_in
-from sztrain.evaluation.figures.style import readable_on
+from sztrain.evaluation.figures.style import in_lines, readable_on
 from sztrain.types import UNITS, Unit
 
 Statistic = Literal["median", "mean"]
@@ -60,7 +60,7 @@ def ablation_figure(
         cells: of one or several nets, in any order; a net takes a row.
         unit: what the l0 counts.
         statistic: which l0: the paper's text says the median, its caption the mean.
-        title: heading of the figure.
+        title: heading of the figure; one that is too long for a line takes several.
 
     Returns:
         A figure with two sets of axes a net.
@@ -97,7 +97,7 @@ def ablation_figure(
         ax.set_xlabel("τ0")
         ax.set_ylabel("σ", rotation=0)
     if title is not None:
-        figure.suptitle(title)
+        figure.suptitle(in_lines(title, width))
     return figure
 
 

@@ -6,12 +6,13 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.ticker import StrMethodFormatter, SymmetricalLogLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sztrain.errors import InputError, require_at_least, require_in
-from sztrain.evaluation.figures.style import line_looks
+from sztrain.evaluation.figures.style import in_lines, line_looks
 from sztrain.metrics.plotting import MEASURES, Measure, draw_robustness_curve
 from sztrain.types import UNITS, Unit
 
@@ -41,7 +42,7 @@ def robustness_curve_figure(
             in [0, 1], as :func:`sztrain.metrics.functional.robustness_curve` gives it.
         unit: what the budget counts.
         budgets: budgets to mark; the legend names the measure at each.
-        title: heading of the figure.
+        title: heading of the figure; one that is too long for a line takes several.
         measure: what to draw; the success rate is 1 less the robust accuracy.
         scale: of the budget axis; ``"log"`` (linear up to 1) where the curves of strong and weak
             attacks lie far apart.
@@ -76,15 +77,21 @@ def robustness_curve_figure(
     _scale_budgets(ax, budgets, scale)
     listed = " / ".join(str(budget) for budget in budgets)
     place: dict[str, Any] = {"loc": "outside right upper"} if beside else {}
-    (figure if beside else ax).legend(
+    legend = (figure if beside else ax).legend(
         title=f"{MEASURES[measure]} (%) at {listed} {unit}" if budgets else None,
         alignment="left",
         framealpha=0.95,
         **place,
     )
     if title is not None:
-        ax.set_title(title)
+        room = size[0] - (_width(legend, figure) if beside else 0)
+        ax.set_title(in_lines(title, room))
     return figure
+
+
+def _width(legend: Legend, figure: Figure) -> float:
+    """Inches of a legend."""
+    return float(legend.get_window_extent().width / figure.dpi)
 
 
 def _check(unit: Unit, measure: Measure, scale: Scale, budgets: Sequence[int]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import cycle
+from textwrap import fill
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,6 +27,17 @@ def line_looks() -> Iterator[tuple[str, str]]:
         (('#0072B2', '-'), ('#D55E00', '--'))
     """
     return zip(cycle(COLOURS), cycle(LINE_STYLES), strict=False)
+
+
+def in_lines(heading: str, inches: float) -> str:
+    r"""A heading of the usual size, in as many lines as it needs in a figure of some width.
+
+    Example:
+        >>> in_lines("sigma-zero patience=250, N=1000, mnist", 3)
+        'sigma-zero patience=250,\nN=1000, mnist'
+    """
+    characters = max(1, int(10 * inches))  # of matplotlib's font at 12 points
+    return fill(heading, characters, break_long_words=False, break_on_hyphens=False)
 
 
 def luminance(colour: ArrayLike) -> float:

@@ -118,6 +118,15 @@ def test_no_words_run_into_each_other(count):
     assert words_outside(figure) == []
 
 
+def test_a_heading_that_is_too_long_takes_several_lines():
+    options = "num_steps=1000 budget=784 patience=1000 autocast=True batch_size=1000"
+    title = f"σ-zero with the plain step {options}, N=1000, 10000 images a data set"
+    figure = ablation_figure(cells(), title=title)
+    assert words_outside(figure) == []
+    assert overlapping_words(figure) == []
+    assert figure.get_suptitle().split() == title.split()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from figure_looks import words_outside
+from figure_looks import overlapping_words, words_outside
 
 from sztrain.errors import InputError
 from sztrain.evaluation.figures import COLOURS, robustness_curve_figure
@@ -131,6 +131,18 @@ def test_a_long_legend_covers_no_curve(title):
     assert box.x0 > plot.x1
     assert box.x1 <= figure.bbox.x1
     assert box.y0 >= 0
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("name", ["M1", "sigma-zero step_rule=sgd patience=250"])
+def test_a_heading_that_is_too_long_takes_several_lines(count, name):
+    options = "num_queries=2000 attacks=sigma_zero_sgd+sparse_rs budget=24"
+    title = f"SparseAutoAttack {options}, N=1000, cifar10"
+    curves = {f"{name} {i}": SLOW for i in range(count)}
+    figure = robustness_curve_figure(curves, "features", [2], title)
+    assert overlapping_words(figure) == []
+    assert words_outside(figure) == []
+    assert figure.axes[0].get_title().split() == title.split()
 
 
 def test_curves_along_the_edges_are_seen_whole():
