@@ -74,6 +74,8 @@ _LATEX = str.maketrans(
         "^": r"\textasciicircum{}",
         "<": r"\textless{}",
         ">": r"\textgreater{}",
+        "|": r"\textbar{}",  # else a dash
+        "[": "{[}",  # at the beginning of a line, else an option of the line before
         "∞": r"$\infty$",
     }
 )

@@ -351,3 +351,33 @@ def test_what_are_no_pairs_of_images_is_refused(net):
         noise_scores(net, images().flatten(1), images().flatten(1), CLASSES, CLASSES)
     with pytest.raises(InputError, match=r"^expected `num_points` to be at least 1, got 0$"):
         noise_scores(net, images(), images(), CLASSES, CLASSES, num_points=0)
+    linear = seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4)))
+    with pytest.raises(InputError, match=r"^expected `adv_inputs` to have the shape of `inputs`"):
+        label_noise(linear, images(), images()[..., :7], CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("mask", "found"),
+    [
+        (torch.ones(1, 8, 8, dtype=torch.bool), r"torch\.bool of shape \(1, 8, 8\)"),
+        (torch.ones(5, 1, 8, 8, dtype=torch.bool), r"torch\.bool of shape \(5, 1, 8, 8\)"),
+        (torch.ones(5, 8, 8), r"torch\.float32 of shape \(5, 8, 8\)"),
+    ],
+)
+def test_what_is_no_mask_of_the_pixels_of_each_image_is_refused(net, mask, found):
+    """One mask would have stood for those of all images."""
+    message = rf"^expected `mask` to be bool of shape \(5, 8, 8\), got {found}$"
+    with pytest.raises(InputError, match=message):
+        fooled_without(net, images(), moved(images()), CLASSES, mask)
+
+
+def test_a_net_that_returns_no_logits_is_refused(net):
+    class Two(nn.Module):
+        def forward(self, inputs):
+            return net(inputs), inputs
+
+    mask = torch.ones(5, 8, 8, dtype=torch.bool)
+    with pytest.raises(InputError, match=r"^expected the net to return logits .*, got tuple$"):
+        fooled_without(Two(), images(), moved(images()), CLASSES, mask)
+    with pytest.raises(InputError, match=r"^expected the net to return logits .*, got tuple$"):
+        label_noise(Two(), images(), moved(images()), CLASSES)

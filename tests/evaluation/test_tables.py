@@ -407,11 +407,12 @@ def test_a_difference_that_is_infinite_is_printed_as_the_figures_are(tmp_path):
 
 
 def test_odd_names_do_not_break_a_table(tmp_path):
-    rows = [row(model=r"a|b & $c_1 {d} #e ~f^g\h")]
+    rows = [row(model=r"[a|b & $c_1 {d} #e ~f^g\h")]
     write_latex(rows, tmp_path / "results.tex")
     name = (tmp_path / "results.tex").read_text().splitlines()[4].split(r" & sigma")[0]
     assert name == (
-        r"a|b \& \$c\_1 \{d\} \#e \textasciitilde{}f\textasciicircum{}g\textbackslash{}h"
+        r"{[}a\textbar{}b \& \$c\_1 \{d\} \#e "
+        r"\textasciitilde{}f\textasciicircum{}g\textbackslash{}h"
     )
     write_markdown(rows, tmp_path / "results.md")
     head, _, line = (tmp_path / "results.md").read_text().splitlines()

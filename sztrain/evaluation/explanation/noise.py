@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from sztrain.errors import require_count
+from sztrain.attacks.checks import validate_logits
+from sztrain.errors import InputError, require_count
 from sztrain.evaluation.explanation._looks import as_attacked, logit_gradients_of, require_pairs
 from sztrain.metrics.saliency import NoiseLabels, noise_labels
 
@@ -99,6 +100,7 @@ def label_noise(
         >>> [kind.shape for kind in kinds]
         [torch.Size([2, 4, 4]), torch.Size([2, 4, 4]), torch.Size([2, 4, 4])]
     """
+    require_pairs(inputs, adv_inputs)
     targets = _predictions(net, adv_inputs, labels)
     scores = noise_scores(net, inputs, adv_inputs, labels, targets, num_points)
     return noise_labels(adv_inputs - inputs, *scores)
@@ -122,7 +124,7 @@ def fooled_without(
         bool ``(N,)``.
 
     Raises:
-        InputError: what are no images, shapes that differ, or labels of a wrong kind.
+        InputError: what are no images, shapes that differ, a mask or labels of a wrong kind.
 
     Example:
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
@@ -132,11 +134,18 @@ def fooled_without(
         tensor([False, False])
     """
     require_pairs(inputs, adv_inputs)
+    expected = (len(inputs), *inputs.shape[2:])
+    if mask.shape != expected or mask.dtype != torch.bool:
+        raise InputError(
+            f"expected `mask` to be bool of shape {expected}, got {mask.dtype} of shape "
+            f"{tuple(mask.shape)}"
+        )
     restored = torch.where(mask.unsqueeze(1), inputs, adv_inputs)
     return _predictions(net, restored, labels) != labels
 
 
 def _predictions(net: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     with as_attacked(net, inputs, labels), torch.no_grad():
-        predictions: Tensor = net(inputs.clone()).argmax(dim=1)
-    return predictions
+        logits: Tensor = net(inputs.clone())
+    validate_logits(logits, labels)
+    return logits.argmax(dim=1)
