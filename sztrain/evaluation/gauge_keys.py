@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sztrain.metrics import measure_key
-from sztrain.types import Unit
+from sztrain.types import UNITS, Unit
 
 Best = Literal["max", "min"]
 
@@ -40,6 +40,8 @@ class GaugeKeys:
     def from_logged(cls, logged: Iterable[str], stage: str = "val") -> "GaugeKeys | None":
         """Recognise the gauge that a run was logged by; ``None``: there was none.
 
+        Of several it is the one without a name, else the first by name.
+
         Args:
             logged: all keys of the run.
             stage: ``val`` or ``test``.
@@ -47,20 +49,25 @@ class GaugeKeys:
         Example:
             >>> GaugeKeys.from_logged(["val/median_l0", "val/asr@9", "val/asr@2"]).budgets
             (2, 9)
+            >>> GaugeKeys.from_logged(["val/strong/median_l0", "val/strong/asr@2"]).name
+            'strong'
         """
         found = set(logged)
-        units: tuple[Unit, Unit] = ("features", "pixels")
-        for unit in units:
-            if f"{stage}/{measure_key('median_l0', unit)}" in found:
-                return cls(
-                    stage=stage,
-                    unit=unit,
-                    budgets=_budgets(found, f"{stage}/{measure_key('asr', unit)}"),
-                    probe_budgets=_budgets(
-                        found, f"{stage}/{measure_key('robust_acc_probe', unit)}"
-                    ),
-                )
-        return None
+        gauges = [
+            (match.group(1) or "", unit)
+            for unit in UNITS
+            for key in found
+            if (match := re.fullmatch(_median_of(stage, unit), key))
+        ]
+        if not gauges:
+            return None
+        name, unit = min(gauges)  # which are sorted as UNITS are
+        bare = cls(stage=stage, name=name, unit=unit, budgets=())
+        return replace(
+            bare,
+            budgets=_budgets(found, bare.measure("asr")),
+            probe_budgets=_budgets(found, bare.measure("robust_acc_probe")),
+        )
 
     def key(self, name: str) -> str:
         """The key of what has one name in every stage."""
@@ -173,6 +180,11 @@ class GaugeKeys:
         high += [*self.robust_accs, *self.probe_accs, *self.worst_accs]
         low = [f"{self.stage}/loss", self.asr_inf, *self.asrs, *self.seconds]
         return {**dict.fromkeys(high, "max"), **dict.fromkeys(low, "min")}
+
+
+def _median_of(stage: str, unit: Unit) -> str:
+    """Pattern of the key of a gauge's median, whose group is the gauge's name."""
+    return rf"{stage}/(?:([\w.+-]+)/)?{measure_key('median_l0', unit)}"
 
 
 def _budgets(keys: set[str], name: str) -> tuple[int, ...]:

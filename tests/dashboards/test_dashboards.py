@@ -158,6 +158,27 @@ def test_keys_are_recognised_by_what_was_logged():
     assert GaugeKeys.from_logged(logged, stage="test") == GaugeKeys(stage="test", budgets=(7,))
 
 
+def test_of_several_gauges_it_is_the_one_without_a_name_else_the_first():
+    def named(name):
+        keys = ("median_l0", "asr@2", "asr@4", "robust_acc_probe@4", "robust_acc_worst@4")
+        return [f"val/{name}/{key}" for key in keys]
+
+    found = GaugeKeys.from_logged([*named("weak"), *named("strong-2.0")])
+    assert found == GaugeKeys(name="strong-2.0", budgets=(2, 4), probe_budgets=(4,))
+    assert GaugeKeys.from_logged([*LOGGED, *named("a")]) == GaugeKeys.from_logged(LOGGED)
+    assert GaugeKeys.from_logged(named("strong"), stage="test") is None
+    assert GaugeKeys.from_logged(["val/median_l0_low", "val/a/b/median_l0"]) is None
+
+
+def test_a_dashboard_fits_a_gauge_that_has_a_name(project):
+    project.runs = [["val/strong/median_l0", "val/strong/asr@7", "test/strong/median_l0"]]
+    assert main(["me/nets"]) == 0
+    keys = {"val/strong/median_l0", "val/strong/robust_acc@7", "val/strong/gauge_clean_acc"}
+    for made in project.saved:
+        assert keys < lines_of(made)
+    assert project.saved[0].sections[-1].name == "Verdict"
+
+
 def test_without_a_probe_the_gauge_stands_for_it():
     keys = GaugeKeys(budgets=(2, 4))
     assert not [key for key in lines_of(build_workspace("me", "x", keys)) if "worst" in key]
