@@ -4,6 +4,7 @@ import csv
 import math
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,6 +15,8 @@ from sztrain.evaluation.attack_names import attack_label, describe_options
 from sztrain.evaluation.measurement import Measurement
 from sztrain.evaluation.record import Cost
 from sztrain.evaluation.rows import (
+    BUDGET_COLUMNS,
+    COLUMNS,
     budget_rows,
     difference,
     headings_of,
@@ -103,6 +106,14 @@ def test_columns_begin_with_those_of_the_paper():
     assert list(row(model="toy")) == found
     # ... and whether or not the net can be had, which may be the first of them, or the only one.
     assert list(unavailable(model="toy")) == found
+
+
+def test_every_column_is_explained():
+    explained = (Path(__file__).parents[2] / "docs/results/README.md").read_text(encoding="utf-8")
+    columns = {*COLUMNS, *BUDGET_COLUMNS, "attacks", "robust_acc_<k>", "robust_acc_<k>_<attack>"}
+    beside = ("paper_", "delta_")  # which stand for all of their kind
+    missing = {c for c in columns if not c.startswith(beside) and f"`{c}`" not in explained}
+    assert missing == set()
 
 
 def test_figures_are_in_the_units_of_the_paper():
