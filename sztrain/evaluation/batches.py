@@ -47,7 +47,7 @@ def inputs_and_labels(batch: Any, hook: BatchHook | None = None) -> tuple[Tensor
             )
         raise InputError(
             "expected batches that are pairs of inputs and labels, or that name them (image, x, "
-            f"...; label, y, ...), got {described(batch)}; give "
+            f"...; label, y, ...), each a tensor, got {described(batch)}; give "
             "batch_to_inputs=, a function from a batch to (inputs, labels)"
         )
     inputs, labels = found
@@ -80,15 +80,19 @@ def named_tensor(parts: Any, names: Sequence[str]) -> Tensor | None:
 
 
 def described(parts: Any) -> str:
-    """What something is, for a message.
+    """What something is, for a message; of what has names, also what is no tensor.
 
     Example:
-        >>> described((1, "a")), described({"x": 1, "y": 2})
-        ('tuple of int, str', 'dict of x, y')
+        >>> described((1, "a")), described({"x": torch.zeros(1), "y": [2]})
+        ('tuple of int, str', 'dict of x, y (list)')
     """
     kind = type(parts).__name__
     if isinstance(parts, Mapping):
-        return f"{kind} of {', '.join(map(str, parts))}"
+        listed = (
+            str(name) if isinstance(part, Tensor) else f"{name} ({type(part).__name__})"
+            for name, part in parts.items()
+        )
+        return f"{kind} of {', '.join(listed)}"
     if isinstance(parts, tuple | list):
         return f"{kind} of {', '.join(type(part).__name__ for part in parts)}"
     return kind

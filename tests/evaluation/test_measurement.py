@@ -80,6 +80,12 @@ def test_batches_of_another_make_are_those_of_the_gauge():
         (toy_net, BATCHES, (), "`attack` to be an attack such as"),
         (SigmaZero(), BATCHES, 10, r"`budgets` to be several, such as \(10, 50\), got 10"),
         (SigmaZero(), [IMAGES], (), "pairs of inputs and labels, .* got Tensor; give batch_to_inp"),
+        (
+            SigmaZero(),
+            [{"image": IMAGES.numpy(), "label": LABELS}],
+            (),
+            r"name them .*, each a tensor, got dict of image \(ndarray\), label; give batch_to",
+        ),
         (SigmaZero(), BATCHES, ["2"], "`budgets` to be a whole number, got '2'"),
         (SigmaZero(budget=4), BATCHES, ["2"], "`budgets` to be a whole number, got '2'"),
         (SigmaZero(), BATCHES, [None], "`budgets` to be a whole number, got None"),
