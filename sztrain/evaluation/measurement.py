@@ -1,5 +1,6 @@
 """What attacking a set of samples says about a net."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -14,7 +15,7 @@ from sztrain.attacks.checks import (
     require_untargeted,
     validate_batch,
 )
-from sztrain.errors import InputError, require_count, require_several
+from sztrain.errors import InputError, SztrainWarning, require_count, require_several
 from sztrain.evaluation.advice import LOOKED_AT, Advice
 from sztrain.evaluation.batches import BatchHook, inputs_and_labels
 from sztrain.evaluation.breakdown import Breakdown, BreakdownMetric
@@ -151,15 +152,17 @@ def measure_robustness(
     """Attack all samples of a loader, and say how robust the net is.
 
     For a net of one's own; ``evaluate.py`` keeps records as well, and goes on after a stop. Warns
-    where the net returns probabilities, where gradients vanish, and where an attack of one's own
-    changes what the net misclassifies anyway: each makes it look more robust than it is.
+    where the net returns probabilities, where gradients vanish, where an attack of one's own
+    changes what the net misclassifies anyway, and where figures are wanted below the attack's own
+    budget, at which it did not try: each makes the net look more robust than it is.
 
     Where ``torch.distributed`` runs, the figures are over the samples of all processes: every one
     has to call it, on ``batches`` of its own.
 
     Args:
         net: any module that maps images in [0, 1] to logits, on ``device``.
-        attack: the attack; without a ``budget`` it looks for the smallest l0 of each sample.
+        attack: the attack; without a ``budget`` it looks for the smallest l0 of each sample, with
+            one its figures say nothing but what is left there.
         batches: a ``DataLoader``, say, whose batches begin with inputs ``(N, ...)`` in [0, 1] and
             labels ``(N,)``, or name them (image, x, ...; label, y, ...); all samples of one shape.
         budgets: at which success rate and robust accuracy are wanted.
@@ -192,6 +195,7 @@ def measure_robustness(
             f"expected `budgets` to be at most {attack.budget}, beyond which the attack tries "
             f"nothing (its budget), got {max(budgets)}"
         )
+    _warn_of_untried(budgets, attack)
     if device is None:
         weights = next(net.parameters(), None)
         device = "cpu" if weights is None else weights.device
@@ -206,6 +210,20 @@ def measure_robustness(
     if tally is None:
         raise InputError("expected `batches` to hold samples, got none")
     return tally.measurement()
+
+
+def _warn_of_untried(budgets: Sequence[int], attack: Attack) -> None:
+    """Say that an attack spends its budget, and tells nothing of smaller ones."""
+    below = sorted(k for k in budgets if attack.budget is not None and k < attack.budget)
+    if below:
+        listed = ", ".join(map(str, below))
+        warnings.warn(
+            f"measure_robustness: {type(attack).__name__} with budget={attack.budget} may spend "
+            f"all of it on any sample, so at {listed} the net looks more robust than it is; ask "
+            f"for budgets=[{attack.budget}], or give the attack another budget, or none",
+            SztrainWarning,
+            stacklevel=3,
+        )
 
 
 def _pairs(

@@ -1,5 +1,7 @@
 """Tallies of attacked batches against numpy, over all samples by hand."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -114,10 +116,26 @@ def test_what_is_no_net_is_refused():
 @pytest.mark.parametrize("once", [False, True])
 def test_budgets_may_come_in_any_form_even_one_that_is_read_once(budgets, once):
     budgets = (k for k in budgets) if once else budgets
-    attack = ScriptedAttack(script=((0.0, 3.0, INF, 5.0),), budget=5)
+    attack = ScriptedAttack(script=((0.0, 3.0, INF, 5.0),))
     measured = measure_robustness(toy_net(), attack, BATCHES[:1], budgets=budgets)
     assert measured.values["robust_acc@2"] == 0.75
     assert measured.values["asr@5"] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("budgets", "told"), [((2, 5), "2"), ((4, 2, 5), "2, 4"), ((5,), None), ((), None)]
+)
+def test_a_budget_below_the_attacks_own_is_none_that_it_tried(budgets, told):
+    attack = ScriptedAttack(script=((0.0, 3.0, INF, 5.0),), budget=5)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        measured = measure_robustness(toy_net(), attack, BATCHES[:1], budgets=budgets)
+    of_budgets = [one for one in caught if "budget" in str(one.message)]
+    assert len(of_budgets) == (told is not None)
+    for one in of_budgets:
+        assert f"spend all of it on any sample, so at {told} the net" in str(one.message)
+        assert one.filename == __file__
+    assert {f"robust_acc@{k}" for k in budgets} < set(measured.values)
 
 
 class Answering(torch.nn.Module):
