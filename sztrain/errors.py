@@ -1,7 +1,8 @@
-"""The one kind of error that a person can mend."""
+"""The one kind of error that a person can mend, and checks that raise it."""
 
 import math
 from collections.abc import Iterable
+from difflib import get_close_matches
 from numbers import Integral, Real
 
 MAX_SEED = 2**63 - 1
@@ -51,6 +52,20 @@ def first_line(error: BaseException) -> str:
     """
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0].strip() if lines else type(error).__name__
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """End of an error message: the known names closest to ``name``, whatever their case.
+
+    Example:
+        >>> did_you_mean("RESNET-18", ["resnet18", "wrn28"])
+        '; did you mean resnet18?'
+        >>> did_you_mean("zzz", ["resnet18"])
+        ''
+    """
+    by_folded = {candidate.casefold(): candidate for candidate in known}
+    close = get_close_matches(name.casefold(), by_folded, n=3)
+    return f"; did you mean {' or '.join(by_folded[folded] for folded in close)}?" if close else ""
 
 
 def require_at_least(name: str, value: float, minimum: float) -> None:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sztrain.cli.command_line import given_overrides, hydra_flags, quoted
-from sztrain.errors import InputError
+from sztrain.errors import InputError, did_you_mean
 
 CONFIG_MODULE = "sztrain.configs"
 
@@ -61,7 +61,7 @@ def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = 
             return f"the sweeper {choice} is not installed: {needed} brings optuna"
         listed = f"expected one of {', '.join(error.options)}"
         own = "" if _own_folders(args) else "; one of your own needs --config-dir"
-        return f"there is no {group}={choice}; {listed}{meant(choice, error.options) or own}"
+        return f"there is no {group}={choice}; {listed}{did_you_mean(choice, error.options) or own}"
     lost = re.search(r"Interpolation key '([\w.]+)' not found", str(error))
     if lost is not None:
         wanted = getattr(error, "full_key", None) or "another option"
@@ -107,17 +107,6 @@ def _joined(text: str) -> str:
     blocks = re.split(r"\n\s*\n", without_internals.strip())
     # A full stop goes; the dots of `start_from=...` stay.
     return "; ".join(re.sub(r"(?<!\.)\.$", "", " ".join(block.split())) for block in blocks)
-
-
-def meant(name: str, known: Sequence[str]) -> str:
-    """End of a message: the known name that is closest to one that does not exist, if any is.
-
-    Example:
-        >>> meant("SigmaZer0", ["SigmaZero", "SparseRS"])
-        '; did you mean SigmaZero?'
-    """
-    matches = get_close_matches(name, known, n=1)
-    return f"; did you mean {matches[0]}?" if matches else ""
 
 
 def _meant_key(key: str, config_name: str, args: Sequence[str]) -> str:

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from sztrain.cli.messages import meant
-from sztrain.errors import InputError, first_line
+from sztrain.errors import InputError, did_you_mean, first_line
 
 
 def check_targets(node: Any, key: str) -> None:
@@ -80,7 +79,7 @@ PYTHONPATH has to name the folder where mine.py or mine/ stands (PYTHONPATH=. fo
             if isinstance(found, ModuleType):
                 place = f"the module {place} ({getattr(found, '__file__', 'built in')})"
             known = [each for each in dir(found) if not each.startswith("_")]
-            raise InputError(f"there is no {name} in {place}{meant(name, known)}")
+            raise InputError(f"there is no {name} in {place}{did_you_mean(name, known)}")
         found = inner
     return found
 

@@ -2,8 +2,6 @@
 
 import math
 import os
-from collections.abc import Iterable
-from difflib import get_close_matches
 
 from sztrain.errors import InputError
 
@@ -51,17 +49,3 @@ def is_number(value: object) -> bool:
         (True, False, False, False)
     """
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """End of an error message: the known names closest to ``name``, whatever their case.
-
-    Example:
-        >>> did_you_mean("RESNET-18", ["resnet18", "wrn28"])
-        '; did you mean resnet18?'
-        >>> did_you_mean("zzz", ["resnet18"])
-        ''
-    """
-    by_folded = {candidate.casefold(): candidate for candidate in known}
-    close = get_close_matches(name.casefold(), by_folded, n=3)
-    return f"; did you mean {', '.join(by_folded[folded] for folded in close)}?" if close else ""

@@ -7,8 +7,8 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from sztrain.errors import InputError, first_line
-from sztrain.models._checks import did_you_mean, require_path
+from sztrain.errors import InputError, did_you_mean, first_line
+from sztrain.models._checks import require_path
 from sztrain.models.digits_cnn import digits_cnn
 from sztrain.models.preact_resnet import preact_resnet18
 from sztrain.models.resnet import resnet18

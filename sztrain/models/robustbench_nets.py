@@ -14,9 +14,8 @@ from typing import Any, cast
 
 from torch import nn
 
-from sztrain.errors import InputError, UnavailableError, first_line, require_in
+from sztrain.errors import InputError, UnavailableError, did_you_mean, first_line, require_in
 from sztrain.files import write_whole
-from sztrain.models._checks import did_you_mean
 from sztrain.models.state_dicts import (
     cannot_download,
     check_finite,

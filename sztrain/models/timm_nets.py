@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from sztrain.errors import InputError, first_line, require_count
-from sztrain.models._checks import did_you_mean
+from sztrain.errors import InputError, did_you_mean, first_line, require_count
 from sztrain.models.normalize import normalized
 
 _FILES = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")

@@ -12,9 +12,9 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from sztrain.errors import InputError, SztrainWarning
+from sztrain.errors import InputError, SztrainWarning, did_you_mean
 from sztrain.files import write_whole
-from sztrain.models._checks import did_you_mean, require_path
+from sztrain.models._checks import require_path
 from sztrain.models.checkpoint import (
     assemble,
     build_net,

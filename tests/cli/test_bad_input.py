@@ -168,7 +168,7 @@ def test_a_gpu_that_is_not_there_is_refused(refused, trained):
 @pytest.mark.slow
 def test_a_wrong_evaluation_command_is_refused_in_one_line(refused, trained, tmp_path):
     evaluate_it = f"evaluate net={trained.best}"
-    refused(f"{evaluate_it} attack=sigma_one", "there is no attack=sigma_one", "mean sigma_zero?")
+    refused(f"{evaluate_it} attack=sigma_one", "there is no attack=sigma_one", "did you mean")
     refused(f"{evaluate_it} attak.unit=pixels", "no option attak.unit", "mean attack.unit?")
     refused(f"{evaluate_it} attack.budget=65", "`attack.budget` to be at most 64", "got 65")
     refused(f"{evaluate_it} attack=attack_mix", "got AttackMix, made to train")
@@ -426,7 +426,7 @@ def test_a_key_is_found_for_the_server_that_this_wandb_asks(undisturbed, monkeyp
     ("command", "fragment"),
     [
         ("train modl=wrn28", "did you mean model?"),
-        ("evaluate attack=sigma_one", "did you mean sigma_zero?"),
+        ("evaluate attack=sigma_one", "did you mean sigma_zero or sigma_zero_sgd?"),
     ],
 )
 def test_the_programs_exit_with_status_2_and_one_line(spawn, tmp_path, command, fragment):
