@@ -133,7 +133,8 @@ def attack_share(job: Job, team: Fabric, position: str) -> None:
     tally = job.tally()
     share = job.spans[team.global_rank :: team.world_size]
     done = [span for span in share if job.records.has(span)]
-    waiting = [span for span in share if span not in done]
+    attacked = set(done)
+    waiting = [span for span in share if span not in attacked]
     if waiting and team.global_rank == 0:
         _warn_of_others(job, done, device_name(team.device))
     net = job.net.to(team.device)

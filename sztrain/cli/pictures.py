@@ -1,6 +1,5 @@
 """The pictures of an evaluation, drawn from what its jobs found."""
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from sztrain.evaluation.figures import (
     trajectory_figure,
 )
 from sztrain.evaluation.html import Picture
-from sztrain.evaluation.identity import attack_identity
+from sztrain.evaluation.identity import attack_key
 from sztrain.evaluation.toy import toy_problem
 from sztrain.evaluation.trace import trace_attack
 from sztrain.metrics import measure_key
@@ -40,6 +39,7 @@ _RUNS = "Runs step by step"
 _EXPLAINED = "What the changes do"
 _SIDE_BY_SIDE = "Examples side by side"
 _SEARCHED = "searching for the fewest changes; at a given budget an attack may find more"
+_SPENT = "which it may spend on any image; at smaller ones it may find more"
 
 
 def draw_examples(finding: Finding, output_dir: Path) -> list[Picture]:
@@ -147,7 +147,8 @@ def _curves_of_nets(
         marked = budgets if attack.budget is None else [attack.budget]
         figure = robustness_curve_figure(curves, attack.unit, _fitting(marked, curves), title)
         place = attack.unit if suite is None else name
-        caption = title if attack.budget is not None else f"{title}, {_SEARCHED}"
+        spent = f"within its budget of {attack.budget}, {_SPENT}"
+        caption = f"{title}, {_SEARCHED if attack.budget is None else spent}"
         yield _saved(figure, output_dir / "curves", place, "Robustness curves", caption)
 
 
@@ -245,8 +246,7 @@ def _named(group: Sequence[Finding], named: Collection[str] = ()) -> list[tuple[
 
 def _run_of(finding: Finding) -> Hashable:
     """What those have in common that one attack found on several nets."""
-    attack = json.dumps(attack_identity(finding.attack))  # one of a person's own may have no hash
-    return finding.dataset, attack, finding.steps
+    return finding.dataset, attack_key(finding.attack), finding.steps
 
 
 def _grouped(

@@ -2,7 +2,9 @@
 
 import csv
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +36,13 @@ from sztrain.cli.transfer import KeptExamples, transfer_rows
 from sztrain.cli.wandb_run import WandbRun
 from sztrain.cli.worst_case import WorstCases
 from sztrain.errors import SztrainWarning, UnavailableError
+from sztrain.evaluation.attack_names import judged_by
 from sztrain.evaluation.html import Picture, write_report
 from sztrain.evaluation.rows import budget_rows, paper_row
 from sztrain.evaluation.tables import printed_table, write_csv, write_latex, write_markdown
 from sztrain.evaluation.transfer import transfer_table
 from sztrain.files import write_whole
+from sztrain.types import Attack
 
 _BUDGET_HEADINGS = {
     "model": "net",
@@ -90,6 +94,7 @@ class Report:
         self.rows: list[dict[str, Any]] = []
         self._budget_rows: list[dict[str, Any]] = []
         self._findings: list[Finding] = []
+        self._budgeted: dict[str, list[int]] = defaultdict(list)
         self._worst_case = WorstCases(suite)
         self._pictures: list[Picture] = []
         self._kept: list[KeptExamples] = []
@@ -133,6 +138,7 @@ class Report:
             self._worst_case.add(finding)
             self._budget_rows += budget_rows(*measured, self.suite.fixed_budgets, named=self._grid)
             if finding.attack.budget is not None:
+                self._add_budgeted(finding.attack, finding.attack.budget, finding.steps)
                 return
         self._findings.append(finding)
         row = paper_row(
@@ -155,6 +161,12 @@ class Report:
             self._kept.append(KeptExamples.of(job))
         if self.run is not None:
             self.run.add(row, finding)
+
+    def _add_budgeted(self, attack: Attack, budget: int, steps: int) -> None:
+        """Take down who tried at which budget, on whatever net."""
+        budgets = self._budgeted[judged_by(replace(attack, budget=None), steps)]
+        if budget not in budgets:
+            budgets.append(budget)
 
     def finish(self, title: str) -> None:
         """Draw the pictures, write the report under this heading and print the table.
@@ -184,7 +196,7 @@ class Report:
         write_report(
             page,
             title=title,
-            facts=facts(self.rows, self._findings, labels, self._grid),
+            facts=facts(self.rows, self._findings, labels, self._grid, self._budgeted),
             tables={
                 "Results": printed_table(rows_to_read(to_read["results"])),
                 **self._worst_case.printed(to_read["worst_case"], whole=True),

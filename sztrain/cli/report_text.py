@@ -74,6 +74,7 @@ def facts(
     findings: Sequence[Finding],
     labels: Mapping[str, str],
     grid: Mapping[str, Any],
+    budgeted: Mapping[str, Sequence[int]],
 ) -> dict[str, str]:
     """What the figures rest on, for the head of the report.
 
@@ -82,22 +83,23 @@ def facts(
         findings: what was found.
         labels: every net's, by its name or path.
         grid: the options that a suite varies, if it does.
+        budgeted: the budgets that attacks were given, by what the attacks are.
     """
     verdicts = Counter(
         "not available" if row["notes"] else re.split(r"[:(]", row["verdict"])[0].strip()
         for row in rows
     )
+    judges = [
+        *(judged_by(finding.attack, finding.steps) for finding in findings),
+        *(f"{judge}, given {', '.join(map(str, k))} to spend" for judge, k in budgeted.items()),
+    ]
     told = {
         "Nets": _listed(
             label if label == name else f"{label} ({name})"
             for name, label in labels.items()
             if name in {finding.model for finding in findings}
         ),
-        "Judged by": _listed(
-            (judged_by(finding.attack, finding.steps) for finding in findings), "; "
-        )
-        if not grid
-        else f"a grid of {' and '.join(grid)}",
+        "Judged by": f"a grid of {' and '.join(grid)}" if grid else _listed(judges, "; "),
         "Images": _listed(f"{finding.num_samples} of {finding.source}" for finding in findings),
         "Device": _listed(row["device"] for row in rows if not row["notes"]),
         "Versions": f"sztrain {version('sztrain')}, torch {version('torch')}",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sztrain.cli.jobs import Job
 from sztrain.evaluation.attack_names import describe_options, paper_name
+from sztrain.evaluation.identity import attack_key
 from sztrain.evaluation.record import Record
 from sztrain.evaluation.records import Records
 from sztrain.evaluation.transfer import count_transfer
@@ -58,6 +59,11 @@ class KeptExamples:
             channels_last=job.channels_last,
         )
 
+    @property
+    def run(self) -> tuple[int, str]:
+        """What it has in common with the same attack on other nets."""
+        return self.steps, attack_key(self.attack)
+
     def batches(self) -> Iterator[tuple[Tensor, list[Record]]]:
         """Examples and records of one batch after the other."""
         for span in self.spans:
@@ -84,8 +90,8 @@ def transfer_rows(
     Raises:
         InputError: examples or records that are damaged.
     """
-    attacks = list(dict.fromkeys((one.steps, one.attack) for one in kept))
-    kept = sorted(kept, key=lambda one: attacks.index((one.steps, one.attack)))
+    runs = list(dict.fromkeys(one.run for one in kept))
+    kept = sorted(kept, key=lambda one: runs.index(one.run))
     of_net = {(one.digest, one.model): one for one in kept}
     found: list[list[dict[str, Any]]] = [[] for _ in kept]
     for (digest, target), any_job in of_net.items():

@@ -78,6 +78,17 @@ def attack_identity(attack: Attack) -> dict[str, Any]:
     return {"name": kind.__name__, **_origin(kind), **plain}
 
 
+def attack_key(attack: Attack) -> str:
+    """The identity as text, to group by: an attack of a person's own may have no hash.
+
+    Example:
+        >>> from sztrain.attacks import SparseRS
+        >>> attack_key(SparseRS(num_steps=10)) == attack_key(SparseRS(num_steps=10))
+        True
+    """
+    return json.dumps(attack_identity(attack))
+
+
 def _origin(kind: type) -> dict[str, Any]:
     """Where an attack of a person's own comes from, and its code: ours goes by the version.
 

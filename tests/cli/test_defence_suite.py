@@ -122,6 +122,9 @@ def test_nets_side_by_side_under_the_worst_case(call, table, tmp_path, without_p
     report = (tmp_path / "out" / "report.html").read_text()
     alone = [f"RA{k} {attack}" for k in (2, 4) for attack in ATTACKS]
     assert page_table(report, "Worst-case")[0] == [*about, *alone]
+    facts = " ".join(re.sub("<[^>]*>", " ", report).split())
+    assert "sigma-zero only, N=10, features; " in facts
+    assert "SparsePGD only, N=10, features, given 2, 4 to spend; " in facts
     # Features are what is counted where nothing else is said.
     for heading in ("Results", "Fixed-budgets"):
         assert "unit" not in page_table(report, heading)[0]

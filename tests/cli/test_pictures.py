@@ -50,10 +50,14 @@ def test_a_curve_ends_at_the_only_budget_that_was_tried(monkeypatch, tmp_path):
     monkeypatch.setattr(pictures, "robustness_curve_figure", figure)
     monkeypatch.setattr(pictures, "save_figure", lambda content, path: path)
     size = len(finding().measurement.curve)
+    captions = []
     for attack in (SigmaZero(num_steps=10, budget=1), SigmaZero(num_steps=10)):
-        draw_pictures([finding(attack=attack)], None, [2], tmp_path)
+        (picture,) = draw_pictures([finding(attack=attack)], None, [2], tmp_path)
+        captions.append(picture.caption)
     assert [budgets for _, budgets in drawn] == [[1], [2]]
     assert [list(lengths.values()) for lengths, _ in drawn] == [[2], [size]]
+    assert "within its budget of 1, which it may spend on any image; at smaller" in captions[0]
+    assert "searching for the fewest changes" in captions[1]
 
 
 def test_each_step_rule_has_an_ablation_of_its_own(drawn, tmp_path):

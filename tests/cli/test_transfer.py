@@ -1,5 +1,6 @@
 """Which nets a suite tries its examples on."""
 
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pytest
@@ -51,6 +52,19 @@ def test_each_unit_has_rows_of_its_own(kept):
     units = ("features", "pixels")
     found = transfer_rows([kept(m, "mnist", "a", u) for m in ("M1", "M2") for u in units])
     assert pairs(found) == [(s, t, u) for u in units for s, t in (("M1", "M2"), ("M2", "M1"))]
+
+
+def test_an_attack_that_has_no_hash_keeps_its_rows_together(kept):
+    @dataclass(frozen=True, kw_only=True)
+    class Listed(SigmaZero):
+        scales: list[float] = field(default_factory=list)
+
+    def kept_with(scale):
+        return [replace(kept(m, "mnist", "a"), attack=Listed(scales=[scale])) for m in ("M1", "M2")]
+
+    (a1, a2), (b1, b2) = kept_with(0.1), kept_with(0.2)
+    found = transfer_rows([a1, b1, a2, b2])
+    assert [row["options"] for row in found] == ["scales=[0.1]"] * 2 + ["scales=[0.2]"] * 2
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
