@@ -8,6 +8,7 @@ from pytorch_lightning.callbacks import Callback
 from typing_extensions import override
 
 from sztrain.callbacks._fresh import FreshFigures
+from sztrain.progress import print_line
 
 
 class EpochLines(Callback):
@@ -56,4 +57,4 @@ class EpochLines(Callback):
             fresh = sorted(key for key in figures if not self._fresh.is_stale(key, trainer))
             told = ", ".join(f"{key} {figures[key]:.4g}" for key in fresh)
             text = f"{line}: {told}" if told else line
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
+            print_line(console, text)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import rich
 from rich.console import Console
@@ -33,7 +34,7 @@ def attack_progress(
         label: what is attacked.
         total: number of samples.
         shown: whether anything is.
-        kept: whether the bar stays at the end, in a log file as well.
+        kept: whether the bar stays at the end; in a log file a line says what it would.
         done: how many were done before; they say nothing about the time that is left.
         share: which samples these are, where they are not all.
 
@@ -59,21 +60,30 @@ def attack_progress(
         console=console,
         expand=True,  # to the width of the screen
         transient=not kept,
-        disable=not shown or not (kept or console.is_terminal),
+        disable=not shown or not console.is_terminal,
         speed_estimate_period=3600,  # seconds; a batch may take minutes
     )
-    lines = SpacedLines(console)
+    lines, start, description = SpacedLines(console), time.monotonic(), label
     with progress:
         task = progress.add_task(label, total=total, completed=done)
 
         def advance(num_samples: int, found: str) -> None:
-            nonlocal done
+            nonlocal done, description
             done += num_samples
-            progress.update(task, advance=num_samples, description=f"{label}, {found}")
-            if shown:
-                lines.tell(f"{label}, {found}: {done} of {total} samples{share}")
+            description = f"{label}, {found}"
+            progress.update(task, advance=num_samples, description=description)
+            if shown and not (kept and done == total):
+                lines.tell(f"{description}: {done} of {total} samples{share}")
 
         yield advance
+    if shown and kept and not console.is_terminal:
+        taken = timedelta(seconds=int(time.monotonic() - start))
+        print_line(console, f"{description}: {done} of {total} samples{share} in {taken}")
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print a text as it is, in one line."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class SpacedLines:
@@ -103,4 +113,4 @@ class SpacedLines:
         if self.console.is_terminal or now < self._due:
             return
         self._due = now + self.every
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        print_line(self.console, text)

@@ -30,16 +30,18 @@ def test_an_attack_of_minutes_leaves_lines_in_a_file(console, clock):
 
 
 @pytest.mark.parametrize("console", [False], indirect=True)
-def test_the_bar_that_is_kept_stands_below_them(console, clock):
+def test_the_line_that_is_kept_stands_below_them(console, clock):
     attack(clock, shown=True)
-    line, bar = console.file.getvalue().splitlines()
-    assert line == "M1, median ℓ0 4: 96 of 128 samples of mine"
-    assert "128/128" in bar
+    assert console.file.getvalue().splitlines() == [
+        "M1, median ℓ0 4: 96 of 128 samples of mine",
+        "M1, median ℓ0 5: 128 of 128 samples of mine in 0:02:00",
+    ]
 
 
+@pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("console", [True], indirect=True)
-def test_on_a_terminal_there_is_the_bar_alone(console, clock):
-    attack(clock, shown=True, kept=False)
+def test_on_a_terminal_there_is_the_bar_alone(console, clock, kept):
+    attack(clock, shown=True, kept=kept)
     assert "128/128" in console.file.getvalue()
     assert "samples" not in console.file.getvalue()
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from sztrain.evaluation.html import Printed
 from sztrain.evaluation.tables import digits
+from sztrain.progress import print_line
 
 _LEGEND = (
     "clean accuracy and ASR in percent, median and mean of ℓ0, "
@@ -184,7 +185,7 @@ def print_results(tables: Mapping[str, Printed], remarks: Sequence[str], report:
         budget = first.removeprefix("RA")
         console.print(f"{first}: robust accuracy in percent, when at most {budget} may change, ...")
     for remark in remarks:
-        console.print(remark, soft_wrap=True, highlight=False, markup=False)
+        print_line(console, remark)
     if not tables:
         return
     console.print(

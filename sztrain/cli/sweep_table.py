@@ -12,6 +12,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from sztrain.progress import print_line
+
 FILE = "sweep.csv"
 _JUDGE = ("attacks", "num_steps", "num_queries", "num_samples", "unit")
 
@@ -148,7 +150,7 @@ def print_sweep(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     if is_judged:
         notes.append(f"the other figures, in percent but for the median ℓ0: {_judge(rows)}")
     for line in (*notes, f"The table: {path}"):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_line(console, line)
 
 
 def _judge(rows: Sequence[Mapping[str, str]]) -> str:

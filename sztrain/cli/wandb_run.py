@@ -16,6 +16,7 @@ from sztrain.evaluation.attack_names import attack_label
 from sztrain.evaluation.examples import NUM_SHOWN
 from sztrain.evaluation.html import Picture
 from sztrain.evaluation.wandb_media import curve_media, example_table, result_table
+from sztrain.progress import print_line
 from sztrain.types import Unit
 
 _SUMMARY = ("clean_acc", "robust_acc", "asr_10", "asr_50", "asr_inf", "median_l0", "mean_l0")
@@ -117,7 +118,7 @@ def ended_run(*, used: bool) -> Iterator[None]:
         wandb.finish(exit_code=int(failed))
         if run is not None and run.offline:
             upload = f"The W&B run is offline; to upload it: wandb sync {run.settings.sync_dir}"
-            Console().print(upload, highlight=False, markup=False, soft_wrap=True)
+            print_line(Console(), upload)
 
 
 @contextmanager
