@@ -2,13 +2,25 @@
 
 import io
 import os
+import random
 
+import numpy as np
 import pytest
 import rich
 
 # Its tensors are too small to share between threads, and threads that wait for a busy core cost
 # far more than they bring. Set before torch is imported, for the processes that tests start too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """What a test leaves to chance is the same in every run, alone or after others."""
+    import torch  # not above: it reads the number of threads
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(params=[False, True], ids=["file", "terminal"])

@@ -25,12 +25,6 @@ def seeded(seed, epoch, rank):
     return torch.initial_seed()
 
 
-@pytest.fixture(autouse=True)
-def _random_state_restored():
-    with torch.random.fork_rng(devices=[]):
-        yield
-
-
 def test_every_seed_epoch_and_process_has_its_own_state():
     places = list(product(range(4), range(6), range(4)))
     seeds = {seeded(*place) for place in places}

@@ -12,13 +12,6 @@ from sztrain.training import SparseAT
 from sztrain.training.noise import add_sparse_noise
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
 @pytest.mark.parametrize(("unit", "places"), [("features", 48), ("pixels", 16)])
 def test_numbers_places_and_values_are_uniform(unit, places):
     inputs = torch.full((6000, 3, 4, 4), 2.0)
