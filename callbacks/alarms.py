@@ -1,12 +1,11 @@
 """Alarms of a training: a warning on the screen, and an alert in W&B."""
 
-import warnings
 from typing import Any
 
 import pytorch_lightning as pl
 
 from sztrain.callbacks._kinds import is_a
-from sztrain.errors import SztrainWarning
+from sztrain.errors import warn
 
 
 def wandb_alert(run: Any, title: str, text: str) -> None:
@@ -36,7 +35,7 @@ def raise_alarm(trainer: pl.Trainer, title: str, text: str) -> None:
     """
     if not trainer.is_global_zero:
         return
-    warnings.warn(f"{title}: {text}", SztrainWarning, stacklevel=2)
+    warn(f"{title}: {text}")
     loggers: list[Any] = trainer.loggers
     for logger in loggers:
         if is_a(logger, "WandbLogger"):

@@ -1,6 +1,8 @@
 """The one kind of error that a person can mend, and checks that raise it."""
 
 import math
+import sys
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -39,6 +41,28 @@ class SztrainWarning(UserWarning):
 
     The command line prints it in one line, as it is.
     """
+
+
+_INSIDE = {"sztrain", "pytorch_lightning", "lightning", "lightning_fabric", "torch", "contextlib"}
+"""Packages between a person's code and a warning of ours."""
+
+
+def warn(message: str) -> None:
+    """Warn a person, and point at the line of theirs that led here, however deep inside it was.
+
+    Example:
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     warn("the attack takes long")
+        >>> caught[0].message
+        SztrainWarning('the attack takes long')
+    """
+    level, frame = 2, sys._getframe(1)
+    while frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
+        if frame.f_back is None:
+            break
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, SztrainWarning, stacklevel=level)
 
 
 def first_line(error: BaseException) -> str:

@@ -1,10 +1,8 @@
 """Half precision where the hardware has none."""
 
-import warnings
-
 import torch
 
-from sztrain.errors import SztrainWarning
+from sztrain.errors import warn
 
 
 def warn_of_slow_bfloat16(device: torch.device) -> None:
@@ -20,10 +18,8 @@ def warn_of_slow_bfloat16(device: torch.device) -> None:
         return
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not (has_onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
-        warnings.warn(
+        warn(
             "this CPU has no instructions for convolutions in bfloat16, which take about ten "
             "times as long as those in single precision: use full precision here "
-            "(trainer.precision=32-true, attack.autocast=false)",
-            SztrainWarning,
-            stacklevel=3,
+            "(trainer.precision=32-true, attack.autocast=false)"
         )

@@ -1,6 +1,5 @@
 """What every attack owes its caller, in one place: checks, an untouched net, and true claims."""
 
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from sztrain.attacks.checks import require_net, validate_batch, validate_labels,
 from sztrain.attacks.gradients import NO_GRADIENT
 from sztrain.attacks.modes import attack_mode
 from sztrain.attacks.slices import in_slices
-from sztrain.errors import InputError, SztrainWarning
+from sztrain.errors import InputError, warn
 from sztrain.losses import at_least_float32
 from sztrain.norms import check_budgets, l0_norm, per_sample
 from sztrain.types import AttackResult, EnsembleResult, Unit
@@ -153,12 +152,10 @@ class _WatchedNet:
     def warn_of_nan(self) -> None:
         """Say that figures rest on inputs to which the net has no answer."""
         if self._answered_nan:
-            warnings.warn(
+            warn(
                 "the net answered NaN to inputs in [0, 1] that the attack tried: they count as "
                 "resisted, so it looks more robust than it is; look in its forward for a division "
-                "by 0, a root or a logarithm",
-                SztrainWarning,
-                stacklevel=2,
+                "by 0, a root or a logarithm"
             )
 
 
@@ -176,13 +173,11 @@ def _warn_of_doubt(claimed: Tensor, broken: Tensor) -> None:
     num_claims, num_broken = torch.stack([claimed.sum(), broken.sum()]).tolist()
     if num_claims >= ENOUGH_CLAIMS and num_claims - num_broken > MOST_DROPPED * num_claims:
         # Without the numbers: a text that changes would be shown anew for every batch.
-        warnings.warn(
+        warn(
             "many examples no longer fool the net when it is asked again, and count as failures: "
             "it answers the same image in different ways (noise, dropout in eval mode), and looks "
             "more robust than it is, most of all under several attacks; fix its noise for the "
-            "evaluation",
-            SztrainWarning,
-            stacklevel=2,
+            "evaluation"
         )
 
 

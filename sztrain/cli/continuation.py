@@ -1,13 +1,12 @@
 """Checks of a checkpoint from which a training is to go on."""
 
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
-from sztrain.errors import InputError, SztrainWarning
+from sztrain.errors import InputError, warn
 from sztrain.models import net_from_checkpoint, read_checkpoint
 from sztrain.models.state_dicts import load_strictly
 
@@ -108,11 +107,9 @@ def check_continuation(described: Mapping[str, Any], chosen: Mapping[str, Any], 
     changed = [*_changes(described.get("method"), now, "method")]
     changed += _changes(described.get("data"), chosen.get("data"), "data")
     if changed:
-        warnings.warn(
+        warn(
             f"{path} was written with other options, which this run does not share: "
-            f"{', '.join(changed)}",
-            SztrainWarning,
-            stacklevel=2,
+            f"{', '.join(changed)}"
         )
 
 

@@ -1,6 +1,5 @@
 """One net under one attack: its share of the work, its records, and what they say."""
 
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from sztrain.data import ImageDataModule, Split, in_one_line
-from sztrain.errors import SztrainWarning
+from sztrain.errors import warn
 from sztrain.evaluation.identity import attack_identity, data_digest, net_digest
 from sztrain.evaluation.measurement import Tally
 from sztrain.evaluation.recording import device_name, record_attack
@@ -182,11 +181,9 @@ def _warn_of_others(job: Job, done: list[range], device: str) -> None:
     }
     others = sorted(theirs - {ours})
     if others:
-        warnings.warn(
+        warn(
             f"{job.label}: batches in {job.records.folder} were attacked on {'; '.join(others)}; "
-            f"the others will be on {ours}; remove that folder to attack all of them alike",
-            SztrainWarning,
-            stacklevel=2,
+            f"the others will be on {ours}; remove that folder to attack all of them alike"
         )
 
 

@@ -1,7 +1,6 @@
 """What an evaluation leaves behind: tables, pictures, a report, and a few words on the screen."""
 
 import csv
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -35,7 +34,7 @@ from sztrain.cli.suites import Suite
 from sztrain.cli.transfer import KeptExamples, transfer_rows
 from sztrain.cli.wandb_run import WandbRun
 from sztrain.cli.worst_case import WorstCases
-from sztrain.errors import SztrainWarning, UnavailableError
+from sztrain.errors import UnavailableError, warn
 from sztrain.evaluation.attack_names import judged_by
 from sztrain.evaluation.html import Picture, write_report
 from sztrain.evaluation.rows import budget_rows, paper_row
@@ -243,11 +242,9 @@ class Report:
         found = {path.stem for path in (self.output_dir / "records").glob("*.csv")}
         others = sorted(found - self._labels)
         if others:
-            warnings.warn(
+            warn(
                 f"{self.output_dir / 'records'} also holds what an earlier evaluation found "
-                f"({', '.join(others)}); the tables beside it tell of this one alone",
-                SztrainWarning,
-                stacklevel=2,
+                f"({', '.join(others)}); the tables beside it tell of this one alone"
             )
 
     def _models(self) -> list[str]:

@@ -1,7 +1,6 @@
 """The jobs of a suite, and rows for what cannot be had."""
 
 import json
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
@@ -24,7 +23,7 @@ from sztrain.cli.net_data import CUT, data_of_net
 from sztrain.cli.suites import Run, Suite
 from sztrain.cli.team import automatic_batch_size
 from sztrain.data import ImageDataModule
-from sztrain.errors import InputError, SztrainWarning, UnavailableError
+from sztrain.errors import InputError, UnavailableError, warn
 from sztrain.evaluation.rows import missing_row
 from sztrain.evaluation.setting import Setting
 from sztrain.models import load_net
@@ -229,10 +228,8 @@ def _chosen(name: str, options: Mapping[str, Any], suite: Suite, seed: int) -> S
     samples = range(len(part))[suite.first_sample :][: suite.num_samples]
     wanted = suite.num_samples
     if suite.first_sample and wanted is not None and len(samples) < wanted:
-        warnings.warn(
+        warn(
             f"the test split of {name} has {len(samples)} samples from {suite.first_sample} on, "
-            f"fewer than suite.num_samples={wanted}; all of them are attacked",
-            SztrainWarning,
-            stacklevel=2,
+            f"fewer than suite.num_samples={wanted}; all of them are attacked"
         )
     return Selection(data, Subset(part, samples))

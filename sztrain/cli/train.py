@@ -2,7 +2,6 @@
 
 import secrets
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -51,7 +50,7 @@ from sztrain.cli.presets import drop_unfit_presets
 from sztrain.cli.verdict import judge
 from sztrain.cli.wandb_run import ended_run
 from sztrain.data import ImageDataModule
-from sztrain.errors import InputError, SztrainWarning, require_count
+from sztrain.errors import InputError, require_count, warn
 from sztrain.files import set_aside
 from sztrain.models import describe_net, load_net
 from sztrain.models.state_dicts import load_strictly
@@ -124,12 +123,10 @@ def train(cfg: DictConfig) -> float | None:
 def _warn_of_no_training(trainer: pl.Trainer, steps_before: int) -> None:
     """Say that there was nothing left to train, or nothing to train at all."""
     if trainer.global_step == steps_before:
-        warnings.warn(
+        warn(
             f"nothing was trained: {trainer.current_epoch} epochs lie behind the net, and the "
             f"training ends by trainer.max_epochs={trainer.max_epochs} "
-            f"trainer.max_steps={trainer.max_steps}",
-            SztrainWarning,
-            stacklevel=2,
+            f"trainer.max_steps={trainer.max_steps}"
         )
 
 

@@ -1,7 +1,6 @@
 """Tell apart files that are missing, damaged, official, or simply other data in the same layout."""
 
 import hashlib
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from textwrap import shorten
 
 from filelock import FileLock
 
-from sztrain.errors import InputError, SztrainWarning, UnavailableError
+from sztrain.errors import InputError, UnavailableError, warn
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,7 @@ data.download=true, or data.root (or SZTRAIN_DATA_DIR) to the folder above it
                 f"{path} is damaged: its md5 is {md5}, that of {title} is {official.md5}; "
                 "delete it and set data.download=true"
             )
-        warnings.warn(
-            f"{path} is not the file of {title} that was published", SztrainWarning, stacklevel=2
-        )
+        warn(f"{path} is not the file of {title} that was published")
 
 
 def download_into(root: Path, fetch: Callable[[], object], *, title: str) -> None:

@@ -1,6 +1,5 @@
 """Images that stay on disk and are decoded when a batch needs them."""
 
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -14,7 +13,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from sztrain.data.augment import CropFlip, derive_seed, seeded_rng
 from sztrain.data.samples import Samples
-from sztrain.errors import InputError, SztrainWarning
+from sztrain.errors import InputError, warn
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -55,11 +54,9 @@ def _warn_of_transparency(opacity: Image.Image) -> None:
     lowest, _ = opacity.getextrema()
     if lowest != 255:
         # Without the file's name: a text that changes would be shown anew for every image.
-        warnings.warn(
+        warn(
             "images have transparent places, and the net sees the colours under them, whatever "
-            "they are; where that is not meant, put the images on a background before",
-            SztrainWarning,
-            stacklevel=3,
+            "they are; where that is not meant, put the images on a background before"
         )
 
 

@@ -1,13 +1,11 @@
 """What someone would trip over who attacks a net of their own: said once, with the mend."""
 
-import warnings
-
 import torch
 from torch import Tensor, nn
 
 from sztrain.attacks.checks import validate_logits
 from sztrain.attacks.modes import attack_mode
-from sztrain.errors import InputError, SztrainWarning
+from sztrain.errors import InputError, warn
 from sztrain.evaluation.runner import AttackedBatch
 from sztrain.losses import difference_of_logits
 from sztrain.types import Attack
@@ -27,6 +25,7 @@ class Advice:
         speaks: whether this process does; the others look on.
 
     Example:
+        >>> import warnings
         >>> net, attacked = nn.Softmax(dim=1), torch.tensor([[0.5, 0.5]])
         >>> with warnings.catch_warnings(record=True) as caught:
         ...     warnings.simplefilter("always")
@@ -115,7 +114,7 @@ class Advice:
         key = text if key is None else key
         if self.speaks and key not in self._said:
             prefix = f"{self.speaker}: " if self.speaker else ""
-            warnings.warn(f"{prefix}{text}", SztrainWarning, stacklevel=2)
+            warn(f"{prefix}{text}")
         self._said.add(key)
 
 

@@ -1,6 +1,5 @@
 """What attacking a set of samples says about a net."""
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -15,7 +14,7 @@ from sztrain.attacks.checks import (
     require_untargeted,
     validate_batch,
 )
-from sztrain.errors import InputError, SztrainWarning, require_count, require_several
+from sztrain.errors import InputError, require_count, require_several, warn
 from sztrain.evaluation.advice import LOOKED_AT, Advice
 from sztrain.evaluation.batches import BatchHook, inputs_and_labels
 from sztrain.evaluation.breakdown import Breakdown, BreakdownMetric
@@ -217,12 +216,10 @@ def _warn_of_untried(budgets: Sequence[int], attack: Attack) -> None:
     below = sorted(k for k in budgets if attack.budget is not None and k < attack.budget)
     if below:
         listed = ", ".join(map(str, below))
-        warnings.warn(
+        warn(
             f"measure_robustness: {type(attack).__name__} with budget={attack.budget} may spend "
             f"all of it on any sample, so at {listed} the net looks more robust than it is; ask "
-            f"for budgets=[{attack.budget}], or give the attack another budget, or none",
-            SztrainWarning,
-            stacklevel=3,
+            f"for budgets=[{attack.budget}], or give the attack another budget, or none"
         )
 
 

@@ -1,7 +1,6 @@
 """Nets with weights, by name or by file."""
 
 import hashlib
-import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from http.client import HTTPException
@@ -12,7 +11,7 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from sztrain.errors import InputError, SztrainWarning, did_you_mean
+from sztrain.errors import InputError, did_you_mean, warn
 from sztrain.files import write_whole
 from sztrain.models._checks import require_path
 from sztrain.models.checkpoint import (
@@ -223,4 +222,4 @@ def _keep(path: Path, content: bytes) -> None:
     try:
         write_whole(path, content)
     except InputError as error:
-        warnings.warn(str(error), SztrainWarning, stacklevel=4)
+        warn(str(error))
