@@ -23,7 +23,7 @@ def check_targets(node: Any, key: str) -> None:
         Traceback (most recent call last):
         ...
         sztrain.errors.InputError: method.attack: there is no SigmaZer0 in the module \
-sztrain.attacks (...__init__.py); did you mean SigmaZero?
+sztrain.attacks (...__init__.py); did you mean SigmaZero or ...?
     """
     if isinstance(node, list):
         for index, item in enumerate(node):

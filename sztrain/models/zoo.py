@@ -107,7 +107,7 @@ def load_net(name_or_path: str | Path) -> nn.Module:
         sztrain.errors.InputError: expected a net's name (M1, M2, C1, C2, C3, C4, C5, C6, C7, C8, \
 C9, C10, I1, I2, I3, I4, I5, I6, digits_standard, digits_sparse_at, mnist_sparse_at, mnist_trades, \
 mnist_trades_ema) or a .ckpt or .safetensors file, got digits_sparse; did you mean \
-digits_sparse_at, digits_standard, mnist_sparse_at?
+digits_sparse_at or digits_standard or mnist_sparse_at?
     """
     kind = _kind(name_or_path)
     if kind == ".ckpt":
