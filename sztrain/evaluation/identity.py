@@ -74,8 +74,9 @@ def attack_identity(attack: Attack) -> dict[str, Any]:
     kind = type(attack)
     options = {field.name: getattr(attack, field.name) for field in fields(attack)}
     own = getattr(attack, "__dict__", {})  # what it has set beside its options
+    about = {"name": kind.__name__, **_origin(kind)}
     plain = {name: _plain(value) for name, value in {**options, **own}.items()}
-    return {"name": kind.__name__, **_origin(kind), **plain}
+    return about | {f"{name}=" if name in about else name: value for name, value in plain.items()}
 
 
 def attack_key(attack: Attack) -> str:

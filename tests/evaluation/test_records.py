@@ -422,6 +422,20 @@ def test_attacks_inside_an_attack_are_part_of_its_identity():
     assert json.loads(json.dumps(found)) == found
 
 
+def test_options_hide_nothing_that_an_identity_says_of_an_attack():
+    @dataclass(frozen=True, kw_only=True)
+    class Coded(SigmaZero):
+        name: str = "a"
+        code: int = 1
+        module: str = ""
+
+    found, other = attack_identity(Coded()), attack_identity(Coded(code=2))
+    assert found["name"] == "Coded"
+    assert found["module"] == __name__
+    assert found["code"].keys() == {__name__}
+    assert found != other
+
+
 OWN = """
 from sztrain.attacks import SigmaZero
 
