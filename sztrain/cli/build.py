@@ -209,6 +209,12 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback], run_id: str) -> pl
     Raises:
         InputError: an argument is out of its range, or asks for what the machine does not have.
     """
+    for group in ("callbacks", "logger"):
+        if group in (cfg.trainer or {}):
+            raise InputError(
+                f"trainer.{group} has no effect: give them by the group {group}, as in "
+                f"+{group}.mine._target_=..."
+            )
     loggers: dict[str, Any] = plain(cfg.get("logger")) or {}
     wandb = loggers.get("wandb")
     if isinstance(wandb, dict) and wandb.get("id") is None:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -215,6 +215,18 @@ def _leave(message: str, status: int) -> NoReturn:
 
 
 def _require_complete(cfg: DictConfig) -> None:
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise InputError(f"{missing[0]} has no default: add {missing[0]}=... to the command")
+    # As it was written: an option that another stands for may be of a group that is gone, which the
+    # task has a better word for.
+    for key in _missing(OmegaConf.to_container(cfg, resolve=False)):
+        raise InputError(f"{key} has no default: add {key}=... to the command")
+
+
+def _missing(node: Any, place: str = "") -> Iterator[str]:
+    """The options without a value, by their place in the config."""
+    if node == MISSING:
+        yield place
+    if isinstance(node, list):
+        node = dict(enumerate(node))
+    if isinstance(node, dict):
+        for name, part in node.items():
+            yield from _missing(part, f"{place}.{name}" if place else str(name))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from importlib.resources import files
 from pathlib import Path
 
 from hydra import compose, initialize_config_module
@@ -71,6 +72,12 @@ def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = 
             f"there is no {lost.group(1)}, by which {wanted} goes; {own if group in _BASES else ''}"
             f"+{lost.group(1)}=... adds it"
         )
+    single = re.search(
+        r"node `([\w.]+)` is not a container and thus cannot contain `(\w+)`", str(error)
+    )
+    if single is not None:
+        node, name = single.groups()
+        return f"expected `{node}` to be a group of options, {name} among them, got a single value"
     misspelt = re.search(r"Could not override '([\w.@/]+)'", str(error))
     if misspelt is not None:
         key = misspelt.group(1)
@@ -82,8 +89,13 @@ def one_line(error: BaseException, config_name: str = "", args: Sequence[str] = 
             return f"there is no option {within}{known}; +{within}=... adds one"
         adds = f"; +{key}=... adds one" if key.startswith(_OPEN) else ""
         return f"there is no option {key}{_meant_key(key, config_name, args)}{adds}"
-    if type(error) is ValueError:
-        return "a group cannot be null; take it out with ~group, such as ~scheduler"
+    if type(error) is ValueError:  # Hydra's, of what stands for the option of a group
+        if "NoneType" in str(error):
+            return "a group cannot be null; take it out with ~group, such as ~scheduler"
+        ours = (one for one in given_overrides(list(args)) if _is_group(one.key_or_group))
+        kind = str(error).rpartition(" ")[2]
+        wrong = next((one.input_line for one in ours if type(one.value()).__name__ == kind), kind)
+        return f"cannot read {wrong}: a group has options by name, as in method=trades"
     # Hydra says what could not be done, OmegaConf below it why.
     reasons = [str(link) for link in links if isinstance(link, OmegaConfBaseException)]
     return _joined("\n\n".join(dict.fromkeys([str(error), *reasons[-1:]])))
@@ -136,6 +148,10 @@ def _meant_key(key: str, config_name: str, args: Sequence[str]) -> str:
     if matches:
         return f"; did you mean {' or '.join(matches)}?"
     return f"; known here: {', '.join(siblings or map(str, cfg))}"
+
+
+def _is_group(key: str) -> bool:
+    return files(CONFIG_MODULE).joinpath(key.partition("@")[0]).is_dir()
 
 
 def _own_folders(args: Sequence[str]) -> list[str]:

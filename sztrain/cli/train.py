@@ -84,9 +84,10 @@ def train(cfg: DictConfig) -> float | None:
     drop_unfit_presets(cfg, own_overrides())
     check_seed(cfg.seed)
     check_monitor(cfg.monitor)
-    if cfg.verdict is None:
+    if not isinstance(cfg.verdict, DictConfig):
+        found = "null" if cfg.verdict is None else cfg.verdict
         raise InputError(
-            "expected `verdict` to have options, got null; callbacks.gauge.verdict=null trains "
+            f"expected `verdict` to have options, got {found}; callbacks.gauge.verdict=null trains "
             "without a verdict"
         )
     if cfg.verdict.last_samples is not None:

@@ -101,14 +101,16 @@ and 100 here; choose another folder or remove that one
             InputError: the file is damaged.
         """
         path = self._records_path(span)
+        found = f"it does not hold the samples {span[0]} to {span[-1]}, each whole"
         try:
             text = path.read_text(encoding="utf-8")
             rows = [Record.of_cells(row) for row in csv.DictReader(io.StringIO(text))]
-        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        except OSError as error:
             raise InputError(damaged(path, f"it cannot be read ({error})")) from error
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise InputError(damaged(path, found)) from error
         whole = [row.index for row in rows] == list(span) and all(row.is_possible for row in rows)
         if not (whole and text.endswith("\n")):  # half a number may be a number
-            found = f"it does not hold the samples {span[0]} to {span[-1]}, each whole"
             raise InputError(damaged(path, found))
         return rows
 

@@ -192,7 +192,7 @@ def _load_file(card: NetCard) -> nn.Module:
         content, source = read_bytes(path), str(path)
     pin = path.with_name(f"{path.name}.sha256")
     digest = hashlib.sha256(content).hexdigest()
-    _check_digest(card, digest, source, pin)
+    _check_digest(card, digest, source, pin, mend="" if is_new else "; remove it to load it anew")
     weights = bare_weights(read_plain(BytesIO(content), source), source)
     net = assemble({"net": card.spec}, weights, source)
     if is_new:
@@ -202,11 +202,11 @@ def _load_file(card: NetCard) -> nn.Module:
     return net
 
 
-def _check_digest(card: NetCard, digest: str, source: str, pin: Path) -> None:
+def _check_digest(card: NetCard, digest: str, source: str, pin: Path, mend: str) -> None:
     if card.sha256 is not None and not digest.startswith(card.sha256):
         raise InputError(
             f"{source} is not the published file of {card.name}: its sha256 is {digest}, "
-            f"expected {card.sha256}"
+            f"expected {card.sha256}{mend}"
         )
     if card.sha256 is None and pin.is_file():
         noted = pin.read_text(encoding="utf-8", errors="replace").split()

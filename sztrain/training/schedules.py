@@ -63,6 +63,6 @@ def multistep(
         [25, 75]
     """
     for milestone in milestones:
-        if not 0 < milestone < 1:
-            raise InputError(f"expected `milestones` to be in (0, 1), got {milestone}")
+        if not (isinstance(milestone, int | float) and 0 < milestone < 1):
+            raise InputError(f"expected `milestones` to be in (0, 1), got {milestone!r}")
     return MultiStepLR(optimizer, [round(m * total_steps) for m in milestones], gamma=gamma)

@@ -33,6 +33,9 @@ COMMANDS = {
     "data.nonsense_xyz=1": ("known here: ", "batch_size"),
     "a=b=c": ("cannot read a=b=c", "expected key=value"),
     "scheduler=null": ("a group cannot be null", "~scheduler"),
+    "method.budget=3 method=3": ("cannot read method=3: a group has options by name",),
+    "verdict=null": ("`verdict` to have options, got null; callbacks.gauge.verdict=null trains",),
+    "data.recipe=null": ("`data.recipe` to be a group of options, ", "got a single value"),
     "trainer.max_epochs=": ("`trainer.max_epochs` to be a whole number or null, got ''",),
     "trainer.max_epochs=abc": ("`trainer.max_epochs` to be a whole number or null, got 'abc'",),
     "monitor=${nowhere}": ("nowhere",),
@@ -149,6 +152,8 @@ TRAININGS = {
     ),
     "callbacks.gauge=3": ("expected `callbacks.gauge` to be a group with a `_target_`, got 3",),
     "logger.mine.name=a": ("expected `logger.mine` to be a logger of Lightning, got a dict; `_",),
+    "trainer.callbacks=[a]": ("trainer.callbacks has no effect: give them by the group",),
+    "trainer.logger=true": ("trainer.logger has no effect: give them by the group logger",),
     "logger.csv=true": ("expected `logger.csv` to be a group with a `_target_`, got True",),
     "logger.wandb=false": ("expected `logger.wandb` to be a group with a `_target_`, got False",),
 }

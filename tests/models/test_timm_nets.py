@@ -55,6 +55,12 @@ def test_timm_net_without_a_network(monkeypatch):
         timm_net("resnet10t", num_classes=10, pretrained=True)
 
 
+def test_timm_knows_the_hub_that_is_installed():
+    from timm.models._hub import has_hf_hub
+
+    assert has_hf_hub()
+
+
 def test_timm_net_reads_no_file_that_would_be_executed(tmp_path):
     path = tmp_path / "net.pth"
 

@@ -62,7 +62,7 @@ def test_multistep_falls_at_its_milestones():
     assert found == pytest.approx([0.4] * 5 + [0.1] * 4 + [0.05])
 
 
-@pytest.mark.parametrize("milestone", [0, 1, 25, -0.5, math.nan])
+@pytest.mark.parametrize("milestone", [0, 1, 25, -0.5, math.nan, "a", None])
 def test_multistep_refuses_milestones_that_are_no_shares(milestone):
     with pytest.raises(InputError, match=r"`milestones` to be in \(0, 1\)"):
         rates(multistep, 10, milestones=(0.5, milestone))
