@@ -1,12 +1,15 @@
 """How many samples an attack works on at a time: few on a CPU, elsewhere what the memory holds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from sztrain.types import AttackResult
+
+T = TypeVar("T")
 
 CPU_ROWS, CPU_VALUES = 64, 51_200
 """On a CPU a slice has as many rows as these values allow, but at least so many. The activations of
@@ -26,9 +29,6 @@ def in_slices(
 ) -> AttackResult:
     """Attack a batch a slice at a time, and put the answers together.
 
-    A slice that the memory does not suffice for is attacked again in halves; the slices before it
-    stand.
-
     Args:
         attack: called with inputs and labels of a slice.
         inputs: shape ``(N, ...)``.
@@ -43,17 +43,46 @@ def in_slices(
         keep_heap()
     if batch_size is None:
         batch_size = max(CPU_ROWS, CPU_VALUES // inputs[0].numel()) if on_cpu else len(inputs)
-    results: list[AttackResult] = []
-    waiting = list(_even_slices(0, len(inputs), batch_size))
+    results = map_slices(attack, (inputs, labels), batch_size)
+    return results[0] if len(results) == 1 else _joined(results)
+
+
+def map_slices(
+    function: Callable[..., T], batch: Sequence[Tensor], batch_size: int | None = None
+) -> list[T]:
+    """Call a function on one slice of a batch after the other.
+
+    A slice that the memory does not suffice for is passed again in halves; the answers before it
+    stand.
+
+    Args:
+        function: called with the rows of a slice, one argument for each part of the batch.
+        batch: tensors with a row for each sample.
+        batch_size: largest slice; ``None``: the whole batch.
+
+    Raises:
+        torch.OutOfMemoryError: there is no room for a single sample.
+
+    Example:
+        >>> map_slices(len, [torch.zeros(5, 2)], batch_size=3)
+        [3, 2]
+    """
+    size = len(batch[0])
+    answers: list[T] = []
+    waiting = [slice(0, size)] if batch_size is None else [*_even_slices(0, size, batch_size)]
     while waiting:
         rows = waiting.pop(0)
-        result = _unless_out_of_memory(attack, inputs[rows], labels[rows])
-        if result is not None:
-            results.append(result)
+        try:
+            answers.append(function(*(part[rows] for part in batch)))
             continue
-        batch_size = (rows.stop - rows.start) // 2
-        waiting = list(_even_slices(rows.start, len(inputs), batch_size))
-    return results[0] if len(results) == 1 else _joined(results)
+        except RuntimeError as error:
+            if rows.stop - rows.start == 1 or not _is_out_of_memory(error):
+                raise
+        # The error holds the tensors of the frames it came through: only here are they free.
+        if batch[0].device.type == "cuda":
+            torch.cuda.empty_cache()
+        waiting = list(_even_slices(rows.start, size, (rows.stop - rows.start) // 2))
+    return answers
 
 
 def keep_heap() -> None:
@@ -79,21 +108,6 @@ def _even_slices(start: int, stop: int, batch_size: int) -> Iterator[slice]:
         end = start + size + (i < larger)
         yield slice(start, end)
         start = end
-
-
-def _unless_out_of_memory(
-    attack: Callable[[Tensor, Tensor], AttackResult], inputs: Tensor, labels: Tensor
-) -> AttackResult | None:
-    """The answer, or ``None`` if there was no memory for it and less could be asked for."""
-    try:
-        return attack(inputs, labels)
-    except RuntimeError as error:
-        if len(inputs) == 1 or not _is_out_of_memory(error):
-            raise
-    # The error holds the tensors of the frames it came through: only here are they free.
-    if inputs.device.type == "cuda":
-        torch.cuda.empty_cache()
-    return None
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

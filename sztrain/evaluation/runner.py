@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sztrain.attacks.answers import check_answer
 from sztrain.attacks.modes import eval_mode
+from sztrain.attacks.slices import map_slices
 from sztrain.types import Attack, AttackResult
 
 
@@ -74,13 +75,19 @@ def attack_batches(
 def predict(net: nn.Module, inputs: Tensor) -> Tensor:
     """Predicted classes, int64 ``(N,)``, in eval mode and without gradients.
 
+    Where the memory does not suffice for all of a batch, in halves, as attacks do.
+
     Example:
         >>> predict(nn.Linear(2, 3), torch.zeros(4, 2)).shape
         torch.Size([4])
     """
+
+    def predictions(some_inputs: Tensor) -> Tensor:
+        logits: Tensor = net(some_inputs.clone())  # the first layer of the net may work in place
+        return logits.argmax(dim=1)
+
     with torch.no_grad(), eval_mode(net):
-        logits: Tensor = net(inputs.clone())  # the first layer of the net may work in place
-    return logits.argmax(dim=1)
+        return torch.cat(map_slices(predictions, [inputs]))
 
 
 def wall_time(device: torch.device) -> float:

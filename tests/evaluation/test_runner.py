@@ -92,6 +92,21 @@ def test_what_the_attack_refuses_is_refused():
         list(attack_batches(toy_net(), SigmaZero(num_steps=2), [(2 * IMAGES, LABELS)]))
 
 
+def test_a_batch_beyond_the_memory_is_predicted_in_halves():
+    net, sizes = toy_net(), []
+
+    def hook(module, arguments):
+        sizes.append(len(arguments[0]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    expected = predict(net, IMAGES)
+    net.register_forward_pre_hook(hook)
+    assert torch.equal(predict(net, IMAGES), expected)
+    assert max(sizes[1:]) < sizes[0] == len(IMAGES)
+    assert predict(net, IMAGES[:0]).shape == (0,)
+
+
 def test_predictions_in_eval_mode_without_a_trace():
     net = toy_net(extra=[torch.nn.BatchNorm1d(16), torch.nn.Dropout()])
     net[4].eval()  # one module is not as the others
