@@ -14,13 +14,13 @@ from sztrain.models import digits_cnn, save_net
 ALONE = "evaluate net=digits_standard attack.num_steps=2 num_samples=20"
 SUITE = "evaluate suite=quick suite.num_steps=[2] suite.num_samples=20 suite.loss_terms=false"
 SUITE += " hydra.run.dir=out"
-WEIGHTS = {"_target_": "sztrain.models.digits_cnn", "num_classes": 10, "width": 4}
+WEIGHTS = {"_target_": "sztrain.models.digits_cnn", "num_classes": 10, "width": 16}
 
 
 def keep_net(path, *, num_classes=10, **data):
     """Save a net of some data; returns its path."""
     spec = WEIGHTS | {"num_classes": num_classes}
-    net = digits_cnn(num_classes=num_classes, width=4)
+    net = digits_cnn(num_classes=num_classes, width=WEIGHTS["width"])
     about = {"net": spec, "data": {"name": "digits", **data}, "unit": "features", "method": {}}
     save_net(net, about, path)
     return path
