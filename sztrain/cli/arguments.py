@@ -2,12 +2,12 @@
 
 import inspect
 from collections.abc import Mapping
-from pydoc import ErrorDuringImport, locate
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, Unpack, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
+from sztrain.cli.targets import find_target
 from sztrain.errors import InputError
 
 _NAMES = {
@@ -59,8 +59,8 @@ got 'ten'
 def _annotations(target: str) -> dict[str, Any]:
     """Annotations of the parameters of a function or class, those of its bases included."""
     try:
-        called = locate(target)
-    except ErrorDuringImport:  # instantiating it will say so
+        called = find_target(target)
+    except InputError:  # making it will say so
         return {}
     bases = reversed(called.__mro__) if inspect.isclass(called) else [called]
     hints: dict[str, Any] = {}
