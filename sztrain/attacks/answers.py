@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from sztrain.attacks.checks import require_images
 from sztrain.errors import InputError
 from sztrain.norms import l0_norm
 from sztrain.types import Attack, AttackResult
@@ -37,22 +38,12 @@ def check_answer(attack: Attack, result: object, inputs: Tensor) -> None:
         wrong = f"a {type(result).__name__}, which is no AttackResult"
     elif not (wrong := _wrong_form(result, inputs)):
         wrong = _wrong_claim(attack, result, inputs)
-        if wrong:
-            _require_sound(inputs)
+        if wrong:  # by whom: an attack may have left alone what was outside [0, 1]
+            require_images(inputs)
     if wrong:
         raise InputError(
             f"{type(attack).__name__} answered {wrong}; let its call go through "
             "sztrain.attacks.base.run_attack, which verifies what an attack claims"
-        )
-
-
-def _require_sound(inputs: Tensor) -> None:
-    """Refuse inputs outside [0, 1], before an attack is blamed that has left them as they were."""
-    low, high = (float(bound) for bound in inputs.detach().aminmax())
-    if not (low >= 0 and high <= 1):
-        raise InputError(
-            f"expected inputs in [0, 1], got values from {low:.8g} to {high:.8g}; look for them in "
-            "the data, or normalise inside the net, with sztrain.models.Normalize"
         )
 
 

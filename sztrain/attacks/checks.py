@@ -163,13 +163,25 @@ def validate_batch(inputs: Tensor, labels: Tensor) -> None:
             f"expected labels to be int64 of shape ({len(inputs)},), one for each of the inputs of "
             f"shape {tuple(inputs.shape)}, got {labels.dtype} of shape {tuple(labels.shape)}"
         )
+    require_images(inputs)
+
+
+def require_images(inputs: Tensor) -> None:
+    """Refuse values outside [0, 1].
+
+    Raises:
+        InputError: with the smallest and the largest, or NaN.
+
+    Example:
+        >>> require_images(torch.tensor([[0.0, 1.0]]))
+    """
     low, high = (float(bound) for bound in inputs.detach().aminmax())
     if math.isnan(low):
         raise InputError("expected inputs in [0, 1], got NaN; look for it in the data")
     if not (low >= 0 and high <= 1):
         raise InputError(
-            f"expected inputs in [0, 1], got values from {low:.8g} to {high:.8g}; "
-            "normalise inside the net, with sztrain.models.Normalize"
+            f"expected inputs in [0, 1], got values from {low:.8g} to {high:.8g}; look for them in "
+            "the data, or normalise inside the net, with sztrain.models.Normalize"
         )
 
 

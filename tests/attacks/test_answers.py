@@ -1,5 +1,6 @@
 """Answers of attacks that do not go through ``run_attack``: what they claim, they have to show."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -80,16 +81,14 @@ def test_success_beyond_the_budget_is_refused():
 
 @pytest.mark.parametrize(
     ("value", "told"),
-    [(1 + 1e-6, "from .* to 1.000001;"), (-0.5, "from -0.5 to"), (torch.nan, "from nan to nan")],
+    [(1 + 1e-6, "values from .* to 1.000001;"), (-0.5, "values from -0.5 to"), (torch.nan, "NaN;")],
 )
 def test_inputs_outside_their_range_are_no_fault_of_the_attack(value, told):
     inputs = edited(INPUTS, (0, 0, 0, 0), value)
     answer = changed(adv_inputs=inputs, last_inputs=inputs, best_inputs=inputs, l0=0 * RESULT.l0)
-    with pytest.raises(
-        InputError, match=rf"^expected inputs in \[0, 1\], got values {told}"
-    ) as caught:
+    with pytest.raises(InputError, match=rf"^expected inputs in \[0, 1\], got {told}") as caught:
         check_answer(ATTACK, answer, inputs)
-    assert "look for them in the data" in str(caught.value)
+    assert re.search("look for (it|them) in the data", str(caught.value))
 
 
 def test_the_unit_is_the_attacks():
