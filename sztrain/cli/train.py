@@ -192,6 +192,9 @@ def _take_weights(net: nn.Module, name: str, made_by: str) -> None:
 def _check_gauge(gauge: Callback | None, data: ImageDataModule) -> None:
     if not isinstance(gauge, SparseRobustness):
         return
+    image = data.part("val")[0][0]
+    with named("callbacks.gauge"):  # the sanity check would say so, once the loggers have begun
+        gauge.image_space.to_images(image.unsqueeze(0))
     attacks = {"attack": gauge.attack, "probe": gauge.probe, "verdict": gauge.verdict}
     for name, attack in attacks.items():
         if attack is not None:

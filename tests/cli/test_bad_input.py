@@ -150,6 +150,10 @@ TRAININGS = {
     "callbacks.ema._target_=torch.nn.ReLU": (
         "expected `callbacks.ema` to be a callback of Lightning, got a ReLU",
     ),
+    "callbacks.gauge.mean=[0.5,0.5,0.5]": (
+        "callbacks.gauge: expected `mean` and `std` to have one number for each of 1 channels",
+    ),
+    "callbacks.gauge.box=[-1,0.5]": ("callbacks.gauge: expected inputs in [0, 1] once mean=None",),
     "callbacks.gauge=3": ("expected `callbacks.gauge` to be a group with a `_target_`, got 3",),
     "logger.mine.name=a": ("expected `logger.mine` to be a logger of Lightning, got a dict; `_",),
     "trainer.callbacks=[a]": ("trainer.callbacks has no effect: give them by the group",),
