@@ -147,8 +147,9 @@ def _curves_of_nets(
         marked = budgets if attack.budget is None else [attack.budget]
         figure = robustness_curve_figure(curves, attack.unit, _fitting(marked, curves), title)
         place = attack.unit if suite is None else name
-        spent = f"within its budget of {attack.budget}, {_SPENT}"
-        caption = f"{title}, {_SEARCHED if attack.budget is None else spent}"
+        budget = attack.budget
+        rests_on = _SEARCHED if budget is None else f"within its budget of {budget}, {_SPENT}"
+        caption = f"{title}, {rests_on}"
         yield _saved(figure, output_dir / "curves", place, "Robustness curves", caption)
 
 

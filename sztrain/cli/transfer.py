@@ -1,5 +1,6 @@
 """The examples that a suite found on each net, tried on its other nets."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,8 +91,10 @@ def transfer_rows(
     Raises:
         InputError: examples or records that are damaged.
     """
-    runs = list(dict.fromkeys(one.run for one in kept))
-    kept = sorted(kept, key=lambda one: runs.index(one.run))
+    runs: dict[tuple[int, str], list[KeptExamples]] = defaultdict(list)
+    for one in kept:
+        runs[one.run].append(one)
+    kept = [one for run in runs.values() for one in run]
     of_net = {(one.digest, one.model): one for one in kept}
     found: list[list[dict[str, Any]]] = [[] for _ in kept]
     for (digest, target), any_job in of_net.items():
