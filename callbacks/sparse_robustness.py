@@ -14,7 +14,7 @@ from sztrain.attacks import SigmaZero
 from sztrain.attacks.answers import check_answer
 from sztrain.attacks.checks import (
     check_search,
-    require_attack,
+    require_judge,
     require_untargeted,
     validate_batch,
 )
@@ -168,7 +168,7 @@ class SparseRobustness(Callback):
         self.probe = probe
         self.verdict = verdict
         for argument, attacker in self._attacks().items():
-            require_attack(argument, attacker)
+            require_judge(argument, attacker)
             require_untargeted(argument, attacker)
             if argument != "probe" and attacker.budget is not None:
                 raise InputError(

@@ -1,16 +1,38 @@
-"""What an ascent within a budget remembers of the samples that it attacks."""
+"""What the ascents within a budget share: an option, and what they remember of the samples."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from sztrain.attacks.base import Found, Logits, is_adversarial
+from sztrain.attacks.fixed_budget import FixedBudgetAttack
 from sztrain.attacks.gradients import finite_gradient
 from sztrain.attacks.rows import Rows, first_rows, precise
 from sztrain.norms import l0_norm, per_sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClimbingAttack(FixedBudgetAttack):
+    """A fixed-budget attack that climbs from a random start.
+
+    Args:
+        steps_only: see :class:`~sztrain.attacks.SparsePGD`.
+    """
+
+    steps_only: bool = False
+
+    @property
+    def asks_first(self) -> bool:
+        """Whether samples that the net errs on from the start are looked for, and left alone."""
+        return not self.steps_only
+
+    def of_a_round(self) -> Self:
+        """See the base class; a search has to know what each of its rounds has found."""
+        attack = super().of_a_round()
+        return attack if self.budget is not None else replace(attack, steps_only=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +96,10 @@ class Climb(Rows):
         self.highest.copy_(torch.where(better, loss, self.highest))
         self.reached.lerp_(moved, per_sample(better.to(moved.dtype), moved))  # copies rows
         self.open.logical_and_(~adversarial)
+
+    def end_at(self, moved: Tensor) -> None:
+        """Take iterates of whoever is not broken as they are, without a pass through the net."""
+        self.reached.lerp_(moved, per_sample(self.open.to(moved.dtype), moved))
 
     def claims(self) -> Found:
         """The adversarial iterate of every row that has one, else its iterate of highest loss."""

@@ -12,9 +12,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sztrain.attacks._climb import Climb
+from sztrain.attacks._climb import Climb, ClimbingAttack
 from sztrain.attacks.base import Found, Logits
-from sztrain.attacks.fixed_budget import FixedBudgetAttack, largest
+from sztrain.attacks.fixed_budget import largest
 from sztrain.attacks.rows import Outcome, precise, steps_between_syncs
 from sztrain.attacks.sigma_zero import cosine_annealing
 from sztrain.errors import require_at_least, require_positive
@@ -23,7 +23,7 @@ from sztrain.norms import clamp_to_box_
 
 
 @dataclass(frozen=True, kw_only=True)
-class BudgetedSigmaZero(FixedBudgetAttack):
+class BudgetedSigmaZero(ClimbingAttack):
     r"""σ-zero that spends a budget instead of looking for the fewest changes.
 
     A fixed-budget attack; without a ``budget`` it searches for the smallest one that succeeds. A
@@ -47,6 +47,7 @@ class BudgetedSigmaZero(FixedBudgetAttack):
         num_rounds: of the search.
         initial_budget: of the search.
         recheck: see :class:`~sztrain.attacks.SigmaZero`, as ``batch_size``.
+        steps_only: see :class:`~sztrain.attacks.SparsePGD`.
         batch_size: how many samples are under attack at a time.
 
     Raises:
@@ -150,6 +151,9 @@ def budgeted_sigma_zero(
             break
         eta = cosine_annealing(attack.eta, i - 1, attack.num_steps)
         _move(descent, eta, attack.jitter, most, generator)
+        if attack.steps_only and i == attack.num_steps:
+            descent.end_at(descent.inputs + descent.delta)
+            break
         _look(logits_of, descent, with_gradient=i < attack.num_steps)
     outcome.collect(descent)
     return outcome.found

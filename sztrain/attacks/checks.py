@@ -89,6 +89,24 @@ def require_untargeted(name: str, attack: Attack) -> None:
         )
 
 
+def require_judge(name: str, value: object) -> None:
+    """Refuse what is no attack, and one that does not look at all that it tries.
+
+    Raises:
+        InputError: see :func:`require_attack`; or it makes its steps only, as for training.
+
+    Example:
+        >>> from sztrain.attacks import SparsePGD
+        >>> require_judge("attack", SparsePGD(budget=1))
+    """
+    require_attack(name, value)
+    if getattr(value, "steps_only", False):
+        raise InputError(
+            f"expected `{name}` to judge, got steps_only=True, made to train: what its last step "
+            "breaks, and who is misclassified anyway, it does not know"
+        )
+
+
 def check_search(attack: Attack, name: str | None = None) -> None:
     """Refuse an attack with too few steps to search for a budget, if it searches for one.
 

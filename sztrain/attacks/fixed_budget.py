@@ -59,6 +59,11 @@ class FixedBudgetAttack(ABC):
         """Steps of a run below which nothing can be found."""
         return 1
 
+    @property
+    def asks_first(self) -> bool:
+        """Whether samples that the net errs on from the start are looked for, and left alone."""
+        return True
+
     def __call__(self, net: nn.Module, inputs: Tensor, labels: Tensor) -> AttackResult:
         """Attack ``inputs``, shape ``(N, ...)`` in [0, 1], with int64 ``labels``, shape ``(N,)``.
 
@@ -70,8 +75,9 @@ class FixedBudgetAttack(ABC):
         require_tensors(inputs, labels)
         attack = self.of_a_round()
         generator = torch.Generator(inputs.device).manual_seed(self.seed)
+        search = partial(attack_correct, attack=attack) if attack.asks_first else attack.find
         return run_attack(
-            partial(attack_correct, attack=attack, generator=generator),
+            partial(search, generator=generator),
             net,
             inputs,
             labels,

@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sztrain.attacks._climb import Climb
+from sztrain.attacks._climb import Climb, ClimbingAttack
 from sztrain.attacks.base import Found, Logits
-from sztrain.attacks.fixed_budget import FixedBudgetAttack, largest
+from sztrain.attacks.fixed_budget import largest
 from sztrain.attacks.rows import Outcome, precise, steps_between_syncs
 from sztrain.errors import require_count, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparsePGD(FixedBudgetAttack):
+class SparsePGD(ClimbingAttack):
     r"""The attack sparse-PGD (`arXiv:2405.05075 <https://arxiv.org/abs/2405.05075>`_).
 
     A fixed-budget attack; without a ``budget`` it searches for the smallest one that succeeds. A
@@ -44,6 +44,8 @@ class SparsePGD(FixedBudgetAttack):
         num_rounds: of the search.
         initial_budget: of the search.
         recheck: see :class:`~sztrain.attacks.SigmaZero`, as ``batch_size``.
+        steps_only: see :class:`~sztrain.attacks.SigmaZero`; then T forward and backward pairs, and
+            who is misclassified anyway is attacked like the others. A search is not affected.
         batch_size: how many samples are under attack at a time.
 
     Raises:
@@ -159,6 +161,9 @@ def sparse_pgd(
         if len(ascent.index) == 0:
             break
         _move(attack, ascent, most)
+        if attack.steps_only and t == attack.num_steps:
+            ascent.end_at(_shown(ascent))
+            break
         _look(logits_of, attack, ascent, with_gradient=t < attack.num_steps)
         _draw_stale_masks(attack, ascent, most, generator)
     outcome.collect(ascent)
@@ -179,11 +184,16 @@ def _move(attack: SparsePGD, ascent: Ascent, most: int) -> None:
     ascent.kept.copy_(kept)
 
 
+def _shown(ascent: Ascent) -> Tensor:
+    """The iterate z."""
+    return torch.lerp(ascent.inputs, ascent.values, ascent.kept)
+
+
 def _look(
     logits_of: Logits, attack: SparsePGD, ascent: Ascent, *, with_gradient: bool = True
 ) -> None:
     """Keep the iterate where it is adversarial or of the highest loss, and differentiate there."""
-    moved = torch.lerp(ascent.inputs, ascent.values, ascent.kept)
+    moved = _shown(ascent)
     cross_entropy = partial(F.cross_entropy, reduction="none")
     gradient = ascent.look(logits_of, moved, cross_entropy, with_gradient=with_gradient)
     if gradient is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sztrain.attacks.checks import (
-    require_attack,
+    require_judge,
     require_net,
     require_untargeted,
     validate_batch,
@@ -183,7 +183,7 @@ def measure_robustness(
         ['asr@1', 'asr_inf', 'mean_l0', 'median_l0', 'robust_acc@1']
     """
     require_net("net", net)
-    require_attack("attack", attack)
+    require_judge("attack", attack)
     require_untargeted("attack", attack)
     require_several("budgets", budgets, "(10, 50)")
     budgets = tuple(budgets)  # read several times, which some can be but once

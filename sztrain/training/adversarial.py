@@ -12,10 +12,10 @@ from torchmetrics.classification import MulticlassAccuracy
 from sztrain.attacks import AttackMix
 from sztrain.attacks.checks import check_search, require_attack, require_untargeted
 from sztrain.data import ImageDataModule
-from sztrain.errors import InputError, require_at_least, require_in
+from sztrain.errors import InputError, require_at_least, require_count, require_in
 from sztrain.evaluation.runner import wall_time
-from sztrain.norms import check_budgets
-from sztrain.training.adversary import UNBROKEN, Unbroken, craft_examples
+from sztrain.norms import check_budgets, per_sample
+from sztrain.training.adversary import UNBROKEN, TrainingExamples, Unbroken, craft_examples
 from sztrain.training.base import Batch, RobustClassifier
 from sztrain.training.budgets import BudgetSchedule, TrainingBudget
 from sztrain.training.noise import add_sparse_noise
@@ -42,6 +42,10 @@ class AdversarialTraining(RobustClassifier):
         budget_schedule: ``"ramp"``, ``"fixed"`` or ``"gauge"``, see
             :class:`~sztrain.training.budgets.TrainingBudget`.
         unbroken: see :func:`~sztrain.training.adversary.craft_examples`.
+        steps_only_up_to: an adversary of at most so many steps makes them and no other pass (its
+            ``steps_only``), so that training with N steps costs at most N + 2 standard epochs for
+            small N as well. Who is misclassified anyway, and what the last step breaks, then shows
+            in the training's own passes.
         warmup_epochs: first epochs without attack.
         ramp_epochs: epochs after the warm-up in which the budget grows linearly to its full size;
             a budget that starts at full size ruins early learning.
@@ -67,6 +71,7 @@ class AdversarialTraining(RobustClassifier):
         budget_multiplier: float = 1.0,
         budget_schedule: BudgetSchedule = "ramp",
         unbroken: Unbroken = "last",
+        steps_only_up_to: int = 3,
         warmup_epochs: float = 0,
         ramp_epochs: float = 0,
         noise: float = 0.0,
@@ -83,6 +88,7 @@ class AdversarialTraining(RobustClassifier):
             ramp_epochs=ramp_epochs,
         )
         require_in("unbroken", unbroken, UNBROKEN)
+        require_count("steps_only_up_to", steps_only_up_to, 0)
         require_at_least("noise", noise, 0)
         if noise > 0 and budget is None:
             raise InputError("expected `budget` to be a number, by which `noise` goes, got None")
@@ -99,6 +105,7 @@ class AdversarialTraining(RobustClassifier):
         if budget is None:  # every batch is a search for the smallest that succeeds
             check_search(replace(self.attack, budget=None))
         self.unbroken: Unbroken = unbroken
+        self.steps_only_up_to = steps_only_up_to
         self.noise = noise
         self.soft_labels = (
             None if soft_labels_from is None else SoftLabels(soft_labels_from, soft_labels_momentum)
@@ -143,20 +150,19 @@ class AdversarialTraining(RobustClassifier):
             budget = self.training_budget.at(self._epochs_done())
             assert budget is not None  # the constructor has seen to it
             inputs = add_sparse_noise(inputs, round(self.noise * budget), self.attack.unit)
-        adv_inputs = self.craft(inputs, labels)
-        if adv_inputs is None:
+        examples = self.craft(inputs, labels)
+        if examples is None:
             adv_logits = clean_logits = self(inputs)
-        elif self.learns_from_clean:
-            clean_logits = self(inputs)
-            adv_logits = self(adv_inputs)
         else:
-            # First: autocast would keep weights that it has cast without gradients for this pass.
-            adv_logits = self(adv_inputs)
-            with torch.no_grad():
+            with torch.set_grad_enabled(self.learns_from_clean):
                 clean_logits = self(inputs)
+            if not self.learns_from_clean:
+                # Weights that autocast has cast without gradients must not serve the next pass.
+                torch.clear_autocast_cache()
+            adv_logits = self._adv_logits(examples, clean_logits.detach(), inputs, labels)
         # Not of the epoch in which the warm-up ends: it would stand for its last batches, and
         # train/clean_acc beside it for all.
-        if adv_inputs is not None and self.training_budget.at(self.current_epoch) != 0:
+        if examples is not None and self.training_budget.at(self.current_epoch) != 0:
             self.adv_acc.update(adv_logits.detach(), labels)
         soft = self.soft_labels
         if soft is None or indices is None or not soft.active(self.trainer.global_step):
@@ -168,6 +174,20 @@ class AdversarialTraining(RobustClassifier):
         losses = self.sample_losses(clean_logits, adv_logits, labels, targets)
         self._check_losses(losses, labels)
         return (weights * losses).sum() / weights.sum(), clean_logits
+
+    def _adv_logits(
+        self, examples: TrainingExamples, clean_logits: Tensor, inputs: Tensor, labels: Tensor
+    ) -> Tensor:
+        """The pass over the examples, and what it says that the attack has not asked."""
+        adv_inputs, broken = examples.inputs, examples.broken
+        if not examples.all_seen:
+            misclassified = clean_logits.argmax(dim=1) != labels
+            adv_inputs = torch.where(per_sample(misclassified, inputs), inputs, adv_inputs)
+        adv_logits: Tensor = self(adv_inputs)
+        if not examples.all_seen:
+            broken = broken | (adv_logits.detach().argmax(dim=1) != labels)
+        self.broken.update(broken.float())
+        return adv_logits
 
     def _check_losses(self, losses: Tensor, labels: Tensor) -> None:
         """Refuse losses that would be broadcast against the weights of the samples."""
@@ -193,6 +213,8 @@ class AdversarialTraining(RobustClassifier):
         loss = super().training_step(batch, batch_idx)
         if self.adv_acc.update_called:
             self.log("train/adv_acc", self.adv_acc, on_step=False, on_epoch=True)
+        if self.broken.update_called:
+            self.log("train/broken", self.broken, on_step=False, on_epoch=True)
         return loss
 
     def check_budget(self, input_shape: Sequence[int]) -> None:
@@ -206,7 +228,7 @@ class AdversarialTraining(RobustClassifier):
         """
         check_budgets("budget", [self.training_budget.full], tuple(input_shape), self.attack.unit)
 
-    def craft(self, inputs: Tensor, labels: Tensor) -> Tensor | None:
+    def craft(self, inputs: Tensor, labels: Tensor) -> TrainingExamples | None:
         """Examples to train on at this point of the training; ``None`` in the warm-up."""
         budget = self.training_budget.draw(self._epochs_done())
         if budget == 0:
@@ -216,13 +238,14 @@ class AdversarialTraining(RobustClassifier):
         if "seed" in attack.__dataclass_fields__:
             # Each batch another random start; a training that is resumed draws the same ones.
             attack = replace(attack, seed=int(torch.randint(2**31, ())))
+        few_steps = budget is not None and attack.num_steps <= self.steps_only_up_to
+        if few_steps and "steps_only" in attack.__dataclass_fields__:
+            attack = replace(attack, steps_only=True)
         examples = craft_examples(attack, self.net, inputs, labels, unbroken=self.unbroken)
         self.attack_seconds += wall_time(inputs.device) - start
-        self.broken.update(examples.broken.float())
-        self.log("train/broken", self.broken, on_step=False, on_epoch=True)
         if budget is not None:
             self.log("train/budget", float(budget), on_step=False, on_epoch=True, sync_dist=True)
-        return examples.inputs
+        return examples
 
     def _epochs_done(self) -> float:
         batches = self.trainer.num_training_batches

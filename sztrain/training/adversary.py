@@ -20,11 +20,13 @@ class TrainingExamples:
 
     Attributes:
         inputs: shape of the clean inputs, never further from them than the budget.
-        broken: whether the net errs on them within the budget, bool ``(N,)``.
+        broken: whether the attack has seen the net err on them within the budget, bool ``(N,)``.
+        all_seen: whether it has passed all of them through the net; not with ``steps_only``.
     """
 
     inputs: Tensor
     broken: Tensor
+    all_seen: bool = True
 
 
 def craft_examples(
@@ -64,4 +66,5 @@ def craft_examples(
     if attack.budget is not None:
         delta = project_l0(delta, attack.budget, attack.unit)
     examples = torch.where(per_sample(result.success, inputs), result.adv_inputs, inputs + delta)
-    return TrainingExamples(inputs=examples, broken=result.success)
+    all_seen = not getattr(attack, "steps_only", False)
+    return TrainingExamples(inputs=examples, broken=result.success, all_seen=all_seen)

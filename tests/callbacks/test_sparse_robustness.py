@@ -548,6 +548,12 @@ def test_an_attack_of_ones_own_that_answers_wrongly_is_refused_early(name):
     assert module.train_flags == []
 
 
+@pytest.mark.parametrize("name", ["attack", "probe", "verdict"])
+def test_an_attack_that_does_not_look_at_all_it_tries_is_refused(name):
+    with pytest.raises(InputError, match=rf"expected `{name}` to judge, got steps_only=True"):
+        SparseRobustness(**{name: SigmaZero(steps_only=True)})
+
+
 def test_budgets_are_held_against_the_unit_of_the_attack():
     gauge = SparseRobustness(attack=ScriptedAttack(unit="pixels"), budgets=(17,))
     with pytest.raises(InputError, match="`budgets` to be at most 16, the pixels of a sample"):

@@ -9,7 +9,7 @@ from toy_training import toy_data, toy_net
 
 from sztrain.attacks import AttackMix
 from sztrain.errors import InputError
-from sztrain.training import MART, TRADES, SparseAT, StandardTraining
+from sztrain.training import MART, TRADES, SparseAT, StandardTraining, TrainingExamples
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Unbounded:
 INPUTS, LABELS = toy_data(7).tensors
 INPUTS = INPUTS.double()
 ADV_INPUTS = 1 - INPUTS
+EXAMPLES = TrainingExamples(inputs=ADV_INPUTS, broken=torch.zeros(7, dtype=torch.bool))
 
 
 def log_softmax(logits):
@@ -77,7 +78,7 @@ def gradients(loss, net):
 def test_batch_loss_and_its_gradient_are_those_of_the_formula(method_class, options, smoothing):
     net = toy_net().double()
     method = method_class(net, num_classes=3, label_smoothing=smoothing, **options)
-    method.craft = lambda inputs, labels: ADV_INPUTS
+    method.craft = lambda inputs, labels: EXAMPLES
     loss, clean_logits = method.batch_loss(INPUTS, LABELS)
     assert torch.equal(clean_logits, net(INPUTS))
     expected = by_hand(method_class, net, smoothing, **options)
@@ -87,16 +88,14 @@ def test_batch_loss_and_its_gradient_are_those_of_the_formula(method_class, opti
 
 
 @pytest.mark.parametrize(
-    ("clean_share", "adv_inputs", "with_gradient"),
-    [(0.5, ADV_INPUTS, [True, True]), (0, ADV_INPUTS, [True, False]), (0, None, [True])],
+    ("clean_share", "examples", "with_gradient"),
+    [(0.5, EXAMPLES, [True, True]), (0, EXAMPLES, [False, True]), (0, None, [True])],
 )
-def test_clean_images_that_do_not_count_cost_no_backward_pass(
-    clean_share, adv_inputs, with_gradient
-):
+def test_clean_images_that_do_not_count_cost_no_backward_pass(clean_share, examples, with_gradient):
     net, seen = toy_net().double(), []
     net.register_forward_hook(lambda net, inputs, logits: seen.append(logits.requires_grad))
     method = SparseAT(net, num_classes=3, clean_share=clean_share)
-    method.craft = lambda inputs, labels: adv_inputs
+    method.craft = lambda inputs, labels: examples
     method.batch_loss(INPUTS, LABELS)
     assert seen == with_gradient
 

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import pytorch_lightning as pl
@@ -22,7 +22,7 @@ from toy_training import (
     toy_net,
 )
 
-from sztrain.attacks import SigmaZero
+from sztrain.attacks import AttackMix, SigmaZero
 from sztrain.attacks.base import Found, run_attack
 from sztrain.callbacks import SparseRobustness
 from sztrain.errors import InputError, SztrainWarning
@@ -182,6 +182,86 @@ def test_an_attack_with_a_seed_starts_anew_in_each_batch_and_again_in_each_run()
         assert attack.seed == 0
     assert len(set(runs[0])) == len(runs[0]) == 8
     assert runs[0] == runs[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Economical(ScriptedAttack):
+    """Notes whether it is to make its steps only; ends away from the image and claims nothing."""
+
+    steps_only: bool = False
+    orders: list[bool] = field(default_factory=list)
+
+    def __call__(self, net, inputs, labels):
+        self.orders.append(self.steps_only)
+        result = super().__call__(net, inputs, labels)
+        last_inputs = inputs.flatten(1).clone()
+        last_inputs[:, :2] = (last_inputs[:, :2] + 0.5) % 1
+        return replace(result, last_inputs=last_inputs.view_as(inputs))
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "options", "expected"),
+    [
+        (1, {}, True),
+        (3, {}, True),
+        (4, {}, False),
+        (4, {"steps_only_up_to": 4}, True),
+        (1, {"steps_only_up_to": 0}, False),
+        (1, {"budget": None}, False),  # a search has to know what it has found
+    ],
+)
+def test_an_adversary_of_few_steps_makes_no_other_pass(num_steps, options, expected):
+    attack = Economical(num_steps=num_steps)
+    fit(make(SparseAT, attack=attack, **{"budget": 2, **options}), fast_dev_run=True)
+    assert attack.orders == [expected]
+    assert not attack.steps_only
+
+
+def test_an_adversary_that_was_told_so_makes_no_other_pass_however_many_its_steps():
+    attack = Economical(num_steps=9, steps_only=True)
+    fit(make(SparseAT, attack=attack, budget=2), fast_dev_run=True)
+    assert attack.orders == [True]
+
+
+@pytest.mark.parametrize("clean_share", [0, 0.5])
+def test_what_such_an_adversary_does_not_ask_shows_in_the_passes_of_the_training(clean_share):
+    attack = Economical(script=((INF,),), num_steps=1)
+    net = Frozen()
+    options = {"optimizer": lambda p: torch.optim.SGD(p, lr=0.0), "clean_share": clean_share}
+    passed = []
+    net.register_forward_pre_hook(lambda net, args: passed.append((net.training, args[0].clone())))
+    trainer = fit(
+        make(SparseAT, net, attack=attack, budget=2, **options),
+        data=loader(20),
+        num_sanity_val_steps=0,
+    )
+    images, labels = toy_data(20).tensors
+    wrong = images.flatten(1)[:, :NUM_CLASSES].argmax(dim=1) != labels
+    examples = images.flatten(1).clone()
+    examples[~wrong, :2] = (examples[~wrong, :2] + 0.5) % 1  # misclassified: the clean image
+    assert 0 < wrong.sum() < 20
+    trained_on = torch.cat([inputs for training, inputs in passed if training][1::2])
+    assert torch.equal(trained_on.flatten(1), examples)
+    broken = examples[:, :NUM_CLASSES].argmax(dim=1) != labels
+    assert 0 < (broken & ~wrong).sum() < (~wrong).sum()
+    metrics = trainer.callback_metrics
+    assert metrics["train/broken"] == pytest.approx(broken.float().mean().item())
+    assert metrics["train/adv_acc"] == pytest.approx(1 - broken.float().mean().item())
+
+
+@pytest.mark.parametrize("method_class", ADVERSARIAL)
+@pytest.mark.parametrize("num_steps", [1, 2, 3])
+def test_a_batch_costs_two_passes_more_than_there_are_steps(method_class, num_steps):
+    spy = ModeSpy()
+    net = nn.Sequential(spy, *toy_net())
+    mix = AttackMix(num_steps=num_steps, recheck=False)
+    weights = dict.fromkeys(mix.weights, 1)
+    method = make(method_class, net, attack=replace(mix, weights=weights), budget=1)
+    fit(method, data=loader(200), num_sanity_val_steps=0, limit_val_batches=0)
+    training = sum(len(inputs) for training, inputs in spy.passes if training)
+    attacking = sum(len(inputs) for training, inputs in spy.passes if not training)
+    assert training == 2 * 200
+    assert 0.5 * num_steps * 200 < attacking <= num_steps * 200
 
 
 def test_budgets_of_a_training_follow_the_schedule(tmp_path):
