@@ -1,6 +1,7 @@
 """Attacks that make their steps and no other pass, as trainings with few steps want them."""
 
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import torch
@@ -106,3 +107,22 @@ def test_a_search_for_the_budget_looks_all_the_same(make_batch, attack):
     found = replace(attack, steps_only=True)(batch.net, batch.inputs, batch.labels)
     for name, value in vars(expected).items():
         assert torch.equal(getattr(found, name), value), name
+
+
+@every_attack
+def test_the_last_step_takes_nothing_from_who_is_broken(make_batch, spy_on, monkeypatch, attack):
+    """An accelerator is asked now and then who is done; until then all rows go on moving."""
+    for name in ("sigma_zero", "sparse_pgd", "budgeted_sigma_zero"):
+        module = import_module(f"sztrain.attacks.{name}")
+        monkeypatch.setattr(module, "steps_between_syncs", lambda device: 1000)
+    batch = make_batch(num_samples=60, num_wrong=0)
+    spy = spy_on(batch.net)
+    attack = replace(attack, num_steps=3, budget=60, recheck=False, steps_only=True)
+    result = attack(batch.net, batch.inputs, batch.labels)
+    broken = result.success
+    assert broken.sum() > 40
+    assert torch.equal(result.last_inputs[broken], result.adv_inputs[broken])
+    passed = torch.cat(spy.inputs).view(-1, *batch.inputs.shape[1:])
+    seen = (result.adv_inputs.unsqueeze(1) == passed).flatten(2).all(dim=2).any(dim=1)
+    assert seen[broken].all()
+    assert not seen[~broken].any()
