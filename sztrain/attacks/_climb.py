@@ -19,20 +19,25 @@ class ClimbingAttack(FixedBudgetAttack):
     """A fixed-budget attack that climbs from a random start.
 
     Args:
-        steps_only: see :class:`~sztrain.attacks.SparsePGD`.
+        lean: see :class:`~sztrain.attacks.SparsePGD`.
     """
 
-    steps_only: bool = False
+    lean: bool = False
 
     @property
     def asks_first(self) -> bool:
         """Whether samples that the net errs on from the start are looked for, and left alone."""
-        return not self.steps_only
+        return not self.lean
+
+    @property
+    def looks_at_end(self) -> bool:
+        """Whether the last iterate is held against those before it."""
+        return not self.lean or self.num_steps > 1
 
     def of_a_round(self) -> Self:
         """See the base class; a search has to know what each of its rounds has found."""
         attack = super().of_a_round()
-        return attack if self.budget is not None else replace(attack, steps_only=False)
+        return attack if self.budget is not None else replace(attack, lean=False)
 
 
 @dataclass(frozen=True, kw_only=True)

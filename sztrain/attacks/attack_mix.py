@@ -47,14 +47,14 @@ class AttackMix:
     is no judge: that is :class:`~sztrain.attacks.SparseAutoAttack`, the worst case of several.
 
     Args:
-        members: the attacks by name. Unit, budget, seed, recheck and steps_only of the mix take the
+        members: the attacks by name. Unit, budget, seed, recheck and lean of the mix take the
             place of theirs.
         weights: how likely each member is to be drawn, at least 0; what counts is the ratio.
         num_steps: the most steps that a member may take; one with fewer of its own takes those.
         unit: what l0 counts: single values (``"features"``) or positions (``"pixels"``).
         budget: largest l0 that counts as success; ``None``: any.
         seed: of the draw and of the member that is drawn.
-        recheck: see :class:`~sztrain.attacks.SigmaZero`, as ``steps_only``.
+        recheck: see :class:`~sztrain.attacks.SigmaZero`, as ``lean``.
 
     Raises:
         InputError: a value out of its range, no member, a member without a weight or a weight
@@ -74,7 +74,7 @@ class AttackMix:
     budget: int | None = None
     seed: int = 0
     recheck: bool = True
-    steps_only: bool = False
+    lean: bool = False
 
     def __post_init__(self) -> None:
         validate_attack(self.unit, self.num_steps, self.budget)
@@ -130,7 +130,7 @@ class AttackMix:
             "budget": self.budget,
             "seed": seed,
             "recheck": self.recheck,
-            "steps_only": self.steps_only,
+            "lean": self.lean,
         }
         known = {field.name for field in fields(member)}
         return replace(member, **{key: value for key, value in wanted.items() if key in known})

@@ -47,7 +47,7 @@ class BudgetedSigmaZero(ClimbingAttack):
         num_rounds: of the search.
         initial_budget: of the search.
         recheck: see :class:`~sztrain.attacks.SigmaZero`, as ``batch_size``.
-        steps_only: see :class:`~sztrain.attacks.SparsePGD`.
+        lean: see :class:`~sztrain.attacks.SparsePGD`.
         batch_size: how many samples are under attack at a time.
 
     Raises:
@@ -151,7 +151,7 @@ def budgeted_sigma_zero(
             break
         eta = cosine_annealing(attack.eta, i - 1, attack.num_steps)
         _move(descent, eta, attack.jitter, most, generator)
-        if attack.steps_only and i == attack.num_steps:
+        if i == attack.num_steps and not attack.looks_at_end:
             descent.end_at(descent.inputs + descent.delta)
             break
         _look(logits_of, descent, with_gradient=i < attack.num_steps)

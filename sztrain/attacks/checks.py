@@ -100,9 +100,9 @@ def require_judge(name: str, value: object) -> None:
         >>> require_judge("attack", SparsePGD(budget=1))
     """
     require_attack(name, value)
-    if getattr(value, "steps_only", False):
+    if getattr(value, "lean", False):
         raise InputError(
-            f"expected `{name}` to judge, got steps_only=True, made to train: what its last step "
+            f"expected `{name}` to judge, got lean=True, made to train: what its last step "
             "breaks, and who is misclassified anyway, it does not know"
         )
 

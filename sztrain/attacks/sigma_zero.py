@@ -51,9 +51,8 @@ class SigmaZero:
             example; ``None``: never, as in the paper.
         recheck: work in full precision, whatever the caller's autocast, and verify the claims with
             one forward pass; training does without.
-        steps_only: make the N passes forwards and backwards and no other: the last iterate is not
-            looked at, only returned as ``last_inputs``, and what the last step breaks is not
-            known. For training with few steps, which passes the examples through the net anyway.
+        lean: for training, leave out the pass that training makes itself: the last iterate is not
+            looked at, only returned as ``last_inputs``, and what the last step breaks is not known.
         autocast: pass the net in bfloat16; with ``recheck`` an example counts once full precision
             confirms it, at the cost of one more forward pass for a sample at each step that
             improves on it.
@@ -86,7 +85,7 @@ class SigmaZero:
     budget: int | None = None
     patience: int | None = None
     recheck: bool = True
-    steps_only: bool = False
+    lean: bool = False
     autocast: bool = False
     batch_size: int | None = None
     cuda_graph: bool = False
@@ -184,7 +183,7 @@ def sigma_zero(logits_of: Logits, inputs: Tensor, labels: Tensor, attack: SigmaZ
             break
         if i < attack.num_steps:
             advance(search, now)
-        elif attack.steps_only:
+        elif attack.lean:
             _move(attack, search, *now[:2])
         else:
             iterate(search, now, with_gradient=False)

@@ -44,8 +44,9 @@ class SparsePGD(ClimbingAttack):
         num_rounds: of the search.
         initial_budget: of the search.
         recheck: see :class:`~sztrain.attacks.SigmaZero`, as ``batch_size``.
-        steps_only: see :class:`~sztrain.attacks.SigmaZero`; then T forward and backward pairs, and
-            who is misclassified anyway is attacked like the others. A search is not affected.
+        lean: for training, leave out the passes that training makes itself: who is misclassified
+            anyway is not asked first, but attacked like the others; and where a single step leads
+            is not looked at, as there is but the random start beside it. No search is lean.
         batch_size: how many samples are under attack at a time.
 
     Raises:
@@ -161,7 +162,7 @@ def sparse_pgd(
         if len(ascent.index) == 0:
             break
         _move(attack, ascent, most)
-        if attack.steps_only and t == attack.num_steps:
+        if t == attack.num_steps and not attack.looks_at_end:
             ascent.end_at(_shown(ascent))
             break
         _look(logits_of, attack, ascent, with_gradient=t < attack.num_steps)

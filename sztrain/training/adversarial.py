@@ -42,10 +42,10 @@ class AdversarialTraining(RobustClassifier):
         budget_schedule: ``"ramp"``, ``"fixed"`` or ``"gauge"``, see
             :class:`~sztrain.training.budgets.TrainingBudget`.
         unbroken: see :func:`~sztrain.training.adversary.craft_examples`.
-        steps_only_up_to: an adversary of at most so many steps makes them and no other pass (its
-            ``steps_only``), so that training with N steps costs at most N + 2 standard epochs for
-            small N as well. Who is misclassified anyway, and what the last step breaks, then shows
-            in the training's own passes.
+        lean_up_to: an adversary of at most so many steps leaves out the passes that training makes
+            itself (its ``lean``), so that N steps cost at most N + 2 standard epochs for small N as
+            well. Who is misclassified anyway, and what the last step breaks, then shows in the
+            training's own passes.
         warmup_epochs: first epochs without attack.
         ramp_epochs: epochs after the warm-up in which the budget grows linearly to its full size;
             a budget that starts at full size ruins early learning.
@@ -71,7 +71,7 @@ class AdversarialTraining(RobustClassifier):
         budget_multiplier: float = 1.0,
         budget_schedule: BudgetSchedule = "ramp",
         unbroken: Unbroken = "last",
-        steps_only_up_to: int = 3,
+        lean_up_to: int = 3,
         warmup_epochs: float = 0,
         ramp_epochs: float = 0,
         noise: float = 0.0,
@@ -88,7 +88,7 @@ class AdversarialTraining(RobustClassifier):
             ramp_epochs=ramp_epochs,
         )
         require_in("unbroken", unbroken, UNBROKEN)
-        require_count("steps_only_up_to", steps_only_up_to, 0)
+        require_count("lean_up_to", lean_up_to, 0)
         require_at_least("noise", noise, 0)
         if noise > 0 and budget is None:
             raise InputError("expected `budget` to be a number, by which `noise` goes, got None")
@@ -105,7 +105,7 @@ class AdversarialTraining(RobustClassifier):
         if budget is None:  # every batch is a search for the smallest that succeeds
             check_search(replace(self.attack, budget=None))
         self.unbroken: Unbroken = unbroken
-        self.steps_only_up_to = steps_only_up_to
+        self.lean_up_to = lean_up_to
         self.noise = noise
         self.soft_labels = (
             None if soft_labels_from is None else SoftLabels(soft_labels_from, soft_labels_momentum)
@@ -238,9 +238,9 @@ class AdversarialTraining(RobustClassifier):
         if "seed" in attack.__dataclass_fields__:
             # Each batch another random start; a training that is resumed draws the same ones.
             attack = replace(attack, seed=int(torch.randint(2**31, ())))
-        few_steps = budget is not None and attack.num_steps <= self.steps_only_up_to
-        if few_steps and "steps_only" in attack.__dataclass_fields__:
-            attack = replace(attack, steps_only=True)
+        few_steps = budget is not None and attack.num_steps <= self.lean_up_to
+        if few_steps and "lean" in attack.__dataclass_fields__:
+            attack = replace(attack, lean=True)
         examples = craft_examples(attack, self.net, inputs, labels, unbroken=self.unbroken)
         self.attack_seconds += wall_time(inputs.device) - start
         if budget is not None:

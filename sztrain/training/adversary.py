@@ -21,7 +21,8 @@ class TrainingExamples:
     Attributes:
         inputs: shape of the clean inputs, never further from them than the budget.
         broken: whether the attack has seen the net err on them within the budget, bool ``(N,)``.
-        all_seen: whether it has passed all of them through the net; not with ``steps_only``.
+        all_seen: whether it has passed all of them, and the clean inputs, through the net; a lean
+            one has not.
     """
 
     inputs: Tensor
@@ -66,5 +67,5 @@ def craft_examples(
     if attack.budget is not None:
         delta = project_l0(delta, attack.budget, attack.unit)
     examples = torch.where(per_sample(result.success, inputs), result.adv_inputs, inputs + delta)
-    all_seen = not getattr(attack, "steps_only", False)
+    all_seen = not getattr(attack, "lean", False)
     return TrainingExamples(inputs=examples, broken=result.success, all_seen=all_seen)

@@ -550,8 +550,8 @@ def test_an_attack_of_ones_own_that_answers_wrongly_is_refused_early(name):
 
 @pytest.mark.parametrize("name", ["attack", "probe", "verdict"])
 def test_an_attack_that_does_not_look_at_all_it_tries_is_refused(name):
-    with pytest.raises(InputError, match=rf"expected `{name}` to judge, got steps_only=True"):
-        SparseRobustness(**{name: SigmaZero(steps_only=True)})
+    with pytest.raises(InputError, match=rf"expected `{name}` to judge, got lean=True"):
+        SparseRobustness(**{name: SigmaZero(lean=True)})
 
 
 def test_budgets_are_held_against_the_unit_of_the_attack():

@@ -181,7 +181,7 @@ def test_a_wrong_evaluation_command_is_refused_in_one_line(refused, trained, tmp
     refused(f"{evaluate_it} attak.unit=pixels", "no option attak.unit", "mean attack.unit?")
     refused(f"{evaluate_it} attack.budget=65", "`attack.budget` to be at most 64", "got 65")
     refused(f"{evaluate_it} attack=attack_mix", "got AttackMix, made to train")
-    refused(f"{evaluate_it} attack.steps_only=true", "`attack` to judge, got steps_only=True")
+    refused(f"{evaluate_it} attack.lean=true", "`attack` to judge, got lean=True")
     refused(f"{evaluate_it} data=mnist", "MNIST is not on disk")
     twice = "digits_standard,digits_standard"
     refused(f"evaluate net=[{twice}]", "name no net twice, got digits_standard, digits_standard")

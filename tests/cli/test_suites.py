@@ -233,7 +233,7 @@ def test_what_has_no_meaning_beside_a_suite_is_refused(refused, options, message
         ("suite.batch_size=0", "expected `suite.batch_size` to be at least 1, got 0"),
         ("suite.grid.sigma=[]", "expected `suite.grid.sigma` to be a list of at least one value"),
         ("suite.grid.sigma=[1,0.1,1.0]", "expected `suite.grid.sigma` to have no value twice, got"),
-        ("suite.grid.steps_only=[true]", "`attack=sigma_zero` to judge, got steps_only=True"),
+        ("suite.grid.lean=[true]", "`attack=sigma_zero` to judge, got lean=True"),
         ("suite.grid=sigma", "expected `suite.grid` to be a list or group, got 'sigma'"),
         (
             "suite.grid.sigmas=[1]",

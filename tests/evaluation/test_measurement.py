@@ -79,7 +79,7 @@ def test_batches_of_another_make_are_those_of_the_gauge():
         (SigmaZero(), BATCHES, (2, 33), "`budgets` to be at most 32, the features of a sample"),
         (SigmaZero(budget=4), BATCHES, (2, 5), "`budgets` to be at most 4, beyond which"),
         (SigmaZero(targeted=True), BATCHES, (), "`attack` to be untargeted"),
-        (SparsePGD(steps_only=True), BATCHES, (), "`attack` to judge, got steps_only=True"),
+        (SparsePGD(lean=True), BATCHES, (), "`attack` to judge, got lean=True"),
         (toy_net, BATCHES, (), "`attack` to be an attack such as"),
         (SigmaZero(), BATCHES, 10, r"`budgets` to be several, such as \(10, 50\), got 10"),
         (SigmaZero(), [IMAGES], (), "pairs of inputs and labels, .* got Tensor; give batch_to_inp"),

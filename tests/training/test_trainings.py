@@ -185,14 +185,14 @@ def test_an_attack_with_a_seed_starts_anew_in_each_batch_and_again_in_each_run()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Economical(ScriptedAttack):
-    """Notes whether it is to make its steps only; ends away from the image and claims nothing."""
+class Leaning(ScriptedAttack):
+    """Notes whether it is to be lean; ends away from the image."""
 
-    steps_only: bool = False
+    lean: bool = False
     orders: list[bool] = field(default_factory=list)
 
     def __call__(self, net, inputs, labels):
-        self.orders.append(self.steps_only)
+        self.orders.append(self.lean)
         result = super().__call__(net, inputs, labels)
         last_inputs = inputs.flatten(1).clone()
         last_inputs[:, :2] = (last_inputs[:, :2] + 0.5) % 1
@@ -205,27 +205,27 @@ class Economical(ScriptedAttack):
         (1, {}, True),
         (3, {}, True),
         (4, {}, False),
-        (4, {"steps_only_up_to": 4}, True),
-        (1, {"steps_only_up_to": 0}, False),
+        (4, {"lean_up_to": 4}, True),
+        (1, {"lean_up_to": 0}, False),
         (1, {"budget": None}, False),  # a search has to know what it has found
     ],
 )
-def test_an_adversary_of_few_steps_makes_no_other_pass(num_steps, options, expected):
-    attack = Economical(num_steps=num_steps)
+def test_an_adversary_of_few_steps_is_lean(num_steps, options, expected):
+    attack = Leaning(num_steps=num_steps)
     fit(make(SparseAT, attack=attack, **{"budget": 2, **options}), fast_dev_run=True)
     assert attack.orders == [expected]
-    assert not attack.steps_only
+    assert not attack.lean
 
 
-def test_an_adversary_that_was_told_so_makes_no_other_pass_however_many_its_steps():
-    attack = Economical(num_steps=9, steps_only=True)
+def test_an_adversary_that_is_lean_stays_so_however_many_its_steps():
+    attack = Leaning(num_steps=9, lean=True)
     fit(make(SparseAT, attack=attack, budget=2), fast_dev_run=True)
     assert attack.orders == [True]
 
 
 @pytest.mark.parametrize("clean_share", [0, 0.5])
 def test_what_such_an_adversary_does_not_ask_shows_in_the_passes_of_the_training(clean_share):
-    attack = Economical(script=((INF,),), num_steps=1)
+    attack = Leaning(script=((INF,),), num_steps=1)
     net = Frozen()
     options = {"optimizer": lambda p: torch.optim.SGD(p, lr=0.0), "clean_share": clean_share}
     passed = []
@@ -251,7 +251,7 @@ def test_what_such_an_adversary_does_not_ask_shows_in_the_passes_of_the_training
 
 @pytest.mark.parametrize("method_class", ADVERSARIAL)
 @pytest.mark.parametrize("num_steps", [1, 2, 3])
-def test_a_batch_costs_two_passes_more_than_there_are_steps(method_class, num_steps):
+def test_an_adversary_of_few_steps_leaves_out_the_passes_of_the_training(method_class, num_steps):
     spy = ModeSpy()
     net = nn.Sequential(spy, *toy_net())
     mix = AttackMix(num_steps=num_steps, recheck=False)
@@ -261,7 +261,8 @@ def test_a_batch_costs_two_passes_more_than_there_are_steps(method_class, num_st
     training = sum(len(inputs) for training, inputs in spy.passes if training)
     attacking = sum(len(inputs) for training, inputs in spy.passes if not training)
     assert training == 2 * 200
-    assert 0.5 * num_steps * 200 < attacking <= num_steps * 200
+    at_most = num_steps + (num_steps > 1)  # sparse-PGD may find its end worse than what it saw
+    assert 0.5 * num_steps * 200 < attacking <= at_most * 200
 
 
 def test_budgets_of_a_training_follow_the_schedule(tmp_path):
