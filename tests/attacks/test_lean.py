@@ -135,6 +135,6 @@ def test_the_last_step_takes_nothing_from_who_is_broken(make_batch, spy_on, monk
     assert 0 < broken.sum() < 60
     assert torch.equal(result.last_inputs[broken], result.adv_inputs[broken])
     passed = torch.cat(spy.inputs).view(-1, *batch.inputs.shape[1:])
-    seen = (result.adv_inputs.unsqueeze(1) == passed).flatten(2).all(dim=2).any(dim=1)
+    seen = (result.last_inputs.unsqueeze(1) == passed).flatten(2).all(dim=2).any(dim=1)
     assert seen[broken].all()
     assert not seen[~broken].any()
