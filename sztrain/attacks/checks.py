@@ -93,7 +93,7 @@ def require_judge(name: str, value: object) -> None:
     """Refuse what is no attack, and one that does not look at all that it tries.
 
     Raises:
-        InputError: see :func:`require_attack`; or it makes its steps only, as for training.
+        InputError: see :func:`require_attack`; or it is lean, as for training.
 
     Example:
         >>> from sztrain.attacks import SparsePGD
