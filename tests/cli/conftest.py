@@ -32,11 +32,12 @@ from sztrain.models import zoo
 
 ROOT = Path(__file__).parents[2]
 
-# Some seconds of training: enough for a net that classifies, and for an attack that must work.
+# Some seconds of training: enough for a net that classifies, and for an attack that must work. Its
+# best epoch is not its last, so that what is judged of the two can be told apart.
 SMALL = (
     "trainer=cpu model.width=8 data.limit_train=600 data.batch_size=32 trainer.max_epochs=6 "
     "callbacks.gauge.num_samples=32 callbacks.gauge.every_n_epochs=1 "
-    "callbacks.gauge.attack.num_steps=6 method.attack.num_steps=2 "
+    "callbacks.gauge.attack.num_steps=6 method.attack.num_steps=2 seed=1 "
     "verdict.num_steps=15 verdict.num_queries=20 verdict.last_samples=40 "
     "callbacks.gauge.probe.num_steps=10 callbacks.gauge.probe.num_queries=10"
 )
