@@ -7,7 +7,7 @@ import torch
 from omegaconf import DictConfig
 
 from sztrain.attacks import AttackMix
-from sztrain.attacks.checks import check_search, require_untargeted
+from sztrain.attacks.checks import check_search, require_judge, require_untargeted
 from sztrain.attacks.peers import check_library
 from sztrain.cli.build import plain
 from sztrain.data import Part
@@ -127,13 +127,15 @@ def check_attack(name: str, attack: Attack, shape: tuple[int, ...]) -> None:
     check_library(attack)
 
 
-def check_judge(name: str, attack_class: type) -> None:
+def check_judge(name: str, attack: object) -> None:
     """Refuse an attack by whose figures no net can be judged.
 
     Raises:
-        InputError: it tries one of its members alone on each batch.
+        InputError: it is none, or made to train: lean, or one that tries one of its members alone
+            on each batch.
     """
-    if issubclass(attack_class, AttackMix):
+    require_judge(name, attack)
+    if isinstance(attack, AttackMix):
         raise InputError(
             f"expected `{name}` to be one that judges, got AttackMix, made to train: it tries one "
             "of its members on each batch; the worst case of several is attack=sparse_autoattack"

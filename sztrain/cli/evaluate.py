@@ -9,7 +9,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import Subset
 
-from sztrain.attacks.checks import require_judge
 from sztrain.cli.build import build_data, make, plain, quieten
 from sztrain.cli.checks import (
     check_attack,
@@ -119,8 +118,7 @@ def _net_jobs(cfg: DictConfig, device: torch.device) -> list[Job]:
     if cfg.batch_size is not None:
         require_count("batch_size", cfg.batch_size, 1)
     attack: Attack = make(cfg.attack, "attack")
-    require_judge("attack", attack)
-    check_judge("attack", type(attack))
+    check_judge("attack", attack)
     with options_brought_by(_names(cfg.net), "~data.{option} leaves it out"):
         data = build_data(cfg.data)
     nets = {name: load_net(name) for name in _names(cfg.net)}

@@ -11,7 +11,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from sztrain.attacks.checks import require_judge
 from sztrain.cli.build import make
 from sztrain.cli.checks import check_judge
 from sztrain.cli.messages import CONFIG_MODULE, one_line
@@ -81,6 +80,5 @@ def build_attack(name: str, options: Mapping[str, Any]) -> Attack:
             known = ", ".join(str(option) for option in node if option != "_target_")
             raise InputError(f"attack={name} has no option {key}; it has {known}")
     attack: Attack = make(OmegaConf.merge(node, dict(options)), f"attack={name}")
-    require_judge(f"attack={name}", attack)
-    check_judge(f"attack={name}", type(attack))
+    check_judge(f"attack={name}", attack)
     return attack

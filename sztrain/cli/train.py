@@ -198,7 +198,7 @@ def _check_gauge(gauge: Callback | None, data: ImageDataModule) -> None:
     attacks = {"attack": gauge.attack, "probe": gauge.probe, "verdict": gauge.verdict}
     for name, attack in attacks.items():
         if attack is not None:
-            check_judge(f"callbacks.gauge.{name}", type(attack))
+            check_judge(f"callbacks.gauge.{name}", attack)
             check_attack(f"callbacks.gauge.{name}", attack, data.image_shape)
             check_budgets("callbacks.gauge.budgets", gauge.budgets, data.image_shape, attack.unit)
 

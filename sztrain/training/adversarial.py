@@ -234,13 +234,15 @@ class AdversarialTraining(RobustClassifier):
         if budget == 0:
             return None
         start = wall_time(inputs.device)
-        attack = replace(self.attack, budget=budget)
-        if "seed" in attack.__dataclass_fields__:
+        options = self.attack.__dataclass_fields__
+        orders: dict[str, Any] = {"budget": budget}
+        if "seed" in options:
             # Each batch another random start; a training that is resumed draws the same ones.
-            attack = replace(attack, seed=int(torch.randint(2**31, ())))
-        few_steps = budget is not None and attack.num_steps <= self.lean_up_to
-        if few_steps and "lean" in attack.__dataclass_fields__:
-            attack = replace(attack, lean=True)
+            orders["seed"] = int(torch.randint(2**31, ()))
+        few_steps = budget is not None and self.attack.num_steps <= self.lean_up_to
+        if few_steps and "lean" in options:
+            orders["lean"] = True
+        attack = replace(self.attack, **orders)
         examples = craft_examples(attack, self.net, inputs, labels, unbroken=self.unbroken)
         self.attack_seconds += wall_time(inputs.device) - start
         if budget is not None:
